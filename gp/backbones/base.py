@@ -1,0 +1,227 @@
+"""What the engine needs from an LVLM family, and what decoder-only transformers families share.
+
+A backbone adapts one *unmodified* transformers model. It holds no state of a request.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.masking_utils import create_causal_mask
+
+from gp.types import Prompt, VisualLayout
+
+Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, head size]
+
+
+class Backbone(ABC):
+    """Adapter of one transformers family; `self.model` is the stock `...ForConditionalGeneration`."""
+
+    model_type: str  # config.model_type of the family
+    prompt_keys: tuple[str, ...]  # processor outputs that describe a prompt
+    window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    # ---- what each family states ------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def text_model(self) -> PreTrainedModel:
+        """The stock decoder: `embed_tokens`, `layers`, `norm`, `rotary_emb`, and a forward with a cache."""
+
+    @property
+    @abstractmethod
+    def vision_hidden_size(self) -> int:
+        """C, of the tapped vision layers."""
+
+    @property
+    @abstractmethod
+    def num_vision_taps(self) -> int:
+        """Vision layers that can be tapped, numbered from 0."""
+
+    @abstractmethod
+    def image_sizes(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+        """(height, width) in merged tokens of every image of the inputs, in order."""
+
+    @abstractmethod
+    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Runs the vision tower once: embeddings for the LLM [N, D], and one [N, C] per tapped layer, raster order."""
+
+    @abstractmethod
+    def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
+        """Rotary positions of the prompt, [P, B, S] int64."""
+
+    # ---- shared by decoder-only families ----------------------------------------------------------------------
+
+    @property
+    def text_config(self):
+        return self.text_model.config
+
+    @property
+    def num_layers(self) -> int:
+        return self.text_config.num_hidden_layers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.text_config.hidden_size
+
+    @property
+    def num_heads(self) -> int:
+        return self.text_config.num_attention_heads
+
+    @property
+    def norm_eps(self) -> float:
+        return self.text_config.rms_norm_eps
+
+    @property
+    def image_token_id(self) -> int:
+        return self.model.config.image_token_id
+
+    @property
+    def device(self) -> torch.device:
+        return self.text_model.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.text_model.embed_tokens.weight.dtype
+
+    def embed(self, inputs: Mapping[str, Tensor], taps: Sequence[int] = ()) -> Prompt:
+        """Text and image embeddings of a left-padded batch of prompts, ready for the first decoder layer.
+
+        Args:
+            inputs: what the processor returned: `input_ids` [B, S], optional `attention_mask` [B, S], image tensors.
+            taps: vision layers whose features are wanted.
+
+        Raises:
+            ValueError: right padding, or image tokens and image features that do not match.
+        """
+        input_ids = inputs["input_ids"].to(self.device)
+        mask = inputs.get("attention_mask")
+        mask = torch.ones_like(input_ids) if mask is None else mask.to(self.device)
+        mask = mask.bool()
+        self._refuse_right_padding(mask)
+        is_visual = (input_ids == self.image_token_id) & mask
+        layout = self._layout(inputs, is_visual)
+        hidden = self.text_model.embed_tokens(input_ids)
+        tapped: list[Tensor] = []
+        if layout.num_tokens:
+            image_embeds, tapped = self.encode_images(inputs, taps)
+            hidden = hidden.masked_scatter(is_visual.unsqueeze(-1), image_embeds.to(hidden.dtype))
+        number = is_visual.flatten().long().cumsum(0).view_as(input_ids) - 1
+        return Prompt(
+            hidden=hidden,
+            attention_mask=mask,
+            position_ids=self.positions({**inputs, "input_ids": input_ids}, mask),
+            visual_id=torch.where(is_visual, number, -1),
+            layout=layout,
+            taps=tapped,
+        )
+
+    def rotary(self, hidden: Tensor, position_ids: Tensor) -> Rotary:
+        """Cosine and sine for positions [P, B, S]."""
+        return self.text_model.rotary_emb(hidden, position_ids if position_ids.shape[0] > 1 else position_ids[0])
+
+    def causal_mask(self, hidden: Tensor, attention_mask: Tensor, cache: DynamicCache | None) -> Tensor | None:
+        """The mask that the model's own attention kernel wants, for `hidden` [B, Q, D] behind what the cache holds.
+
+        Args:
+            attention_mask: [B, cached + Q] bool; without padding the kernel's plain causal path is used.
+        """
+        padding = None if bool(attention_mask.all()) else attention_mask
+        return create_causal_mask(self.text_config, hidden, padding, cache)
+
+    def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
+        """One stock decoder layer; appends keys and values to the cache."""
+        return self.text_model.layers[index](
+            hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
+        )
+
+    def query(self, index: int, hidden: Tensor, rotary: Rotary) -> Tensor:
+        """Rotated queries of the rows `hidden` [B, Q, D], the input of layer `index`: [B, A, Q, head size]."""
+        decoder_layer = self.text_model.layers[index]
+        projected = decoder_layer.self_attn.q_proj(decoder_layer.input_layernorm(hidden))
+        query = projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        cos, sin = (x.unsqueeze(1) for x in rotary)
+        first, second = query.chunk(2, dim=-1)
+        return query * cos + torch.cat([-second, first], dim=-1) * sin
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Final norm and language-model head: [B, Q, D] -> [B, Q, vocabulary]."""
+        return self.model.lm_head(self.text_model.norm(hidden))
+
+    def decode(
+        self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor | None, cache: DynamicCache, **kwargs
+    ):
+        """Stock decoder forward on new tokens behind a cache.
+
+        Args:
+            input_ids: [B, Q].
+            position_ids: [B, Q], equal on all rotary axes.
+            attention_mask: [B, cached + Q], or None without padding.
+            kwargs: e.g. `output_hidden_states`.
+
+        Returns:
+            The decoder's own output; `last_hidden_state` is behind the final norm.
+        """
+        return self.text_model(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=True,
+            **kwargs,
+        )
+
+    def _layout(self, inputs: Mapping[str, Tensor], is_visual: Tensor) -> VisualLayout:
+        """Deals the images to the rows of the batch, checking that tokens and features match."""
+        per_row = is_visual.sum(1).tolist()
+        grids = self.image_sizes(inputs)
+        wanted, given = sum(per_row), sum(h * w for h, w in grids)
+        if wanted != given:
+            raise ValueError(
+                f"the prompts hold {wanted} image tokens, but the {len(grids)} images given yield {given} features"
+            )
+        rows, row, left = [], 0, per_row[0] if per_row else 0
+        for height, width in grids:
+            while left == 0:
+                row += 1
+                left = per_row[row]
+            rows.append(row)
+            left -= height * width
+            if left < 0:
+                raise ValueError(f"prompt {row}: its image tokens end inside an image of {height} x {width} tokens")
+        return VisualLayout(tuple(grids), tuple(rows), len(per_row), self.device)
+
+    @staticmethod
+    def _refuse_right_padding(mask: Tensor) -> None:
+        if not bool(mask[:, -1].all()):
+            raise ValueError(
+                "prompts must be padded on the left, but the last position of a row is padding: "
+                "set processor.tokenizer.padding_side = 'left'"
+            )
+
+
+def read_attention(query: Tensor, keys: Tensor, visible: Tensor, log_softmax: bool) -> Tensor:
+    """The attention row of some queries over all cached keys, read from a layer's own projections.
+
+    Args:
+        query: [B, A, Q, d], rotated.
+        keys: [B, A_kv, S, d], rotated, as in the cache.
+        visible: [B, S] bool, keys that the queries may see.
+        log_softmax: normalise over the visible keys; else the raw logits q.k / sqrt(d).
+
+    Returns:
+        [B, A, Q, S] in the model's dtype (log-softmax: float32).
+    """
+    batch, heads, rows, size = query.shape
+    grouped = query.reshape(batch, keys.shape[1], -1, size)  # [B, A_kv, A / A_kv * Q, d]
+    logits = (grouped @ keys.transpose(-1, -2) * size**-0.5).view(batch, heads, rows, -1)
+    if log_softmax:
+        logits = logits.float().masked_fill(~visible[:, None, None], float("-inf")).log_softmax(-1)
+    return logits

@@ -1,0 +1,148 @@
+"""The trained parts on disk: a folder of a few MB with `config.json` and `glimpse.safetensors`, or a published one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gp import reference_format
+from gp.backbones import Backbone
+from gp.config.schema import GlimpseConfig, VIPConfig
+from gp.embedded import GLIMPSE_DIR
+from gp.pruners import GlimpsePruner
+from gp.types import PruneOptions
+
+FORMAT = "gp-glimpse-1"
+WEIGHTS = "glimpse.safetensors"
+EMBEDDED = "tiny"
+
+
+def base_shape(backbone: Backbone) -> dict[str, Any]:
+    """What a base must share with the one that the parts were trained on."""
+    return {
+        "model_type": backbone.model_type,
+        "num_layers": backbone.num_layers,
+        "hidden_size": backbone.hidden_size,
+        "num_heads": backbone.num_heads,
+        "vision_hidden_size": backbone.vision_hidden_size,
+    }
+
+
+def save_glimpse(
+    folder: str | Path,
+    pruner: GlimpsePruner,
+    backbone: Backbone,
+    glimpse: GlimpseConfig,
+    vip: VIPConfig,
+    options: PruneOptions,
+    info: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the trained parts.
+
+    Args:
+        folder: made if missing.
+        info: anything JSON that should travel along (base name and revision, data, metrics).
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().cpu().contiguous() for k, v in pruner.state_dict().items()}, folder / WEIGHTS)
+    config = {
+        "format": FORMAT,
+        "base": {"name": backbone.model.config.name_or_path, **base_shape(backbone)},
+        "glimpse": asdict(glimpse),
+        "vip": asdict(vip),
+        "prune": asdict(options),
+        **(info or {}),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return folder
+
+
+def load_glimpse(
+    name: str | Path, backbone: Backbone, revision: str | None = None
+) -> tuple[GlimpsePruner, PruneOptions]:
+    """Reads trained parts, in our format or the published one, and checks that they belong to this base.
+
+    Args:
+        name: a folder, a hub id, or "tiny" (the embedded ones).
+        backbone: the base that they will sit on.
+        revision: of the hub id.
+
+    Returns:
+        The parts in float32, in eval mode, and the pruning options that they were saved with.
+
+    Raises:
+        FileNotFoundError: no such folder, or no weights in it.
+        ValueError: parts of another base, an unknown format, a file that is not tensors only.
+    """
+    folder = _find(name, revision)
+    if reference_format.is_reference_folder(folder):
+        glimpse, vip, options = reference_format.read_config(folder)
+        weights = reference_format.read_weights(folder)
+    else:
+        glimpse, vip, options = _read_config(folder, backbone)
+        try:
+            weights = load_file(folder / WEIGHTS)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / WEIGHTS}: not a safetensors file ({error})") from error
+    _check_shapes(folder, weights, glimpse, backbone)
+    pruner = GlimpsePruner.build(backbone, glimpse, vip)
+    pruner.load_state_dict(weights)
+    return pruner.eval(), options
+
+
+def _find(name: str | Path, revision: str | None) -> Path:
+    folder = GLIMPSE_DIR if str(name) == EMBEDDED else Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
+            raise FileNotFoundError(f"glimpse {name}: no such folder (and not a hub id of the form owner/name)")
+        patterns = ["config.json", WEIGHTS, reference_format.WEIGHTS]
+        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
+    for file in ("config.json",):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"glimpse {folder}: no {file} in it")
+    if not (folder / WEIGHTS).is_file() and not reference_format.is_reference_folder(folder):
+        raise FileNotFoundError(f"glimpse {folder}: neither {WEIGHTS} nor {reference_format.WEIGHTS} in it")
+    return folder
+
+
+def _read_config(folder: Path, backbone: Backbone) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
+    path = folder / "config.json"
+    try:
+        given = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if given.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT!r}, got {given.get('format')!r}")
+    have = base_shape(backbone)
+    wrong = {k: (given["base"].get(k), v) for k, v in have.items() if given["base"].get(k) != v}
+    if wrong:
+        listed = ", ".join(f"{k} {a} there, {b} here" for k, (a, b) in wrong.items())
+        raise ValueError(f"{path}: trained on another base, {given['base'].get('name')}: {listed}")
+    prune = {**given["prune"], "anchors": tuple(given["prune"]["anchors"])}
+    return GlimpseConfig(**given["glimpse"]), VIPConfig(**given["vip"]), PruneOptions(**prune)
+
+
+def _check_shapes(folder: Path, weights: dict[str, Tensor], glimpse: GlimpseConfig, backbone: Backbone) -> None:
+    """The published format names no base: its tensors' shapes do."""
+    expected = {
+        "hidden_size": (weights["glimpse_token.embeddings"].shape[-1], backbone.hidden_size),
+        "num_heads * read layers": (
+            weights["vip.feature_in.weight"].shape[1],
+            backbone.num_heads * len(glimpse.read_layers or [glimpse.prune_layer]),
+        ),
+        "vision_hidden_size": (weights["vip.cond_in.0.weight"].shape[1], backbone.vision_hidden_size),
+    }
+    wrong = [f"{name} {there} there, {here} here" for name, (there, here) in expected.items() if there != here]
+    if wrong:
+        raise ValueError(f"{folder}: trained on another base: {', '.join(wrong)}")

@@ -1,0 +1,184 @@
+"""What users hold: a frozen LVLM with its trained glimpse, and `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from gp.backbones import backbone_of
+from gp.backbones.processor import load_processor
+from gp.checkpoint import EMBEDDED, load_glimpse
+from gp.embedded import BASE_DIR
+from gp.generation import PrunedDecoder
+from gp.prefill import Prefill, prefill
+from gp.pruners import GlimpsePruner, NoPruner, Pruner, make_baseline
+from gp.types import PruneOptions
+
+REFUSED = {
+    "assistant_model": "speculative decoding would need the dropped tokens back",
+    "prompt_lookup_num_tokens": "speculative decoding would need the dropped tokens back",
+    "past_key_values": "the prompt is prefilled and pruned as a whole",
+    "inputs_embeds": "pass input_ids and the processor's image tensors",
+    "prefill_chunk_size": "the prompt is prefilled and pruned as a whole",
+}
+
+
+class GlimpseModel(nn.Module):
+    """A frozen LVLM that drops the visual tokens which the question does not need.
+
+    Args:
+        base: a stock transformers model of a supported family; frozen, in eval mode, otherwise unchanged.
+        glimpse: the trained parts; None: baselines only.
+        options: defaults of every call.
+        processor: the base's own, for convenience.
+    """
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        glimpse: GlimpsePruner | None = None,
+        options: PruneOptions | None = None,
+        processor: Any = None,
+    ) -> None:
+        super().__init__()
+        self.base = base.requires_grad_(False).eval()
+        self.backbone = backbone_of(base)
+        self.glimpse = glimpse
+        self.options = options or PruneOptions()
+        self.processor = processor
+
+    def train(self, mode: bool = True) -> GlimpseModel:
+        """Switches the trained parts; the base stays in eval mode."""
+        super().train(mode)
+        self.base.eval()
+        return self
+
+    @torch.no_grad()
+    def generate(
+        self,
+        *,
+        pruner: str | Pruner | None = None,
+        options: PruneOptions | None = None,
+        evidence_masks: Sequence[Tensor] | None = None,
+        seed: int | Sequence[int] = 0,
+        **kwargs: Any,
+    ) -> Tensor | ModelOutput:
+        """transformers' `generate` behind one pruned prefill.
+
+        Args:
+            pruner: `glimpse` (the default, if there is one), `none`, another method's name, or a `Pruner`.
+            options: pruning options of this call; single ones can be given by name (`max_keep_ratio=0.1`).
+            evidence_masks: for `oracle`, one [h, w] mask an image.
+            seed: for methods that draw; one, or one a prompt.
+            kwargs: the processor's output, and anything that `generate` takes.
+
+        Returns:
+            As transformers does: ids [B, full prompt + new tokens], or with `return_dict_in_generate=True` its
+            output object, which then also has `keep_masks` (one bool [h, w] an image), `num_kept` and `num_visual`
+            (one number a prompt).
+
+        Raises:
+            ValueError: what cannot work on a pruned prompt, and why.
+        """
+        options = self._options(options, kwargs)
+        inputs = {k: kwargs.pop(k) for k in self.backbone.prompt_keys if kwargs.get(k) is not None}
+        _refuse(kwargs)
+        done = self.prefill(inputs, pruner, options, evidence_masks, seed)
+        out = self.decode(inputs["input_ids"], done, **kwargs)
+        if isinstance(out, ModelOutput):
+            out["keep_masks"], out["num_kept"], out["num_visual"] = (
+                tuple(done.keep_masks),
+                tuple(done.num_kept),
+                tuple(done.layout.prompt_sizes),
+            )
+        return out
+
+    @torch.no_grad()
+    def prefill(
+        self,
+        inputs: Mapping[str, Tensor],
+        pruner: str | Pruner | None = None,
+        options: PruneOptions | None = None,
+        evidence_masks: Sequence[Tensor] | None = None,
+        seed: int | Sequence[int] = 0,
+    ) -> Prefill:
+        """Only the prefill: keep masks, importance logits, and the cache that `decode` starts from."""
+        chosen = self.find_pruner(pruner)
+        return prefill(self.backbone, inputs, chosen, options or self.options, evidence_masks, seed)
+
+    def decode(self, input_ids: Tensor, done: Prefill, **kwargs: Any) -> Tensor | ModelOutput:
+        """Only the decoding: `generate` on a finished prefill; `kwargs` as for `generate`."""
+        return PrunedDecoder(self.backbone).generate(input_ids.to(self.backbone.device), prefill=done, **kwargs)
+
+    def find_pruner(self, pruner: str | Pruner | None) -> Pruner:
+        """The method that a call asked for.
+
+        Raises:
+            ValueError: no such method, or `glimpse` without trained parts.
+        """
+        if isinstance(pruner, Pruner):
+            return pruner
+        if pruner in (None, GlimpsePruner.name):
+            if self.glimpse is None and pruner is not None:
+                raise ValueError("pruner 'glimpse': this model was loaded without trained parts; pass glimpse=...")
+            return self.glimpse or NoPruner()
+        return make_baseline(pruner, self.glimpse.prune_layer if self.glimpse is not None else -1)
+
+    def _options(self, options: PruneOptions | None, kwargs: dict[str, Any]) -> PruneOptions:
+        """The call's options: the given or the default ones, changed by single ones in `kwargs`."""
+        single = {name: kwargs.pop(name) for name in PruneOptions.field_names() if name in kwargs}
+        return (options or self.options).but(**single)
+
+
+def from_pretrained(
+    base: str | Path,
+    glimpse: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    glimpse_revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    attn_implementation: str | None = None,
+    device_map: Any = None,
+    **processor_options: Any,
+) -> GlimpseModel:
+    """Loads a base and, if given, its trained glimpse.
+
+    Args:
+        base: hub id or folder of a supported model, or "tiny" (embedded, offline).
+        glimpse: hub id or folder of trained parts (ours or the published format), or "tiny".
+        revision, glimpse_revision: of the hub ids.
+        dtype: of the base and the trained parts; "auto": what the base was saved in.
+        attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
+        device_map: as in transformers.
+        processor_options: e.g. `min_pixels`, `max_pixels`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `gp.checkpoint.load_glimpse`.
+    """
+    source = BASE_DIR if str(base) == EMBEDDED else base
+    model = AutoModelForImageTextToText.from_pretrained(
+        source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
+    )
+    if str(base) == EMBEDDED:
+        model.config.name_or_path = EMBEDDED
+    processor = load_processor(source, revision=revision, **processor_options)
+    if glimpse is None:
+        return GlimpseModel(model, processor=processor)
+    parts, options = load_glimpse(glimpse, backbone_of(model), glimpse_revision)
+    return GlimpseModel(model, parts.to(model.device, model.dtype), options, processor)
+
+
+def _refuse(kwargs: Mapping[str, Any]) -> None:
+    for name, why in REFUSED.items():
+        if kwargs.get(name) is not None:
+            raise ValueError(f"generate: {name} does not work on a pruned prompt: {why}")
+    if kwargs.get("use_cache") is False:
+        raise ValueError("generate: use_cache=False does not work on a pruned prompt: it lives in the cache")
+    if any(k in kwargs for k in ("pixel_values_videos", "video_grid_thw")):
+        raise ValueError("generate: videos are not pruned yet; pass images")

@@ -1,0 +1,102 @@
+"""GlimpsePrune: a learned token looks at the image, the VIP turns its attention into importance (arXiv 2508.01548)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from gp.backbones import Backbone
+from gp.config.schema import GlimpseConfig, VIPConfig
+from gp.modules import GlimpseToken, VisualImportancePredictor
+from gp.pruners.base import Pruner, PruneView
+
+
+class GlimpsePruner(Pruner):
+    """The trained parts, and where they are read.
+
+    Args:
+        glimpse_token: vectors for the decoder layers.
+        vip: the predictor.
+        prune_layer: 0-based, the last decoder layer that sees all tokens.
+        read_layers: layers whose glimpse attention is the VIP's feature, not after `prune_layer`.
+        taps: vision layers that condition the VIP, in the order of its blocks.
+        attention_logits: raw q.k / sqrt(d) as features; else the log-softmax over all keys.
+
+    Raises:
+        ValueError: a read layer behind the prune layer.
+    """
+
+    name: ClassVar[str] = "glimpse"
+
+    def __init__(
+        self,
+        glimpse_token: GlimpseToken,
+        vip: VisualImportancePredictor,
+        prune_layer: int,
+        read_layers: Sequence[int],
+        taps: Sequence[int],
+        attention_logits: bool = True,
+    ) -> None:
+        super().__init__()
+        if max(read_layers) > prune_layer:
+            raise ValueError(f"read_layers {list(read_layers)} come after prune_layer {prune_layer}")
+        self.glimpse_token = glimpse_token
+        self.vip = vip
+        self.stages = (prune_layer,)
+        self.read_layers = tuple(read_layers)
+        self.taps = tuple(taps)
+        self.log_softmax = not attention_logits
+
+    @classmethod
+    def build(cls, backbone: Backbone, glimpse: GlimpseConfig, vip: VIPConfig) -> GlimpsePruner:
+        """Untrained parts in float32, sized for a base.
+
+        Raises:
+            ValueError: layers or taps that the base does not have.
+        """
+        _check_layers("glimpse.read_layers", glimpse.read_layers or [glimpse.prune_layer], backbone.num_layers)
+        _check_layers("glimpse.layers", glimpse.layers or [0], backbone.num_layers)
+        _check_layers("vip.taps", vip.taps, backbone.num_vision_taps)
+        read_layers = glimpse.read_layers or [glimpse.prune_layer]
+        token = GlimpseToken(
+            backbone.hidden_size,
+            glimpse.layers if glimpse.layers is not None else range(backbone.num_layers),
+            glimpse.num_tokens,
+            glimpse.norm,
+            backbone.norm_eps,
+        )
+        predictor = VisualImportancePredictor(
+            num_features=len(read_layers) * backbone.num_heads,
+            vision_hidden_size=backbone.vision_hidden_size,
+            num_taps=len(vip.taps),
+            hidden_size=vip.hidden_size,
+            cond_size=vip.cond_size,
+            num_heads=vip.num_heads,
+            attention=vip.attention,
+            window=backbone.window,
+            deep_supervision=vip.deep_supervision,
+        )
+        return cls(token, predictor, glimpse.prune_layer, read_layers, vip.taps, glimpse.attention_logits)
+
+    @property
+    def prune_layer(self) -> int:
+        return self.stages[0]
+
+    def tokens(self) -> dict[int, Tensor]:
+        return self.glimpse_token.by_layer()
+
+    def scores(self, view: PruneView) -> Tensor:
+        return self.all_scores(view)[-1]
+
+    def all_scores(self, view: PruneView) -> list[Tensor]:
+        """Importance logits [N] of every output head (several only when training with deep supervision)."""
+        features = torch.cat([view.attention[layer] for layer in self.read_layers], dim=-1)
+        return self.vip(features, view.prompt.taps, view.layout)
+
+
+def _check_layers(key: str, layers: Sequence[int], limit: int) -> None:
+    if outside := [k for k in layers if not 0 <= k < limit]:
+        raise ValueError(f"{key} {outside} outside 0..{limit - 1}, the layers of this base")

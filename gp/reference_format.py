@@ -1,0 +1,119 @@
+"""Reads and writes the published GlimpsePrune folders (`config.json` + `new_modules_gp.pt`).
+
+The only place that knows the reference implementation's words.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gp.config.schema import GlimpseConfig, VIPConfig
+from gp.types import PruneOptions
+
+WEIGHTS = "new_modules_gp.pt"
+PARTS = {"attn_fuser", "learnable_embeddings", "le_proj", "le_norm"}
+
+# ours -> theirs, inside the VIP
+_VIP_NAMES = {
+    "feature_in.": "attn_in_proj.",
+    "cond_in.": "cond_in_projs.",
+    "blocks.": "layers.",
+    "heads.": "attn_out_projs.",
+}
+
+
+def is_reference_folder(folder: Path) -> bool:
+    return (folder / WEIGHTS).is_file()
+
+
+def read_config(folder: Path) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
+    """Translates the reference's `config.json`.
+
+    Raises:
+        ValueError: a predictor type other than the published one.
+    """
+    given = json.loads((folder / "config.json").read_text())
+    if given.get("attn_fuse_type", "AttnFuserV1") != "AttnFuserV1":
+        raise ValueError(f"{folder}/config.json: unknown attn_fuse_type {given['attn_fuse_type']!r}")
+    glimpse = GlimpseConfig(
+        num_tokens=given.get("le_length", 1),
+        layers=list(given["le_layers"]),
+        norm=given.get("le_norm_type", "rmsnorm"),
+        prune_layer=given["reduce_layer"],
+        read_layers=list(given["selected_layers"]),
+        attention_logits=given.get("use_attention_logits", False),
+    )
+    vip = VIPConfig(
+        hidden_size=given["attn_fuse_size"],
+        cond_size=given["visual_cond_size"],
+        num_heads=given.get("attn_fuse_num_heads", 4),
+        taps=list(given["selected_visual_layers"]),
+        attention="global" if given.get("attn_fuse_global", True) else "window",
+        deep_supervision=given.get("deep_supervision", False),
+    )
+    options = PruneOptions(
+        threshold=given.get("reduce_threshold", 0.5),
+        max_keep_ratio=given.get("max_remain_ratio"),
+        min_kept=given.get("min_remain_num") or 0,
+        anchors=tuple(given.get("anchor_positions") or ()),
+    )
+    return glimpse, vip, options
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The trained parts under our names (tensors only: a pickle with anything else is refused).
+
+    Raises:
+        ValueError: a pickle that is not tensors only, or other entries than the reference writes.
+    """
+    path = folder / WEIGHTS
+    try:
+        given: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: not a file of tensors only, refused ({type(error).__name__})") from error
+    if not isinstance(given, dict) or set(given) != PARTS:
+        found = sorted(given) if isinstance(given, dict) else type(given).__name__
+        raise ValueError(f"{path}: expected the entries {sorted(PARTS)}, got {found}")
+    embeddings = given["learnable_embeddings"]
+    weights = {"glimpse_token.embeddings": embeddings if isinstance(embeddings, Tensor) else embeddings["weight"]}
+    weights |= {f"glimpse_token.proj.{k}": v for k, v in given["le_proj"].items()}
+    weights |= {f"glimpse_token.norm.{k}": v for k, v in given["le_norm"].items()}
+    return weights | {f"vip.{_renamed(k, to_ours=True)}": v for k, v in given["attn_fuser"].items()}
+
+
+def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
+    """Writes `new_modules_gp.pt` from weights under our names."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
+
+    out = {
+        "attn_fuser": {_renamed(k, to_ours=False): v for k, v in part("vip.").items()},
+        "learnable_embeddings": weights["glimpse_token.embeddings"],
+        "le_proj": part("glimpse_token.proj."),
+        "le_norm": part("glimpse_token.norm."),
+    }
+    torch.save(out, folder / WEIGHTS)
+
+
+def _renamed(name: str, to_ours: bool) -> str:
+    for ours, theirs in _VIP_NAMES.items():
+        old, new = (theirs, ours) if to_ours else (ours, theirs)
+        if name.startswith(old):
+            return new + name[len(old) :]
+    raise ValueError(f"unknown parameter {name!r} of the importance predictor")
+
+
+def parameter_name(theirs: str) -> str:
+    """The reference's full parameter name (`attn_fuser...`, `le_proj...`) -> ours."""
+    if theirs.startswith("attn_fuser."):
+        return f"vip.{_renamed(theirs.removeprefix('attn_fuser.'), to_ours=True)}"
+    for old, new in (("learnable_embeddings", "embeddings"), ("le_proj", "proj"), ("le_norm", "norm")):
+        if theirs.startswith(old):
+            return f"glimpse_token.{new}{theirs[len(old) :]}"
+    raise ValueError(f"unknown parameter {theirs!r}")

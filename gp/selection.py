@@ -1,0 +1,93 @@
+"""Importance logits -> keep mask: threshold, cap, exact budget, minimum and anchors, for all prompts at once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gp.types import PruneOptions, VisualLayout
+
+
+@torch.no_grad()
+def select(importance_logits: Tensor, layout: VisualLayout, options: PruneOptions) -> Tensor:
+    """Decides which visual tokens stay.
+
+    In this order, each step on every group (a prompt, or an image, by `options.budget_scope`):
+    keep where sigmoid(logit) > threshold; if the kept share exceeds `max_keep_ratio`, keep the top
+    int(ratio * V) instead; `fixed_keep_ratio` and `num_keep` keep exactly their number of top tokens;
+    if fewer than `min_kept` remain, add the top `min_kept`; add the anchors of every image.
+    So minimum and anchors may exceed a budget, as in the published model.
+
+    Args:
+        importance_logits: [N] float, all visual tokens of the batch; compared in float32.
+        layout: the images of the batch.
+        options: the call's options.
+
+    Returns:
+        keep_mask, [N] bool, True = kept.
+
+    Raises:
+        ValueError: `num_keep` does not match the groups or asks for more tokens than there are.
+
+    Source: GlimpsePrune (arXiv 2508.01548), section 3.3; order of the steps as in the released code.
+    """
+    sizes = layout.group_sizes(options.budget_scope)
+    if not sizes or layout.num_tokens == 0:
+        return torch.ones(layout.num_tokens, dtype=torch.bool, device=importance_logits.device)
+    scores, valid = _pad_groups(importance_logits.float(), sizes)
+    size = torch.tensor(sizes, device=scores.device).unsqueeze(1)  # [G, 1]
+    rank = _rank_descending(scores)
+    budget = _exact_budget(sizes, options)
+    if budget is not None:
+        keep = rank < budget.to(scores.device)
+    else:
+        keep = scores.sigmoid() > options.threshold
+        if options.max_keep_ratio is not None:
+            too_many = keep.sum(1, keepdim=True).double() / size.clamp(min=1) > options.max_keep_ratio
+            cap = torch.tensor([int(options.max_keep_ratio * s) for s in sizes], device=scores.device).unsqueeze(1)
+            keep = torch.where(too_many, rank < cap, keep)
+    too_few = (keep & valid).sum(1, keepdim=True) < options.min_kept
+    keep = keep | (too_few & (rank < options.min_kept))
+    keep = keep[valid]
+    return keep | anchor_mask(layout, options.anchors).to(keep.device) if options.anchors else keep
+
+
+def anchor_mask(layout: VisualLayout, anchors: tuple[str, ...]) -> Tensor:
+    """True at the named corners (`tl`, `tr`, `bl`, `br`) of every image, [N] bool."""
+    masks = []
+    for height, width in layout.grids:
+        mask = torch.zeros(height, width, dtype=torch.bool, device=layout.device)
+        for name in anchors:
+            mask[0 if name[0] == "t" else -1, 0 if name[1] == "l" else -1] = True
+        masks.append(mask.flatten())
+    return torch.cat(masks)
+
+
+def _exact_budget(sizes: list[int], options: PruneOptions) -> Tensor | None:
+    """Number of tokens to keep in each group, [G, 1], if the call fixes it."""
+    if options.num_keep is not None:
+        if len(options.num_keep) != len(sizes):
+            raise ValueError(f"num_keep has {len(options.num_keep)} entries for {len(sizes)} {options.budget_scope}s")
+        for wanted, size in zip(options.num_keep, sizes):
+            if not 0 <= wanted <= size:
+                raise ValueError(f"num_keep {wanted} is outside 0..{size}, the tokens of its {options.budget_scope}")
+        return torch.tensor(options.num_keep).unsqueeze(1)
+    if options.fixed_keep_ratio is not None:
+        return torch.tensor([int(options.fixed_keep_ratio * size) for size in sizes]).unsqueeze(1)
+    return None
+
+
+def _pad_groups(values: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
+    """[N] -> [G, max size] filled up with -inf, and where the real values are."""
+    longest = max(sizes)
+    size = torch.tensor(sizes, device=values.device).unsqueeze(1)
+    valid = torch.arange(longest, device=values.device) < size
+    padded = values.new_full((len(sizes), longest), float("-inf"))
+    padded[valid] = values
+    return padded, valid
+
+
+def _rank_descending(scores: Tensor) -> Tensor:
+    """Rank of every score in its row, 0 for the highest; ties in order of position."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    return order.argsort(dim=1)

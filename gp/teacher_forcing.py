@@ -1,0 +1,150 @@
+"""The forward pass of training: a prefix without gradients, then glimpse and answer tokens with gradients behind it.
+
+Attention is causal and the LVLM frozen, so images and prompt cannot depend on the glimpse token. They run once under
+`no_grad` into a KV cache; only the glimpse token and the answer run with gradients against it. Loss and gradients are
+exactly those of the whole sequence under autograd, for the activation memory of a few tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from gp.backbones import Backbone, read_attention
+from gp.prefill import gather_visual
+from gp.pruners import GlimpsePruner, PruneView
+from gp.types import Prompt, PruneOptions, VisualLayout
+
+
+@dataclass
+class TeacherForced:
+    """What the losses need.
+
+    Args:
+        importance_logits: one [N] float32 per output head of the VIP; the last decides.
+        answer_logits: [B, A, vocabulary], row j predicts answer token j; None if the answer was not run.
+        layout: the images of the batch.
+    """
+
+    importance_logits: list[Tensor]
+    answer_logits: Tensor | None
+    layout: VisualLayout
+
+
+def teacher_forced(
+    backbone: Backbone,
+    pruner: GlimpsePruner,
+    inputs: Mapping[str, Tensor],
+    answer_ids: Tensor | None = None,
+    answer_mask: Tensor | None = None,
+) -> TeacherForced:
+    """Glimpse scores and answer logits of a batch, differentiable in the glimpse token and the VIP only.
+
+    The glimpse token stands between the prompt and the first answer token, which it predicts; nothing is pruned.
+    Without an answer, layers after the prune layer do not run.
+
+    Args:
+        backbone: adapter of the frozen model.
+        pruner: the trained parts.
+        inputs: left-padded prompts up to and with the assistant header, as the processor returned them.
+        answer_ids: [B, A] int64, right padded.
+        answer_mask: [B, A] bool, False on padding.
+
+    Raises:
+        ValueError: a batch without images.
+    """
+    num_layers = backbone.num_layers if answer_ids is not None else max(pruner.read_layers) + 1
+    cache = DynamicCache(config=backbone.text_config)
+    prompt = run_prefix(backbone, inputs, pruner.taps, num_layers, cache)
+    if prompt.layout.num_tokens == 0:
+        raise ValueError("this batch holds no image: there is nothing to glimpse at")
+    suffix = Suffix.start(backbone, pruner, prompt, answer_ids, answer_mask)
+    attention = suffix.run(backbone, pruner, prompt, num_layers, cache)
+    view = PruneView(pruner.prune_layer, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
+    scores = pruner.all_scores(view)
+    if answer_ids is None:
+        return TeacherForced(scores, None, prompt.layout)
+    predicting = suffix.hidden[:, pruner.glimpse_token.num_tokens - 1 : -1]
+    return TeacherForced(scores, backbone.logits(predicting), prompt.layout)
+
+
+@torch.no_grad()
+def run_prefix(
+    backbone: Backbone, inputs: Mapping[str, Tensor], taps: Sequence[int], num_layers: int, cache: DynamicCache
+) -> Prompt:
+    """Images and prompt through the first `num_layers` decoder layers, keys and values into the cache."""
+    prompt = backbone.embed(inputs, taps)
+    mask = backbone.causal_mask(prompt.hidden, prompt.attention_mask, None)
+    rotary = backbone.rotary(prompt.hidden, prompt.position_ids)
+    for index in range(num_layers):
+        prompt.hidden = backbone.layer(index, prompt.hidden, mask, rotary, cache)
+    return prompt
+
+
+@dataclass
+class Suffix:
+    """Glimpse and answer tokens, the only part of the sequence with gradients. Q = T + A.
+
+    Args:
+        hidden: [B, Q, D].
+        attention_mask: [B, S + Q] bool, prefix and suffix.
+        position_ids: [P, B, Q] int64, behind the last prompt position.
+        vectors: decoder layer -> the glimpse token's vectors [T, D].
+    """
+
+    hidden: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    vectors: dict[int, Tensor]
+
+    @classmethod
+    def start(
+        cls,
+        backbone: Backbone,
+        pruner: GlimpsePruner,
+        prompt: Prompt,
+        answer_ids: Tensor | None,
+        answer_mask: Tensor | None,
+    ) -> Suffix:
+        vectors = {i: v.to(prompt.hidden.dtype) for i, v in pruner.tokens().items()}
+        batch, count = prompt.hidden.shape[0], vectors[0].shape[0]
+        parts = [vectors[0].expand(batch, -1, -1)]
+        masks = [prompt.attention_mask, prompt.attention_mask.new_ones(batch, count)]
+        if answer_ids is not None:
+            parts.append(backbone.text_model.embed_tokens(answer_ids).detach())
+            masks.append(answer_mask.bool())
+        hidden = torch.cat(parts, dim=1)
+        steps = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
+        positions = (prompt.last_position.unsqueeze(1) + steps).expand(prompt.position_ids.shape[0], -1, -1)
+        return cls(hidden, torch.cat(masks, dim=1), positions, vectors)
+
+    def run(
+        self, backbone: Backbone, pruner: GlimpsePruner, prompt: Prompt, num_layers: int, cache: DynamicCache
+    ) -> dict[int, Tensor]:
+        """Runs the layers against the prefix's cache; returns read layer -> glimpse attention [N, A]."""
+        count = self.vectors[0].shape[0]
+        mask = backbone.causal_mask(self.hidden, self.attention_mask, cache)
+        rotary = backbone.rotary(self.hidden, self.position_ids)
+        attention = {}
+        for index in range(num_layers):
+            if index in self.vectors and index > 0:
+                glimpse = self.hidden[:, :count] + self.vectors[index]
+                self.hidden = torch.cat([glimpse, self.hidden[:, count:]], dim=1)
+            layer_input = self.hidden
+            self.hidden = backbone.layer(index, layer_input, mask, rotary, cache)
+            if index in pruner.read_layers:
+                attention[index] = self._read(backbone, pruner, prompt, index, layer_input, rotary, cache)
+        return attention
+
+    def _read(self, backbone, pruner, prompt, index, layer_input, rotary, cache) -> Tensor:
+        last = self.vectors[0].shape[0] - 1
+        query = backbone.query(index, layer_input[:, last : last + 1], tuple(x[:, last : last + 1] for x in rotary))
+        # the glimpse token sees the prompt and its own tokens, never the answer behind it
+        seen = prompt.attention_mask.shape[1] + last + 1
+        keys = cache.layers[index].keys[:, :, :seen]
+        row = read_attention(query, keys, self.attention_mask[:, :seen], pruner.log_softmax)[:, :, 0]
+        return gather_visual(row[:, :, : prompt.visual_id.shape[1]], prompt.visual_id, prompt.layout.num_tokens)

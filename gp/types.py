@@ -1,0 +1,146 @@
+"""The few objects that travel between the rooms: a prompt, its visual tokens, and a call's pruning options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+ANCHORS = ("tl", "tr", "bl", "br")
+BUDGET_SCOPES = ("prompt", "image")
+BUDGETS = ("max_keep_ratio", "fixed_keep_ratio", "num_keep")
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How one call turns importance logits into a keep decision; see `gp.selection.select` for the order of the steps.
+
+    Args:
+        threshold: a token is kept if sigmoid(importance logit) is strictly greater; in [0, 1).
+        max_keep_ratio: upper bound on kept / visual tokens, in (0, 1]; None: no bound.
+        fixed_keep_ratio: keep exactly the top int(ratio * visual tokens), whatever the threshold says; in (0, 1].
+        num_keep: keep exactly this many tokens of each group (one entry a prompt, or an image, by `budget_scope`).
+        min_kept: at least this many tokens of each group survive (all of them if there are fewer).
+        anchors: grid corners of every image that are always kept, from `ANCHORS`.
+        budget_scope: `prompt` counts all images of a prompt together (as the published model does), `image` each one.
+
+    Raises:
+        ValueError: a value outside its range, or two options that contradict each other.
+    """
+
+    threshold: float = 0.5
+    max_keep_ratio: float | None = None
+    fixed_keep_ratio: float | None = None
+    num_keep: tuple[int, ...] | None = None
+    min_kept: int = 1
+    anchors: tuple[str, ...] = ()
+    budget_scope: str = "prompt"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.threshold < 1.0:
+            raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
+        for name in ("max_keep_ratio", "fixed_keep_ratio"):
+            ratio = getattr(self, name)
+            if ratio is not None and not 0.0 < ratio <= 1.0:
+                raise ValueError(f"{name} must be in (0, 1], got {ratio}")
+        if self.min_kept < 0:
+            raise ValueError(f"min_kept must be 0 or more, got {self.min_kept}")
+        if unknown := set(self.anchors) - set(ANCHORS):
+            raise ValueError(f"anchors must be among {ANCHORS}, got {sorted(unknown)}")
+        if self.budget_scope not in BUDGET_SCOPES:
+            raise ValueError(f"budget_scope must be one of {BUDGET_SCOPES}, got {self.budget_scope!r}")
+        given = [n for n in BUDGETS if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} contradict each other: give one of them")
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        return tuple(f.name for f in fields(cls))
+
+    def but(self, **changes) -> PruneOptions:
+        """A copy with some options changed; a new budget takes the place of an old one."""
+        if any(changes.get(name) is not None for name in BUDGETS):
+            changes = {**dict.fromkeys(BUDGETS), **changes}
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class VisualLayout:
+    """Where the visual tokens of a batch of prompts are. Tokens are numbered 0..N-1 over the batch, in row order.
+
+    Args:
+        grids: (height, width) of every image in merged tokens, in row order.
+        rows: the prompt (row of the batch) of every image.
+        num_prompts: B, prompts without images included.
+        device: of the tensors made from it.
+    """
+
+    grids: tuple[tuple[int, int], ...]
+    rows: tuple[int, ...]
+    num_prompts: int
+    device: torch.device | str = "cpu"
+
+    @property
+    def image_sizes(self) -> list[int]:
+        """Number of visual tokens of each image."""
+        return [h * w for h, w in self.grids]
+
+    @property
+    def prompt_sizes(self) -> list[int]:
+        """Number of visual tokens of each prompt, 0 for a text-only one."""
+        sizes = [0] * self.num_prompts
+        for row, size in zip(self.rows, self.image_sizes):
+            sizes[row] += size
+        return sizes
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.image_sizes)
+
+    def group_sizes(self, scope: str) -> list[int]:
+        """Sizes of the groups that share a budget: one a prompt, or one an image."""
+        return self.prompt_sizes if scope == "prompt" else self.image_sizes
+
+    def row_col(self) -> Tensor:
+        """Row and column of every visual token in its own image's grid: [N, 2] int64."""
+        parts = [
+            torch.cartesian_prod(torch.arange(h, device=self.device), torch.arange(w, device=self.device)).view(-1, 2)
+            for h, w in self.grids
+        ]
+        return torch.cat(parts) if parts else torch.empty(0, 2, dtype=torch.long, device=self.device)
+
+    def split_by_image(self, values: Tensor) -> list[Tensor]:
+        """[N, ...] -> one [h, w, ...] an image."""
+        chunks = values.split(self.image_sizes)
+        return [c.view(h, w, *values.shape[1:]) for c, (h, w) in zip(chunks, self.grids)]
+
+    def split_by_prompt(self, values: Tensor) -> list[Tensor]:
+        """[N, ...] -> one [V, ...] a prompt (empty for a text-only one)."""
+        return list(values.split(self.prompt_sizes))
+
+
+@dataclass
+class Prompt:
+    """An embedded batch of prompts, as the decoder layers see it. S is the current (left-padded) length.
+
+    Args:
+        hidden: [B, S, D], input of the next decoder layer.
+        attention_mask: [B, S] bool, False on padding.
+        position_ids: [P, B, S] int64, P rotary axes (3 for Qwen2.5-VL, 1 for LLaVA).
+        visual_id: [B, S] int64, number of the visual token at each position, -1 for text and padding.
+        layout: the images of the batch.
+        taps: one [N, C] per tapped vision layer, raster order, in the order asked for.
+    """
+
+    hidden: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    visual_id: Tensor
+    layout: VisualLayout
+    taps: list[Tensor] = field(default_factory=list)
+
+    @property
+    def last_position(self) -> Tensor:
+        """Rotary position of the last prompt token, [B] int64 (prompts end with text: equal on all axes)."""
+        return self.position_ids[-1, :, -1]

@@ -1,0 +1,150 @@
+"""Everything that `generate` offers works behind a pruned prefill."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+from gp.types import PruneOptions
+from tests.glimpses import micro_glimpse
+from tests.tiny_models import tiny_inputs, tiny_qwen
+
+PROMPTS = [([(4, 6)], 9), ([(6, 6)], 14)]
+KEEP_ALL = PruneOptions(threshold=0.0)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_qwen()
+
+
+@pytest.fixture(scope="module")
+def model(base):
+    return micro_glimpse(base)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"do_sample": False},
+        {"do_sample": True, "temperature": 0.7, "top_p": 0.9},
+        {"num_beams": 3, "do_sample": False},
+        {"num_beams": 4, "num_return_sequences": 2, "do_sample": False},
+        {"num_return_sequences": 3, "do_sample": True},
+        {"num_beams": 2, "do_sample": True},
+        {"do_sample": False, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+        {"do_sample": False, "cache_implementation": "static"},
+        {"do_sample": False, "max_new_tokens": 1},
+    ],
+    ids=str,
+)
+def test_every_mode_equals_stock_when_all_is_kept(base, model, how):
+    how = {"max_new_tokens": 6, **how}
+    inputs = tiny_inputs(PROMPTS)
+    torch.manual_seed(5)
+    expected = base.generate(**inputs, **how)
+    torch.manual_seed(5)
+    assert torch.equal(model.generate(**inputs, options=KEEP_ALL, **how), expected)
+
+
+@pytest.mark.parametrize("how", [{"num_beams": 3}, {"num_return_sequences": 2, "do_sample": True}], ids=str)
+def test_pruned_modes_share_one_prefill(model, how, monkeypatch):
+    calls = []
+    layer = type(model.backbone).layer
+    monkeypatch.setattr(type(model.backbone), "layer", lambda self, *a: calls.append(a[1].shape[0]) or layer(self, *a))
+    out = model.generate(**tiny_inputs(PROMPTS), max_new_tokens=4, **how)
+    assert set(calls) == {2} and len(calls) == model.backbone.num_layers
+    assert out.shape[0] == (2 if "num_beams" in how else 4)
+
+
+def test_output_is_the_full_prompt_then_the_answer(model):
+    inputs = tiny_inputs(PROMPTS)
+    out = model.generate(
+        **inputs,
+        fixed_keep_ratio=0.25,
+        max_new_tokens=5,
+        return_dict_in_generate=True,
+        output_scores=True,
+        output_hidden_states=True,
+    )
+    assert torch.equal(out.sequences[:, :-5], inputs["input_ids"])
+    assert len(out.scores) == 5 and out.scores[0].shape == (2, 64)
+    assert out.num_visual == (24, 36) and out.num_kept == (6, 9)
+    assert [m.shape for m in out.keep_masks] == [(4, 6), (6, 6)]
+    # the cache holds pruned prompts and the new tokens but the last
+    num_text = inputs["attention_mask"].sum(1) - torch.tensor(out.num_visual)
+    assert out.past_key_values.get_seq_length() == int((num_text + torch.tensor(out.num_kept)).max()) + 4
+
+
+class Collect(BaseStreamer):
+    def __init__(self):
+        self.tokens = []
+
+    def put(self, value):
+        self.tokens.append(value)
+
+    def end(self):
+        self.tokens.append("end")
+
+
+class Stop(StoppingCriteria):
+    def __call__(self, input_ids, scores, **kwargs):
+        return torch.full((input_ids.shape[0],), input_ids.shape[1] >= self.length)
+
+
+class Only(LogitsProcessor):
+    def __call__(self, input_ids, scores):
+        return torch.full_like(scores, float("-inf")).index_fill(1, torch.tensor([7]), 0.0)
+
+
+def test_streamers_criteria_and_processors(model):
+    single = tiny_inputs(PROMPTS[:1])
+    streamer, stop = Collect(), Stop()
+    stop.length = single["input_ids"].shape[1] + 3
+    out = model.generate(
+        **single, max_new_tokens=9, streamer=streamer, stopping_criteria=[stop], logits_processor=[Only()]
+    )
+    assert out[0, -3:].tolist() == [7, 7, 7] and out.shape[1] == stop.length
+    assert streamer.tokens[-1] == "end" and [int(t) for t in streamer.tokens[1:-1]] == [7, 7, 7]
+
+
+def test_threads_with_different_options_do_not_meet(model):
+    inputs = tiny_inputs(PROMPTS)
+    ratios = [0.1, 0.3, 0.6, 1.0] * 4
+
+    def ask(ratio):
+        return model.generate(**inputs, fixed_keep_ratio=ratio, max_new_tokens=4, return_dict_in_generate=True)
+
+    expected = [ask(r) for r in ratios]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(ask, ratios))
+    for result, one, ratio in zip(results, expected, ratios):
+        assert result.num_kept == (int(ratio * 24), int(ratio * 36))
+        assert torch.equal(result.sequences, one.sequences)
+
+
+def test_a_prefill_can_be_decoded_twice(model):
+    inputs = tiny_inputs(PROMPTS)
+    done = model.prefill(inputs)
+    first, second = (model.decode(inputs["input_ids"], done, max_new_tokens=4, do_sample=False) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"use_cache": False}, "use_cache=False"),
+        ({"prompt_lookup_num_tokens": 3}, "speculative"),
+        ({"prefill_chunk_size": 4}, "prefilled and pruned as a whole"),
+        ({"pixel_values_videos": torch.zeros(1)}, "videos"),
+        ({"max_keep_ratio": 0.0}, r"\(0, 1\]"),
+        ({"keep_ratio": 0.5}, "keep_ratio"),
+    ],
+)
+def test_what_cannot_work_says_so(model, how, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(**tiny_inputs(PROMPTS), max_new_tokens=2, **how)

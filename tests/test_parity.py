@@ -1,0 +1,53 @@
+"""The shipped cases of the original implementation match; a difference or a case that cannot run fails the program."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.parity import find_cases, main
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_shipped_cases_match(capsys):
+    assert main([str(GOLDEN)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].endswith("0 mismatches, 0 cases not run")
+    assert len({line.split()[0] for line in lines[:-1]}) == len(find_cases(GOLDEN)) >= 2
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return Path(shutil.copytree(GOLDEN / "q10_train", tmp_path / "case"))
+
+
+def test_a_mismatch_fails(copied, capsys):
+    numbers = json.loads((copied / "expected.json").read_text())
+    (copied / "expected.json").write_text(json.dumps({**numbers, "le_loss": numbers["le_loss"] + 1e-3}))
+    assert main([str(copied.parent)]) == 1
+    assert "loss_answer" in (out := capsys.readouterr().out) and "MISMATCH" in out
+
+
+def test_a_wrong_mask_fails(tmp_path, capsys):
+    case = Path(shutil.copytree(GOLDEN / "q03_batch3_left_padding", tmp_path / "case"))
+    expected = load_file(case / "expected.safetensors")
+    expected["image_token_bool_mask.0"] = ~expected["image_token_bool_mask.0"]
+    save_file(expected, case / "expected.safetensors")
+    assert main([str(tmp_path)]) == 1
+    assert any("keep_mask" in line and "MISMATCH" in line for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_case_that_cannot_run_fails(copied, capsys):
+    info = json.loads((copied / "case.json").read_text())
+    (copied / "case.json").write_text(json.dumps({**info, "family": "other"}))
+    assert main([str(copied.parent)]) == 1
+    assert "NOT RUN" in (out := capsys.readouterr().out) and "1 cases not run" in out
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    assert main([str(tmp_path)]) == 2

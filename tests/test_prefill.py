@@ -1,0 +1,208 @@
+"""The engine: keeping everything changes nothing, pruning equals masking, a batch equals its singles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gp.prefill import prefill
+from gp.pruners import Pruner, RandomPruner
+from gp.types import PruneOptions
+from tests.glimpses import micro_glimpse
+from tests.tiny_models import random_masks, tiny_inputs, tiny_qwen
+
+RAGGED = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([], 5), ([(6, 6)], 14)]
+KEEP_ALL = PruneOptions(threshold=0.0)
+GREEDY = {"max_new_tokens": 6, "do_sample": False}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_qwen()
+
+
+@pytest.fixture(scope="module")
+def model(base):
+    return micro_glimpse(base)
+
+
+def rows_alone(inputs: dict, prompts: list) -> list[dict]:
+    """Every prompt of a batch as a batch of one, unpadded."""
+    out, patch, image = [], 0, 0
+    for row, (grids, _) in enumerate(prompts):
+        real = inputs["attention_mask"][row].bool()
+        single = {k: inputs[k][row : row + 1, real] for k in ("input_ids", "attention_mask", "mm_token_type_ids")}
+        num_patches = sum(4 * h * w for h, w in grids)
+        if grids:
+            single["pixel_values"] = inputs["pixel_values"][patch : patch + num_patches]
+            single["image_grid_thw"] = inputs["image_grid_thw"][image : image + len(grids)]
+        patch, image = patch + num_patches, image + len(grids)
+        out.append(single)
+    return out
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_keeping_everything_equals_stock_generate(attention):
+    base = tiny_qwen(attn_implementation=attention)
+    model, inputs = micro_glimpse(base), tiny_inputs(RAGGED)
+    out = model.generate(**inputs, options=KEEP_ALL, **GREEDY)
+    assert torch.equal(out, base.generate(**inputs, **GREEDY))
+    assert torch.equal(out, model.generate(**inputs, pruner="none", **GREEDY))
+
+
+def reference_logits(base, inputs, keep_mask, prune_layer, new_ids) -> torch.Tensor:
+    """The whole sequence (prompt and new tokens) at once, nothing dropped: dropped keys are masked instead.
+
+    Prompt queries see them up to the prune layer, new tokens never do. Returns the logits that predict each new token.
+    """
+    text, ids = base.model.language_model, torch.cat([inputs["input_ids"], new_ids], 1)
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(new_ids)], 1).bool()
+    types = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(new_ids)], 1)
+    positions, _ = base.model.get_rope_index(ids, types, inputs["image_grid_thw"], attention_mask=mask)
+    hidden = text.embed_tokens(ids)
+    visual = types == 1  # a random model may answer with the image token: that one is text
+    images = base.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
+    hidden = hidden.masked_scatter(visual.unsqueeze(-1), images)
+    dropped = torch.zeros_like(visual).masked_scatter(visual, ~keep_mask)
+    length, prompt = ids.shape[1], inputs["input_ids"].shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool).tril() & mask[:, None, None, :]
+    causal = causal | torch.eye(length, dtype=torch.bool)  # padded rows need something to look at
+    without = causal & ~dropped[:, None, None, :]
+    early = torch.where((torch.arange(length) < prompt)[:, None], causal, without)
+    rotary = text.rotary_emb(hidden, positions)
+    for index, layer in enumerate(text.layers):
+        allowed = early if index <= prune_layer else without
+        bias = torch.zeros_like(allowed, dtype=hidden.dtype).masked_fill(~allowed, torch.finfo(hidden.dtype).min)
+        hidden = layer(hidden, attention_mask=bias, position_embeddings=rotary)
+    return base.lm_head(text.norm(hidden))[:, prompt - 1 : -1]
+
+
+@pytest.mark.parametrize("prune_layer", [0, 1, 3])
+@pytest.mark.parametrize("prompts", [RAGGED, RAGGED[:1], RAGGED[1:2]], ids=["ragged", "single", "two images"])
+def test_pruning_equals_masking_the_dropped_keys(base, prune_layer, prompts):
+    model, inputs = micro_glimpse(base, prune_layer), tiny_inputs(prompts)
+    out = model.generate(**inputs, **GREEDY, return_dict_in_generate=True, output_logits=True)
+    keep_mask = torch.cat([m.flatten() for m in out.keep_masks])
+    assert 0 < keep_mask.sum() < len(keep_mask)
+    new_ids = out.sequences[:, inputs["input_ids"].shape[1] :]
+    expected = reference_logits(base, inputs, keep_mask, prune_layer, new_ids)
+    torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_pruning_before_the_first_layer_equals_never_having_had_the_tokens(base):
+    inputs = tiny_inputs(RAGGED)
+    done = prefill(
+        micro_glimpse(base).backbone, inputs, RandomPruner(-1), PruneOptions(fixed_keep_ratio=0.4), logits_to_keep=1
+    )
+    expected = reference_logits(base, inputs, done.keep_mask, -1, done.logits[:, -1].argmax(-1, keepdim=True))
+    torch.testing.assert_close(done.logits, expected, atol=2e-4, rtol=1e-4)
+
+
+def test_a_batch_equals_its_singles(model):
+    inputs = tiny_inputs(RAGGED)
+    together = model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
+    masks = list(together.keep_masks)
+    for row, single in enumerate(rows_alone(inputs, RAGGED)):
+        alone = model.generate(**single, **GREEDY, return_dict_in_generate=True)
+        assert torch.equal(alone.sequences[0, -6:], together.sequences[row, -6:])
+        assert alone.num_kept[0] == together.num_kept[row]
+        for mask in alone.keep_masks:
+            assert torch.equal(mask, masks.pop(0))
+
+
+def test_kept_tokens_keep_their_positions_and_all_layers_have_one_length(model):
+    inputs = tiny_inputs(RAGGED)
+    full, done = model.prefill(inputs, "none"), model.prefill(inputs)
+    assert {layer.keys.shape[2] for layer in done.cache.layers} == {done.attention_mask.shape[1]}
+    for row in range(len(RAGGED)):
+        kept_ids = done.visual_id[row][done.visual_id[row] >= 0]
+        place = {int(v): i for i, v in enumerate(full.visual_id[row].tolist()) if v >= 0}
+        for token in kept_ids.tolist():
+            now = done.position_ids[:, row, done.visual_id[row] == token]
+            assert torch.equal(now, full.position_ids[:, row, place[token]][:, None])
+    assert torch.equal(done.next_position, full.next_position)
+    # every text token of every prompt is still there
+    num_text = (full.attention_mask & (full.visual_id < 0)).sum(1)
+    assert torch.equal((done.attention_mask & (done.visual_id < 0)).sum(1), num_text)
+
+
+def test_text_only_prompts_are_left_alone(base, model):
+    inputs = tiny_inputs([([], 6), ([], 11)])
+    out = model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
+    assert torch.equal(out.sequences, base.generate(**inputs, **GREEDY))
+    assert out.num_kept == (0, 0) and out.keep_masks == ()
+
+
+def test_oracle_keeps_exactly_the_given_masks(model):
+    inputs = tiny_inputs(RAGGED)
+    masks = random_masks([grid for grids, _ in RAGGED for grid in grids])
+    out = model.generate(**inputs, pruner="oracle", evidence_masks=masks, **GREEDY, return_dict_in_generate=True)
+    assert all(torch.equal(a, b) for a, b in zip(out.keep_masks, masks))
+
+
+def test_random_is_seeded_and_exact(model):
+    inputs = tiny_inputs(RAGGED)
+    options = PruneOptions(num_keep=(3, 10, 0, 36))
+    first, again, other = (model.prefill(inputs, "random", options, seed=s) for s in (1, 1, 2))
+    assert first.num_kept == again.num_kept == other.num_kept == [3, 10, 0, 36]
+    assert torch.equal(first.keep_mask, again.keep_mask) and not torch.equal(first.keep_mask, other.keep_mask)
+
+
+class TwoStages(Pruner):
+    """Drops the lower half of what is left, by number, after layers 0 and 2, reading attention at both."""
+
+    name = "two_stages"
+    stages = (0, 2)
+    read_layers = (0, 2)
+
+    def scores(self, view):
+        self.seen = {**getattr(self, "seen", {}), view.stage: view.attention[view.stage]}
+        return torch.arange(view.layout.num_tokens).float()
+
+    def keep(self, scores, view):
+        return view.alive & (scores >= view.layout.num_tokens * (0.5 if view.stage == 0 else 0.75))
+
+
+def test_several_stages_drop_one_after_the_other(base):
+    model, pruner = micro_glimpse(base), TwoStages()
+    inputs = tiny_inputs([([(4, 4)], 6)])
+    done = model.prefill(inputs, pruner)
+    assert done.keep_mask.nonzero().flatten().tolist() == [12, 13, 14, 15]
+    assert {layer.keys.shape[2] for layer in done.cache.layers} == {6 + 2 + 4}
+    assert torch.isfinite(pruner.seen[0]).all()
+    gone = torch.isinf(pruner.seen[2]).all(1)
+    assert gone.nonzero().flatten().tolist() == list(range(8))
+
+
+def test_nothing_stays_attached_to_the_base(base, model):
+    before = {name: len(m._forward_hooks) + len(m._forward_pre_hooks) for name, m in base.named_modules()}
+    model.generate(**tiny_inputs(RAGGED), **GREEDY)
+    assert before == {name: len(m._forward_hooks) + len(m._forward_pre_hooks) for name, m in base.named_modules()}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs_and_scores_stay_close(dtype):
+    inputs = tiny_inputs(RAGGED[:2])
+    exact = micro_glimpse(tiny_qwen()).prefill(inputs)
+    model = micro_glimpse(tiny_qwen(dtype=dtype))
+    model.glimpse.to(dtype)
+    done = model.prefill(inputs)
+    assert done.importance_logits.dtype == torch.float32 and done.logits.dtype == dtype
+    correlation = torch.corrcoef(torch.stack([done.importance_logits, exact.importance_logits]))[0, 1]
+    assert correlation > 0.98
+
+
+def test_bad_prompts_are_refused(model):
+    inputs = tiny_inputs(RAGGED[:2])
+    with pytest.raises(ValueError, match="padded on the left"):
+        model.prefill({**inputs, "attention_mask": inputs["attention_mask"].flip(1)})
+    with pytest.raises(ValueError, match=r"hold 52 image tokens, but the 1 images given yield 24 features"):
+        model.prefill({**inputs, "image_grid_thw": inputs["image_grid_thw"][:1]})
+    with pytest.raises(ValueError, match="one \\[h, w\\] mask per image"):
+        model.prefill(inputs, "oracle")
+    with pytest.raises(ValueError, match="evidence_masks have shapes"):
+        model.prefill(inputs, "oracle", evidence_masks=[torch.ones(2, 2)])
+    with pytest.raises(ValueError, match="only ranks tokens"):
+        model.prefill(inputs, "random")
+    with pytest.raises(ValueError, match="no pruner 'fastest'"):
+        model.prefill(inputs, "fastest")

@@ -1,0 +1,146 @@
+"""Micro Qwen2.5-VL models and prompts with random weights and pixels, for tests that need no real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+VOCABULARY = 64
+VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = 60, 61, 62, 63
+PATCH_PX, MERGE, TEMPORAL = 4, 2, 2
+WINDOW = 2  # side of an attention window in merged tokens
+
+Grid = tuple[int, int]
+
+
+def tiny_qwen(
+    seed: int = 0,
+    layers: int = 4,
+    hidden: int = 64,
+    heads: int = 4,
+    kv_heads: int = 2,
+    vision_hidden: int = 32,
+    vision_depth: int = 4,
+    std: float = 0.15,
+    dtype: torch.dtype = torch.float32,
+    attn_implementation: str = "sdpa",
+) -> Qwen2_5_VLForConditionalGeneration:
+    """A frozen random model in eval mode; its vision tower has windows of 2 x 2 tokens and full attention in 1 and 3.
+
+    Args:
+        seed: of the weights; the global random state is left alone.
+        std: of the weights, wide enough for attention that is far from flat.
+    """
+    text = {
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": _mrope_section(hidden // heads),
+        },
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+        "initializer_range": std,
+        "tie_word_embeddings": False,
+    }
+    vision = {
+        "depth": vision_depth,
+        "hidden_size": vision_hidden,
+        "intermediate_size": 2 * vision_hidden,
+        "num_heads": 2,
+        "out_hidden_size": hidden,
+        "patch_size": PATCH_PX,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": TEMPORAL,
+        "window_size": WINDOW * PATCH_PX * MERGE,
+        "fullatt_block_indexes": [1, 3],
+        "initializer_range": std,
+    }
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=IMAGE_PAD,
+        video_token_id=VIDEO_PAD,
+        vision_start_token_id=VISION_START,
+        vision_end_token_id=VISION_END,
+        tie_word_embeddings=False,
+        initializer_range=std,
+    )
+    config._attn_implementation = attn_implementation
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    return model.to(dtype).requires_grad_(False).eval()
+
+
+def tiny_inputs(prompts: Sequence[tuple[Sequence[Grid], int]], seed: int = 0) -> dict[str, Tensor]:
+    """A ragged, left-padded batch as the processor would return it.
+
+    Args:
+        prompts: for each row the grids (height, width in merged tokens) of its images, and its number of text tokens,
+            of which the first third stands before the images.
+        seed: of pixels and text.
+
+    Returns:
+        `input_ids`, `attention_mask`, `mm_token_type_ids` [B, S]; `pixel_values`, `image_grid_thw` if there are images.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = [_prompt_ids(grids, length, generator) for grids, length in prompts]
+    longest = max(map(len, rows))
+    input_ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros_like(input_ids)
+    for row, ids in enumerate(rows):
+        input_ids[row, longest - len(ids) :] = ids
+        mask[row, longest - len(ids) :] = 1
+    out = {"input_ids": input_ids, "attention_mask": mask, "mm_token_type_ids": (input_ids == IMAGE_PAD).long()}
+    grids = [grid for image_grids, _ in prompts for grid in image_grids]
+    if grids:
+        num_patches = sum(h * w for h, w in grids) * MERGE**2
+        size = 3 * TEMPORAL * PATCH_PX**2
+        out["pixel_values"] = torch.randn(num_patches, size, generator=generator)
+        out["image_grid_thw"] = torch.tensor([[1, MERGE * h, MERGE * w] for h, w in grids])
+    return out
+
+
+def tiny_answers(lengths: Sequence[int], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Random answers, right padded: ids [B, A] int64 and mask [B, A] bool."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    ids = torch.randint(1, VISION_START, (len(lengths), max(lengths)), generator=generator)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    return ids * mask, mask
+
+
+def random_masks(grids: Sequence[Grid], seed: int = 0) -> list[Tensor]:
+    """One bool [h, w] an image with a random box set."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    masks = []
+    for height, width in grids:
+        top = int(torch.randint(0, height, (), generator=generator))
+        left = int(torch.randint(0, width, (), generator=generator))
+        mask = torch.zeros(height, width, dtype=torch.bool)
+        mask[top : top + 2, left : left + 2] = True
+        masks.append(mask)
+    return masks
+
+
+def _prompt_ids(grids: Sequence[Grid], num_text: int, generator: torch.Generator) -> Tensor:
+    text = torch.randint(1, VISION_START, (num_text,), generator=generator)
+    images = [torch.tensor([VISION_START, *[IMAGE_PAD] * (h * w), VISION_END]) for h, w in grids]
+    head = num_text // 3
+    return torch.cat([text[:head], *images, text[head:]])
+
+
+def _mrope_section(head_dim: int) -> list[int]:
+    """Rotary pairs of the time, height and width axes; they add up to head_dim / 2."""
+    spatial = head_dim * 3 // 16
+    return [head_dim // 2 - 2 * spatial, spatial, spatial]
