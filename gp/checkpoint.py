@@ -39,12 +39,10 @@ def save_glimpse(
     folder: str | Path,
     pruner: GlimpsePruner,
     backbone: Backbone,
-    glimpse: GlimpseConfig,
-    vip: VIPConfig,
     options: PruneOptions,
     info: dict[str, Any] | None = None,
 ) -> Path:
-    """Writes the trained parts.
+    """Writes the trained parts, with what is needed to rebuild them and to refuse another base.
 
     Args:
         folder: made if missing.
@@ -56,16 +54,29 @@ def save_glimpse(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().cpu().contiguous() for k, v in pruner.state_dict().items()}, folder / WEIGHTS)
+    base = {"name": backbone.model.config.name_or_path, **base_shape(backbone)}
+    write_config(folder, base, *pruner.configs, options, info)
+    return folder
+
+
+def write_config(
+    folder: Path,
+    base: dict[str, Any],
+    glimpse: GlimpseConfig,
+    vip: VIPConfig,
+    options: PruneOptions,
+    info: dict[str, Any] | None = None,
+) -> None:
+    """Writes `config.json` of our format."""
     config = {
         "format": FORMAT,
-        "base": {"name": backbone.model.config.name_or_path, **base_shape(backbone)},
+        "base": base,
         "glimpse": asdict(glimpse),
         "vip": asdict(vip),
         "prune": asdict(options),
         **(info or {}),
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    return folder
 
 
 def load_glimpse(
@@ -90,7 +101,8 @@ def load_glimpse(
         glimpse, vip, options = reference_format.read_config(folder)
         weights = reference_format.read_weights(folder)
     else:
-        glimpse, vip, options = _read_config(folder, backbone)
+        base, glimpse, vip, options = read_config(folder)
+        check_base(base, backbone, folder)
         try:
             weights = load_file(folder / WEIGHTS)
         except SafetensorError as error:
@@ -116,7 +128,13 @@ def _find(name: str | Path, revision: str | None) -> Path:
     return folder
 
 
-def _read_config(folder: Path, backbone: Backbone) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
+def read_config(folder: Path) -> tuple[dict[str, Any], GlimpseConfig, VIPConfig, PruneOptions]:
+    """`config.json` of our format: the base that the parts belong to, and what to build.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or not our format.
+    """
     path = folder / "config.json"
     try:
         given = json.loads(path.read_text())
@@ -124,13 +142,17 @@ def _read_config(folder: Path, backbone: Backbone) -> tuple[GlimpseConfig, VIPCo
         raise ValueError(f"{path}: not JSON ({error})") from error
     if given.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT!r}, got {given.get('format')!r}")
-    have = base_shape(backbone)
-    wrong = {k: (given["base"].get(k), v) for k, v in have.items() if given["base"].get(k) != v}
-    if wrong:
-        listed = ", ".join(f"{k} {a} there, {b} here" for k, (a, b) in wrong.items())
-        raise ValueError(f"{path}: trained on another base, {given['base'].get('name')}: {listed}")
     prune = {**given["prune"], "anchors": tuple(given["prune"]["anchors"])}
-    return GlimpseConfig(**given["glimpse"]), VIPConfig(**given["vip"]), PruneOptions(**prune)
+    return given["base"], GlimpseConfig(**given["glimpse"]), VIPConfig(**given["vip"]), PruneOptions(**prune)
+
+
+def check_base(base: dict[str, Any], backbone: Backbone, where: str | Path) -> None:
+    """Raises ValueError, naming every difference, if parts trained on `base` cannot sit on this backbone."""
+    have = base_shape(backbone)
+    wrong = {key: (base.get(key), value) for key, value in have.items() if base.get(key) != value}
+    if wrong:
+        listed = ", ".join(f"{key} {there} there, {here} here" for key, (there, here) in wrong.items())
+        raise ValueError(f"{where}: trained on another base ({base.get('name')}): {listed}")
 
 
 def _check_shapes(folder: Path, weights: dict[str, Tensor], glimpse: GlimpseConfig, backbone: Backbone) -> None:

@@ -130,6 +130,18 @@ class GlimpseModel(nn.Module):
             return self.glimpse or NoPruner()
         return make_baseline(pruner, self.glimpse.prune_layer if self.glimpse is not None else -1)
 
+    def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
+        """Writes the trained parts with a model card; see `gp.publish.save_pretrained`."""
+        from gp.publish import save_pretrained  # it imports this file
+
+        return save_pretrained(self, folder, **card)
+
+    def push_to_hub(self, repo_id: str, **card: Any) -> str:
+        """Uploads the trained parts; see `gp.publish.push_to_hub`."""
+        from gp.publish import push_to_hub  # it imports this file
+
+        return push_to_hub(self, repo_id, **card)
+
     def _options(self, options: PruneOptions | None, kwargs: dict[str, Any]) -> PruneOptions:
         """The call's options: the given or the default ones, changed by single ones in `kwargs`."""
         single = {name: kwargs.pop(name) for name in PruneOptions.field_names() if name in kwargs}

@@ -46,7 +46,8 @@ def read_config(folder: Path) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
         norm=given.get("le_norm_type", "rmsnorm"),
         prune_layer=given["reduce_layer"],
         read_layers=list(given["selected_layers"]),
-        attention_logits=given.get("use_attention_logits", False),
+        # the original's LLaVA takes the log-softmax whatever this flag says (measured: golden case l04)
+        attention_logits=given.get("use_attention_logits", False) and not given["model_type"].startswith("llava"),
     )
     vip = VIPConfig(
         hidden_size=given["attn_fuse_size"],
@@ -63,6 +64,59 @@ def read_config(folder: Path) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
         anchors=tuple(given.get("anchor_positions") or ()),
     )
     return glimpse, vip, options
+
+
+def read_base(folder: Path) -> dict[str, Any]:
+    """Shape of the base that a published folder belongs to, from the base's fields that its config repeats."""
+    given = json.loads((folder / "config.json").read_text())
+    vision = given.get("vision_config", {})
+    return {
+        "name": given.get("_name_or_path") or None,
+        "model_type": given["model_type"].removesuffix("_gp"),
+        "num_layers": given["num_hidden_layers"],
+        "hidden_size": given["hidden_size"],
+        "num_heads": given["num_attention_heads"],
+        "vision_hidden_size": vision.get("hidden_size"),
+    }
+
+
+def make_config(
+    base_config: dict[str, Any], glimpse: GlimpseConfig, vip: VIPConfig, options: PruneOptions
+) -> dict[str, Any]:
+    """The reference's `config.json`: the base's own fields and its words for ours.
+
+    Raises:
+        ValueError: pruning options that the reference does not know.
+    """
+    if options.fixed_keep_ratio is not None or options.budget_scope != "prompt":
+        raise ValueError("the published format knows no fixed_keep_ratio and no budget_scope but 'prompt'")
+    num_layers = base_config.get("num_hidden_layers") or base_config["text_config"]["num_hidden_layers"]
+    return {
+        **base_config,
+        "model_type": f"{base_config['model_type'].removesuffix('_gp')}_gp",
+        "le_length": glimpse.num_tokens,
+        "le_layers": glimpse.layers if glimpse.layers is not None else list(range(num_layers)),
+        "le_norm_type": glimpse.norm,
+        "le_dropout_prob": 0.0,
+        "reduce_layer": glimpse.prune_layer,
+        "selected_layers": glimpse.read_layers or [glimpse.prune_layer],
+        "use_attention_logits": glimpse.attention_logits,
+        "attn_fuse_type": "AttnFuserV1",
+        "attn_fuse_size": vip.hidden_size,
+        "visual_cond_size": vip.cond_size,
+        "attn_fuse_num_heads": vip.num_heads,
+        "attn_fuse_hidden_act": "silu",
+        "selected_visual_layers": vip.taps,
+        "attn_fuse_global": vip.attention == "global",
+        "deep_supervision": vip.deep_supervision,
+        "ori_attn_supervision": False,
+        "reduce_threshold": options.threshold,
+        "max_remain_ratio": options.max_keep_ratio,
+        "min_remain_num": options.min_kept,
+        "anchor_positions": list(options.anchors),
+        "use_ref_masks": False,
+        "use_zero_masks": False,
+    }
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

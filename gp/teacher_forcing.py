@@ -41,6 +41,7 @@ def teacher_forced(
     inputs: Mapping[str, Tensor],
     answer_ids: Tensor | None = None,
     answer_mask: Tensor | None = None,
+    normalize_over_answer: bool = False,
 ) -> TeacherForced:
     """Glimpse scores and answer logits of a batch, differentiable in the glimpse token and the VIP only.
 
@@ -53,6 +54,8 @@ def teacher_forced(
         inputs: left-padded prompts up to and with the assistant header, as the processor returned them.
         answer_ids: [B, A] int64, right padded.
         answer_mask: [B, A] bool, False on padding.
+        normalize_over_answer: only for log-softmax features: normalise over the answer's keys too, which the glimpse
+            token does not see. The original trains so (a constant per head that inference does not have); for parity.
 
     Raises:
         ValueError: a batch without images.
@@ -63,7 +66,8 @@ def teacher_forced(
     if prompt.layout.num_tokens == 0:
         raise ValueError("this batch holds no image: there is nothing to glimpse at")
     suffix = Suffix.start(backbone, pruner, prompt, answer_ids, answer_mask)
-    attention = suffix.run(backbone, pruner, prompt, num_layers, cache)
+    seen = suffix.attention_mask.shape[1] if normalize_over_answer else suffix.glimpse_end(prompt)
+    attention = suffix.run(backbone, pruner, prompt, num_layers, cache, seen)
     view = PruneView(pruner.prune_layer, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
     scores = pruner.all_scores(view)
     if answer_ids is None:
@@ -122,10 +126,24 @@ class Suffix:
         positions = (prompt.last_position.unsqueeze(1) + steps).expand(prompt.position_ids.shape[0], -1, -1)
         return cls(hidden, torch.cat(masks, dim=1), positions, vectors)
 
+    def glimpse_end(self, prompt: Prompt) -> int:
+        """Length of the sequence up to and with the glimpse token: what it sees."""
+        return prompt.attention_mask.shape[1] + self.vectors[0].shape[0]
+
     def run(
-        self, backbone: Backbone, pruner: GlimpsePruner, prompt: Prompt, num_layers: int, cache: DynamicCache
+        self,
+        backbone: Backbone,
+        pruner: GlimpsePruner,
+        prompt: Prompt,
+        num_layers: int,
+        cache: DynamicCache,
+        seen: int,
     ) -> dict[int, Tensor]:
-        """Runs the layers against the prefix's cache; returns read layer -> glimpse attention [N, A]."""
+        """Runs the layers against the prefix's cache; returns read layer -> glimpse attention [N, A].
+
+        Args:
+            seen: keys over which the glimpse attention is normalised, from the first on.
+        """
         count = self.vectors[0].shape[0]
         mask = backbone.causal_mask(self.hidden, self.attention_mask, cache)
         rotary = backbone.rotary(self.hidden, self.position_ids)
@@ -137,14 +155,12 @@ class Suffix:
             layer_input = self.hidden
             self.hidden = backbone.layer(index, layer_input, mask, rotary, cache)
             if index in pruner.read_layers:
-                attention[index] = self._read(backbone, pruner, prompt, index, layer_input, rotary, cache)
+                attention[index] = self._read(backbone, pruner, prompt, index, layer_input, rotary, cache, seen)
         return attention
 
-    def _read(self, backbone, pruner, prompt, index, layer_input, rotary, cache) -> Tensor:
+    def _read(self, backbone, pruner, prompt, index, layer_input, rotary, cache, seen) -> Tensor:
         last = self.vectors[0].shape[0] - 1
         query = backbone.query(index, layer_input[:, last : last + 1], tuple(x[:, last : last + 1] for x in rotary))
-        # the glimpse token sees the prompt and its own tokens, never the answer behind it
-        seen = prompt.attention_mask.shape[1] + last + 1
         keys = cache.layers[index].keys[:, :, :seen]
         row = read_attention(query, keys, self.attention_mask[:, :seen], pruner.log_softmax)[:, :, 0]
         return gather_visual(row[:, :, : prompt.visual_id.shape[1]], prompt.visual_id, prompt.layout.num_tokens)

@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import CLIPVisionModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging
 
 from gp.backbones import backbone_of
+from gp.backbones.llava_original import from_original
 from gp.checkpoint import load_glimpse
 from gp.model import GlimpseModel
 from gp.modules import answer_loss, bce_loss, dice_loss
@@ -33,6 +34,7 @@ from gp.teacher_forcing import teacher_forced
 
 DICE_WEIGHT, BCE_WEIGHT = 1.0, 0.1  # of the published training configs
 NEW_TOKENS = 8
+PLACEHOLDER = -200  # an image in a prompt of the original LLaVA
 
 
 @dataclass
@@ -91,7 +93,35 @@ def load_qwen(case: Case) -> GlimpseModel:
     return GlimpseModel(base, pruner, options)
 
 
-LOADERS: dict[str, Callable[[Case], GlimpseModel]] = {"qwen2_5_vl": load_qwen}
+def load_llava(case: Case) -> GlimpseModel:
+    """As `load_qwen`, from weights in the original LLaVA naming; turns the case's inputs into the stock processor's."""
+    config = json.loads((case.folder / "base_config.json").read_text())
+    vision = CLIPVisionModel.from_pretrained(case.folder / config["mm_vision_tower"], dtype=torch.float32)
+    base = from_original(config, load_file(case.folder / "base.safetensors"), vision)
+    pruner, options = load_glimpse(case.folder / "modules", backbone_of(base))
+    model = GlimpseModel(base, pruner, options)
+    case.inputs["pixel_values"] = case.inputs.pop("images")
+    expand_images(case.inputs, base.config.image_token_id, base.config.image_seq_length)
+    return model
+
+
+def expand_images(inputs: dict[str, Tensor], image_token_id: int, tokens_per_image: int) -> None:
+    """Writes every image placeholder (-200) as often as it has visual tokens, and pads on the left again."""
+    wide = {key: [] for key in ("input_ids", "attention_mask", "labels") if key in inputs}
+    for row, real in enumerate(inputs["attention_mask"].bool()):
+        ids = inputs["input_ids"][row][real]
+        repeats = torch.where(ids == PLACEHOLDER, tokens_per_image, 1)
+        for key, rows in wide.items():
+            rows.append(inputs[key][row][real].repeat_interleave(repeats))
+    longest = max(map(len, wide["input_ids"]))
+    fill = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+    for key, rows in wide.items():
+        padded = [torch.nn.functional.pad(r, (longest - len(r), 0), value=fill[key]) for r in rows]
+        inputs[key] = torch.stack(padded)
+    inputs["input_ids"] = inputs["input_ids"].masked_fill(inputs["input_ids"] == PLACEHOLDER, image_token_id)
+
+
+LOADERS: dict[str, Callable[[Case], GlimpseModel]] = {"qwen2_5_vl": load_qwen, "llava_1_5": load_llava}
 
 
 def check_case(folder: Path) -> Iterator[Check]:
@@ -134,6 +164,8 @@ def check_inference(case: Case, model: GlimpseModel) -> Iterator[Check]:
     )
     yield Check("prefill_logits", largest(done.logits[real], expected["prefill_logits"][real]), 1e-3)
     for name, layer in (("first", 0), ("last", -1)):
+        if f"cache_key.{name}_layer" not in expected:
+            continue
         keys = done.cache.layers[layer].keys.transpose(1, 2)[real]
         yield Check(f"cache_key_{name}", largest(keys, expected[f"cache_key.{name}_layer"].transpose(1, 2)[real]), 1e-3)
     yield from check_generation(case, model, done)
@@ -150,10 +182,10 @@ def check_generation(case: Case, model: GlimpseModel, done) -> Iterator[Check]:
         return_dict_in_generate=True,
         output_logits=True,
     )
-    kind = next(k for k in ("rowwise_generated", "generated", "stepwise") if f"{k}_ids" in case.expected)
-    ids = case.expected[f"{kind}_ids"]
+    kinds = ("rowwise_generated", "generated", "stepwise")  # of several, the first that is right for batches
+    ids = next(case.expected[f"{k}_ids"] for k in kinds if f"{k}_ids" in case.expected)
     yield Check("greedy_ids", unequal(out.sequences[:, -NEW_TOKENS:], ids[:, -NEW_TOKENS:]), 0)
-    logits = case.expected[f"{kind}_logits"]
+    logits = next(case.expected[f"{k}_logits"] for k in kinds if f"{k}_logits" in case.expected)
     yield Check("greedy_logits", largest(torch.stack(out.logits, 1), logits.view(ids.shape[0], NEW_TOKENS, -1)), 1e-3)
 
 
@@ -161,7 +193,7 @@ def check_training(case: Case, model: GlimpseModel) -> Iterator[Check]:
     """Losses, scores and the gradient of every trained parameter."""
     model.train()
     inputs, answer_ids, answer_mask = split_at_answer(case.inputs)
-    out = teacher_forced(model.backbone, model.glimpse, inputs, answer_ids, answer_mask)
+    out = teacher_forced(model.backbone, model.glimpse, inputs, answer_ids, answer_mask, normalize_over_answer=True)
     scores = torch.cat([rows[-1] for rows in case.numbered(case.expected, "image_token_mask_logits")])
     yield Check("importance_logits", largest(out.importance_logits[-1], scores), 1e-4)
     total, count = answer_loss(out.answer_logits, answer_ids, answer_mask)
@@ -197,7 +229,7 @@ def split_at_answer(inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tenso
     wanted = [
         torch.nn.functional.pad(row[start:] != -100, (0, tail - length + start)) for row, start in zip(labels, starts)
     ]
-    rest = {k: v for k, v in inputs.items() if k in ("pixel_values", "image_grid_thw", "images")}
+    rest = {k: v for k, v in inputs.items() if k in ("pixel_values", "image_grid_thw")}
     prompt = {"input_ids": torch.stack(prompts), "attention_mask": torch.stack(masks), **rest}
     return prompt, torch.stack(answers), torch.stack(wanted)
 

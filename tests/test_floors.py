@@ -12,7 +12,7 @@ FLOORS = [
     {"modules", "selection", "boxes", "config", "types", "version", "embedded"},
     {"backbones"},
     {"pruners"},
-    {"model", "prefill", "teacher_forcing", "generation", "checkpoint", "reference_format"},
+    {"model", "prefill", "teacher_forcing", "generation", "checkpoint", "reference_format", "publish", "convert"},
     {"data", "metrics"},
     {"training", "eval"},
     {"bench", "demo", "integrations"},

@@ -3,9 +3,10 @@
 from transformers import PreTrainedModel
 
 from gp.backbones.base import Backbone, Rotary, read_attention
+from gp.backbones.llava import Llava
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 
-FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (Qwen2_5_VL,)}
+FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (Qwen2_5_VL, Llava)}
 
 
 def backbone_of(model: PreTrainedModel) -> Backbone:

@@ -5,11 +5,13 @@ A backbone adapts one *unmodified* transformers model. It holds no state of a re
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import create_causal_mask
 
@@ -108,7 +110,8 @@ class Backbone(ABC):
         self._refuse_right_padding(mask)
         is_visual = (input_ids == self.image_token_id) & mask
         layout = self._layout(inputs, is_visual)
-        hidden = self.text_model.embed_tokens(input_ids)
+        # the image token may lie outside the vocabulary: what is looked up for it is overwritten below
+        hidden = self.text_model.embed_tokens(input_ids.masked_fill(is_visual, 0))
         tapped: list[Tensor] = []
         if layout.num_tokens:
             image_embeds, tapped = self.encode_images(inputs, taps)
@@ -225,3 +228,22 @@ def read_attention(query: Tensor, keys: Tensor, visible: Tensor, log_softmax: bo
     if log_softmax:
         logits = logits.float().masked_fill(~visible[:, None, None], float("-inf")).log_softmax(-1)
     return logits
+
+
+@contextmanager
+def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collects what the modules return during the block, this thread's calls only; nothing stays attached."""
+    owner = threading.get_ident()
+    recorded: list[Tensor | None] = [None] * len(modules)
+
+    def hook(slot: int):
+        def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
+            if threading.get_ident() == owner:
+                recorded[slot] = output
+
+        return keep
+
+    with ExitStack() as stack:
+        for slot, module in enumerate(modules):
+            stack.callback(module.register_forward_hook(hook(slot)).remove)
+        yield recorded

@@ -1,6 +1,7 @@
 """Loading the processor of the Qwen2.5-VL family, with or without torchvision."""
 
 from pathlib import Path
+from typing import Any
 
 import transformers
 
@@ -27,7 +28,7 @@ class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):
         return super().__call__(images=images, text=text, **kwargs)
 
 
-def load_processor(name_or_dir: str | Path, revision: str | None = None) -> Qwen2_5_VLProcessor:
+def load_processor(name_or_dir: str | Path, revision: str | None = None, **options: Any) -> Qwen2_5_VLProcessor:
     """Load the processor of a Qwen2.5-VL model, for images and text.
 
     Works for the embedded model and for the published ones alike, and whether or not torchvision is installed:
@@ -37,6 +38,7 @@ def load_processor(name_or_dir: str | Path, revision: str | None = None) -> Qwen
     Args:
         name_or_dir: model id on the Hub or a local folder.
         revision: branch, tag or commit on the Hub; None is the default branch.
+        options: settings that replace the saved ones, e.g. `min_pixels`, `max_pixels`; None: as saved.
 
     Returns:
         A `transformers.Qwen2_5_VLProcessor` that pads on the left, as batched generation needs.
@@ -44,6 +46,7 @@ def load_processor(name_or_dir: str | Path, revision: str | None = None) -> Qwen
     Raises:
         OSError: there is no such folder or model, or it lacks a file.
     """
-    processor = Qwen2_5_VLProcessor.from_pretrained(str(name_or_dir), revision=revision or "main")
+    given = {name: value for name, value in options.items() if value is not None}
+    processor = Qwen2_5_VLProcessor.from_pretrained(str(name_or_dir), revision=revision or "main", **given)
     processor.tokenizer.padding_side = "left"
     return processor

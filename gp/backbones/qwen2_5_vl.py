@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
-from gp.backbones.base import Backbone
+from gp.backbones.base import Backbone, record_outputs
 
 
 class Qwen2_5_VL(Backbone):
@@ -81,22 +79,3 @@ class Qwen2_5_VL(Backbone):
             attention_mask=attention_mask,
         )
         return position_ids
-
-
-@contextmanager
-def record_outputs(modules: Sequence[nn.Module]):
-    """Collects what the modules return during the block, this thread's calls only; nothing stays attached."""
-    owner = threading.get_ident()
-    recorded: list[Tensor | None] = [None] * len(modules)
-
-    def hook(slot: int):
-        def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if threading.get_ident() == owner:
-                recorded[slot] = output
-
-        return keep
-
-    with ExitStack() as stack:
-        for slot, module in enumerate(modules):
-            stack.callback(module.register_forward_hook(hook(slot)).remove)
-        yield recorded

@@ -25,11 +25,15 @@ class GlimpsePruner(Pruner):
         taps: vision layers that condition the VIP, in the order of its blocks.
         attention_logits: raw q.k / sqrt(d) as features; else the log-softmax over all keys.
 
+    Attributes:
+        configs: what `build` made it from, saved along with the weights.
+
     Raises:
         ValueError: a read layer behind the prune layer.
     """
 
     name: ClassVar[str] = "glimpse"
+    configs: tuple[GlimpseConfig, VIPConfig]
 
     def __init__(
         self,
@@ -79,7 +83,9 @@ class GlimpsePruner(Pruner):
             window=backbone.window,
             deep_supervision=vip.deep_supervision,
         )
-        return cls(token, predictor, glimpse.prune_layer, read_layers, vip.taps, glimpse.attention_logits)
+        pruner = cls(token, predictor, glimpse.prune_layer, read_layers, vip.taps, glimpse.attention_logits)
+        pruner.configs = (glimpse, vip)
+        return pruner
 
     @property
     def prune_layer(self) -> int:

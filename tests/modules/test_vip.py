@@ -49,8 +49,8 @@ def test_rotary_turns_pairs_by_row_and_column():
 
 def make_vip(**changes) -> VisualImportancePredictor:
     torch.manual_seed(1)
-    sizes = {"num_features": 4, "vision_hidden_size": 6, "num_taps": 2, "hidden_size": 8, "cond_size": 8, "num_heads": 2}
-    return VisualImportancePredictor(**{**sizes, **changes})
+    sizes = {"num_features": 4, "vision_hidden_size": 6, "num_taps": 2, "hidden_size": 8, "cond_size": 8}
+    return VisualImportancePredictor(**{"num_heads": 2, **sizes, **changes})
 
 
 def test_images_do_not_see_each_other():

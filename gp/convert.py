@@ -1,0 +1,61 @@
+"""Converts trained parts between the published format and ours.
+
+python -m gp.convert PUBLISHED_FOLDER OUT                  # published -> ours
+python -m gp.convert OUR_FOLDER OUT --base BASE_FOLDER     # ours -> published
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from gp import reference_format
+from gp.checkpoint import WEIGHTS, read_config, write_config
+
+
+def to_ours(source: Path, target: Path) -> None:
+    """Published folder -> ours; the base's name stays open, its shape is taken from the folder's own config."""
+    glimpse, vip, options = reference_format.read_config(source)
+    weights = reference_format.read_weights(source)
+    target.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in weights.items()}, target / WEIGHTS)
+    write_config(target, reference_format.read_base(source), glimpse, vip, options, {"converted_from": source.name})
+
+
+def to_published(source: Path, target: Path, base: Path) -> None:
+    """Our folder -> published; the original repeats the base's own config in its file, so that is needed too."""
+    _, glimpse, vip, options = read_config(source)
+    target.mkdir(parents=True, exist_ok=True)
+    reference_format.write_weights(load_file(source / WEIGHTS), target)
+    base_config = json.loads((base / "config.json").read_text())
+    config = reference_format.make_config(base_config, glimpse, vip, options)
+    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="folder with trained parts, in either format")
+    parser.add_argument("target", type=Path, help="folder to write")
+    parser.add_argument("--base", type=Path, help="folder of the base (its config.json), needed for ours -> published")
+    options = parser.parse_args(arguments)
+    try:
+        if reference_format.is_reference_folder(options.source):
+            to_ours(options.source, options.target)
+        elif options.base is None:
+            raise ValueError("ours -> published needs --base: the original repeats the base's config in its file")
+        else:
+            to_published(options.source, options.target, options.base)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {options.target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
