@@ -11,15 +11,25 @@ from transformers.generation.streamers import BaseStreamer
 
 from gp.types import PruneOptions
 from tests.glimpses import micro_glimpse
-from tests.tiny_models import tiny_inputs, tiny_qwen
+from tests.tiny_models import FAMILIES, Family
 
 PROMPTS = [([(4, 6)], 9), ([(6, 6)], 14)]
 KEEP_ALL = PruneOptions(threshold=0.0)
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> Family:
+    return FAMILIES[request.param]
+
+
 @pytest.fixture(scope="module")
-def base():
-    return tiny_qwen()
+def prompts(family):
+    return family.fit(PROMPTS)
+
+
+@pytest.fixture(scope="module")
+def base(family):
+    return family.make()
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +52,9 @@ def model(base):
     ],
     ids=str,
 )
-def test_every_mode_equals_stock_when_all_is_kept(base, model, how):
+def test_every_mode_equals_stock_when_all_is_kept(family, prompts, base, model, how):
     how = {"max_new_tokens": 6, **how}
-    inputs = tiny_inputs(PROMPTS)
+    inputs = family.inputs(prompts)
     torch.manual_seed(5)
     expected = base.generate(**inputs, **how)
     torch.manual_seed(5)
@@ -52,17 +62,17 @@ def test_every_mode_equals_stock_when_all_is_kept(base, model, how):
 
 
 @pytest.mark.parametrize("how", [{"num_beams": 3}, {"num_return_sequences": 2, "do_sample": True}], ids=str)
-def test_pruned_modes_share_one_prefill(model, how, monkeypatch):
+def test_pruned_modes_share_one_prefill(family, prompts, model, how, monkeypatch):
     calls = []
     layer = type(model.backbone).layer
     monkeypatch.setattr(type(model.backbone), "layer", lambda self, *a: calls.append(a[1].shape[0]) or layer(self, *a))
-    out = model.generate(**tiny_inputs(PROMPTS), max_new_tokens=4, **how)
+    out = model.generate(**family.inputs(prompts), max_new_tokens=4, **how)
     assert set(calls) == {2} and len(calls) == model.backbone.num_layers
     assert out.shape[0] == (2 if "num_beams" in how else 4)
 
 
-def test_output_is_the_full_prompt_then_the_answer(model):
-    inputs = tiny_inputs(PROMPTS)
+def test_output_is_the_full_prompt_then_the_answer(family, prompts, model):
+    inputs = family.inputs(prompts)
     out = model.generate(
         **inputs,
         fixed_keep_ratio=0.25,
@@ -73,8 +83,10 @@ def test_output_is_the_full_prompt_then_the_answer(model):
     )
     assert torch.equal(out.sequences[:, :-5], inputs["input_ids"])
     assert len(out.scores) == 5 and out.scores[0].shape == (2, 64)
-    assert out.num_visual == (24, 36) and out.num_kept == (6, 9)
-    assert [m.shape for m in out.keep_masks] == [(4, 6), (6, 6)]
+    grids = [grids[0] for grids, _ in prompts]
+    assert out.num_visual == tuple(h * w for h, w in grids)
+    assert out.num_kept == tuple(int(0.25 * h * w) for h, w in grids)
+    assert [m.shape for m in out.keep_masks] == grids
     # the cache holds pruned prompts and the new tokens but the last
     num_text = inputs["attention_mask"].sum(1) - torch.tensor(out.num_visual)
     assert out.past_key_values.get_seq_length() == int((num_text + torch.tensor(out.num_kept)).max()) + 4
@@ -101,8 +113,8 @@ class Only(LogitsProcessor):
         return torch.full_like(scores, float("-inf")).index_fill(1, torch.tensor([7]), 0.0)
 
 
-def test_streamers_criteria_and_processors(model):
-    single = tiny_inputs(PROMPTS[:1])
+def test_streamers_criteria_and_processors(family, prompts, model):
+    single = family.inputs(prompts[:1])
     streamer, stop = Collect(), Stop()
     stop.length = single["input_ids"].shape[1] + 3
     out = model.generate(
@@ -112,8 +124,8 @@ def test_streamers_criteria_and_processors(model):
     assert streamer.tokens[-1] == "end" and [int(t) for t in streamer.tokens[1:-1]] == [7, 7, 7]
 
 
-def test_threads_with_different_options_do_not_meet(model):
-    inputs = tiny_inputs(PROMPTS)
+def test_threads_with_different_options_do_not_meet(family, prompts, model):
+    inputs = family.inputs(prompts)
     ratios = [0.1, 0.3, 0.6, 1.0] * 4
 
     def ask(ratio):
@@ -123,12 +135,12 @@ def test_threads_with_different_options_do_not_meet(model):
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(ask, ratios))
     for result, one, ratio in zip(results, expected, ratios):
-        assert result.num_kept == (int(ratio * 24), int(ratio * 36))
+        assert result.num_kept == tuple(int(ratio * total) for total in result.num_visual)
         assert torch.equal(result.sequences, one.sequences)
 
 
-def test_a_prefill_can_be_decoded_twice(model):
-    inputs = tiny_inputs(PROMPTS)
+def test_a_prefill_can_be_decoded_twice(family, prompts, model):
+    inputs = family.inputs(prompts)
     done = model.prefill(inputs)
     first, second = (model.decode(inputs["input_ids"], done, max_new_tokens=4, do_sample=False) for _ in range(2))
     assert torch.equal(first, second)
@@ -145,6 +157,6 @@ def test_a_prefill_can_be_decoded_twice(model):
         ({"keep_ratio": 0.5}, "keep_ratio"),
     ],
 )
-def test_what_cannot_work_says_so(model, how, message):
+def test_what_cannot_work_says_so(family, prompts, model, how, message):
     with pytest.raises(ValueError, match=message):
-        model.generate(**tiny_inputs(PROMPTS), max_new_tokens=2, **how)
+        model.generate(**family.inputs(prompts), max_new_tokens=2, **how)

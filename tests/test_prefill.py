@@ -9,16 +9,21 @@ from gp.prefill import prefill
 from gp.pruners import Pruner, RandomPruner
 from gp.types import PruneOptions
 from tests.glimpses import micro_glimpse
-from tests.tiny_models import random_masks, tiny_inputs, tiny_qwen
+from tests.tiny_models import FAMILIES, Family, random_masks, tiny_inputs, tiny_qwen
 
 RAGGED = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([], 5), ([(6, 6)], 14)]
 KEEP_ALL = PruneOptions(threshold=0.0)
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request) -> Family:
+    return FAMILIES[request.param]
+
+
 @pytest.fixture(scope="module")
-def base():
-    return tiny_qwen()
+def base(family):
+    return family.make()
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +31,54 @@ def model(base):
     return micro_glimpse(base)
 
 
+@pytest.fixture(scope="module")
+def ragged(family):
+    return family.fit(RAGGED)
+
+
 def rows_alone(inputs: dict, prompts: list) -> list[dict]:
     """Every prompt of a batch as a batch of one, unpadded."""
     out, patch, image = [], 0, 0
     for row, (grids, _) in enumerate(prompts):
         real = inputs["attention_mask"][row].bool()
-        single = {k: inputs[k][row : row + 1, real] for k in ("input_ids", "attention_mask", "mm_token_type_ids")}
-        num_patches = sum(4 * h * w for h, w in grids)
-        if grids:
+        single = {k: v[row : row + 1, real] for k, v in inputs.items() if v.shape == inputs["input_ids"].shape}
+        images = slice(image, image + len(grids))
+        if grids and "image_grid_thw" in inputs:
+            num_patches = sum(4 * h * w for h, w in grids)
             single["pixel_values"] = inputs["pixel_values"][patch : patch + num_patches]
-            single["image_grid_thw"] = inputs["image_grid_thw"][image : image + len(grids)]
-        patch, image = patch + num_patches, image + len(grids)
+            single["image_grid_thw"] = inputs["image_grid_thw"][images]
+            patch += num_patches
+        elif grids:
+            single["pixel_values"] = inputs["pixel_values"][images]
+        image += len(grids)
         out.append(single)
     return out
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_keeping_everything_equals_stock_generate(attention):
-    base = tiny_qwen(attn_implementation=attention)
-    model, inputs = micro_glimpse(base), tiny_inputs(RAGGED)
+def test_keeping_everything_equals_stock_generate(family, ragged, attention):
+    base = family.make(attn_implementation=attention)
+    model, inputs = micro_glimpse(base), family.inputs(ragged)
     out = model.generate(**inputs, options=KEEP_ALL, **GREEDY)
     assert torch.equal(out, base.generate(**inputs, **GREEDY))
     assert torch.equal(out, model.generate(**inputs, pruner="none", **GREEDY))
+
+
+def test_every_attention_kernel_gives_the_same_masks(family, ragged):
+    inputs = family.inputs(ragged)
+    eager, sdpa = (micro_glimpse(family.make(attn_implementation=name)).prefill(inputs) for name in ("eager", "sdpa"))
+    assert torch.equal(eager.keep_mask, sdpa.keep_mask)
+    torch.testing.assert_close(eager.importance_logits, sdpa.importance_logits, atol=1e-4, rtol=1e-4)
+
+
+def embedded(base, ids, mask, is_visual, inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings and rotary positions of a sequence, by the stock model's own means."""
+    images = base.get_image_features(**{k: inputs[k] for k in ("pixel_values", "image_grid_thw") if k in inputs})
+    features = torch.cat([f.flatten(0, -2) for f in images.pooler_output])
+    hidden = base.model.language_model.embed_tokens(ids).masked_scatter(is_visual.unsqueeze(-1), features)
+    if "image_grid_thw" in inputs:
+        return hidden, base.model.get_rope_index(ids, is_visual.int(), inputs["image_grid_thw"], attention_mask=mask)[0]
+    return hidden, (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
 def reference_logits(base, inputs, keep_mask, prune_layer, new_ids) -> torch.Tensor:
@@ -57,14 +88,11 @@ def reference_logits(base, inputs, keep_mask, prune_layer, new_ids) -> torch.Ten
     """
     text, ids = base.model.language_model, torch.cat([inputs["input_ids"], new_ids], 1)
     mask = torch.cat([inputs["attention_mask"], torch.ones_like(new_ids)], 1).bool()
-    types = torch.cat([inputs["mm_token_type_ids"], torch.zeros_like(new_ids)], 1)
-    positions, _ = base.model.get_rope_index(ids, types, inputs["image_grid_thw"], attention_mask=mask)
-    hidden = text.embed_tokens(ids)
-    visual = types == 1  # a random model may answer with the image token: that one is text
-    images = base.model.visual(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"]).pooler_output
-    hidden = hidden.masked_scatter(visual.unsqueeze(-1), images)
-    dropped = torch.zeros_like(visual).masked_scatter(visual, ~keep_mask)
     length, prompt = ids.shape[1], inputs["input_ids"].shape[1]
+    # a random model may answer with the image token: that one is text
+    visual = (ids == base.config.image_token_id) & (torch.arange(length) < prompt)
+    hidden, positions = embedded(base, ids, mask, visual, inputs)
+    dropped = torch.zeros_like(visual).masked_scatter(visual, ~keep_mask)
     causal = torch.ones(length, length, dtype=torch.bool).tril() & mask[:, None, None, :]
     causal = causal | torch.eye(length, dtype=torch.bool)  # padded rows need something to look at
     without = causal & ~dropped[:, None, None, :]
@@ -78,9 +106,9 @@ def reference_logits(base, inputs, keep_mask, prune_layer, new_ids) -> torch.Ten
 
 
 @pytest.mark.parametrize("prune_layer", [0, 1, 3])
-@pytest.mark.parametrize("prompts", [RAGGED, RAGGED[:1], RAGGED[1:2]], ids=["ragged", "single", "two images"])
-def test_pruning_equals_masking_the_dropped_keys(base, prune_layer, prompts):
-    model, inputs = micro_glimpse(base, prune_layer), tiny_inputs(prompts)
+@pytest.mark.parametrize("rows", [slice(0, 4), slice(0, 1), slice(1, 2)], ids=["ragged", "single", "two images"])
+def test_pruning_equals_masking_the_dropped_keys(family, base, ragged, prune_layer, rows):
+    model, inputs = micro_glimpse(base, prune_layer), family.inputs(ragged[rows])
     out = model.generate(**inputs, **GREEDY, return_dict_in_generate=True, output_logits=True)
     keep_mask = torch.cat([m.flatten() for m in out.keep_masks])
     assert 0 < keep_mask.sum() < len(keep_mask)
@@ -89,8 +117,8 @@ def test_pruning_equals_masking_the_dropped_keys(base, prune_layer, prompts):
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=2e-4, rtol=1e-4)
 
 
-def test_pruning_before_the_first_layer_equals_never_having_had_the_tokens(base):
-    inputs = tiny_inputs(RAGGED)
+def test_pruning_before_the_first_layer_equals_never_having_had_the_tokens(family, base, ragged):
+    inputs = family.inputs(ragged)
     done = prefill(
         micro_glimpse(base).backbone, inputs, RandomPruner(-1), PruneOptions(fixed_keep_ratio=0.4), logits_to_keep=1
     )
@@ -98,11 +126,11 @@ def test_pruning_before_the_first_layer_equals_never_having_had_the_tokens(base)
     torch.testing.assert_close(done.logits, expected, atol=2e-4, rtol=1e-4)
 
 
-def test_a_batch_equals_its_singles(model):
-    inputs = tiny_inputs(RAGGED)
+def test_a_batch_equals_its_singles(family, model, ragged):
+    inputs = family.inputs(ragged)
     together = model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
     masks = list(together.keep_masks)
-    for row, single in enumerate(rows_alone(inputs, RAGGED)):
+    for row, single in enumerate(rows_alone(inputs, ragged)):
         alone = model.generate(**single, **GREEDY, return_dict_in_generate=True)
         assert torch.equal(alone.sequences[0, -6:], together.sequences[row, -6:])
         assert alone.num_kept[0] == together.num_kept[row]
@@ -110,11 +138,11 @@ def test_a_batch_equals_its_singles(model):
             assert torch.equal(mask, masks.pop(0))
 
 
-def test_kept_tokens_keep_their_positions_and_all_layers_have_one_length(model):
-    inputs = tiny_inputs(RAGGED)
+def test_kept_tokens_keep_their_positions_and_all_layers_have_one_length(family, model, ragged):
+    inputs = family.inputs(ragged)
     full, done = model.prefill(inputs, "none"), model.prefill(inputs)
     assert {layer.keys.shape[2] for layer in done.cache.layers} == {done.attention_mask.shape[1]}
-    for row in range(len(RAGGED)):
+    for row in range(len(ragged)):
         kept_ids = done.visual_id[row][done.visual_id[row] >= 0]
         place = {int(v): i for i, v in enumerate(full.visual_id[row].tolist()) if v >= 0}
         for token in kept_ids.tolist():
@@ -126,25 +154,25 @@ def test_kept_tokens_keep_their_positions_and_all_layers_have_one_length(model):
     assert torch.equal((done.attention_mask & (done.visual_id < 0)).sum(1), num_text)
 
 
-def test_text_only_prompts_are_left_alone(base, model):
-    inputs = tiny_inputs([([], 6), ([], 11)])
+def test_text_only_prompts_are_left_alone(family, base, model):
+    inputs = family.inputs([([], 6), ([], 11)])
     out = model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
     assert torch.equal(out.sequences, base.generate(**inputs, **GREEDY))
     assert out.num_kept == (0, 0) and out.keep_masks == ()
 
 
-def test_oracle_keeps_exactly_the_given_masks(model):
-    inputs = tiny_inputs(RAGGED)
-    masks = random_masks([grid for grids, _ in RAGGED for grid in grids])
+def test_oracle_keeps_exactly_the_given_masks(family, model, ragged):
+    inputs = family.inputs(ragged)
+    masks = random_masks([grid for grids, _ in ragged for grid in grids])
     out = model.generate(**inputs, pruner="oracle", evidence_masks=masks, **GREEDY, return_dict_in_generate=True)
     assert all(torch.equal(a, b) for a, b in zip(out.keep_masks, masks))
 
 
-def test_random_is_seeded_and_exact(model):
-    inputs = tiny_inputs(RAGGED)
-    options = PruneOptions(num_keep=(3, 10, 0, 36))
+def test_random_is_seeded_and_exact(family, model, ragged):
+    inputs = family.inputs(ragged)
+    options = PruneOptions(num_keep=(3, 10, 0, 25))
     first, again, other = (model.prefill(inputs, "random", options, seed=s) for s in (1, 1, 2))
-    assert first.num_kept == again.num_kept == other.num_kept == [3, 10, 0, 36]
+    assert first.num_kept == again.num_kept == other.num_kept == [3, 10, 0, 25]
     assert torch.equal(first.keep_mask, again.keep_mask) and not torch.equal(first.keep_mask, other.keep_mask)
 
 
@@ -163,28 +191,30 @@ class TwoStages(Pruner):
         return view.alive & (scores >= view.layout.num_tokens * (0.5 if view.stage == 0 else 0.75))
 
 
-def test_several_stages_drop_one_after_the_other(base):
+def test_several_stages_drop_one_after_the_other(family, base):
     model, pruner = micro_glimpse(base), TwoStages()
-    inputs = tiny_inputs([([(4, 4)], 6)])
-    done = model.prefill(inputs, pruner)
-    assert done.keep_mask.nonzero().flatten().tolist() == [12, 13, 14, 15]
-    assert {layer.keys.shape[2] for layer in done.cache.layers} == {6 + 2 + 4}
+    prompts = family.fit([([(4, 4)], 6)])
+    done = model.prefill(family.inputs(prompts), pruner)
+    total = done.layout.num_tokens
+    left = [n for n in range(total) if n >= 0.75 * total]
+    assert done.keep_mask.nonzero().flatten().tolist() == left
+    assert {layer.keys.shape[2] for layer in done.cache.layers} == {6 + 2 + len(left)}
     assert torch.isfinite(pruner.seen[0]).all()
     gone = torch.isinf(pruner.seen[2]).all(1)
-    assert gone.nonzero().flatten().tolist() == list(range(8))
+    assert gone.nonzero().flatten().tolist() == [n for n in range(total) if n < 0.5 * total]
 
 
-def test_nothing_stays_attached_to_the_base(base, model):
+def test_nothing_stays_attached_to_the_base(family, base, model, ragged):
     before = {name: len(m._forward_hooks) + len(m._forward_pre_hooks) for name, m in base.named_modules()}
-    model.generate(**tiny_inputs(RAGGED), **GREEDY)
+    model.generate(**family.inputs(ragged), **GREEDY)
     assert before == {name: len(m._forward_hooks) + len(m._forward_pre_hooks) for name, m in base.named_modules()}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_runs_and_scores_stay_close(dtype):
-    inputs = tiny_inputs(RAGGED[:2])
-    exact = micro_glimpse(tiny_qwen()).prefill(inputs)
-    model = micro_glimpse(tiny_qwen(dtype=dtype))
+def test_half_precision_runs_and_scores_stay_close(family, ragged, dtype):
+    inputs = family.inputs(ragged[:2])
+    exact = micro_glimpse(family.make()).prefill(inputs)
+    model = micro_glimpse(family.make(dtype=dtype))
     model.glimpse.to(dtype)
     done = model.prefill(inputs)
     assert done.importance_logits.dtype == torch.float32 and done.logits.dtype == dtype
@@ -192,8 +222,8 @@ def test_half_precision_runs_and_scores_stay_close(dtype):
     assert correlation > 0.98
 
 
-def test_bad_prompts_are_refused(model):
-    inputs = tiny_inputs(RAGGED[:2])
+def test_bad_prompts_are_refused():
+    model, inputs = micro_glimpse(tiny_qwen()), tiny_inputs(RAGGED[:2])
     with pytest.raises(ValueError, match="padded on the left"):
         model.prefill({**inputs, "attention_mask": inputs["attention_mask"].flip(1)})
     with pytest.raises(ValueError, match=r"hold 52 image tokens, but the 1 images given yield 24 features"):

@@ -1,16 +1,32 @@
-"""Micro Qwen2.5-VL models and prompts with random weights and pixels, for tests that need no real ones."""
+"""Micro models of every family, and prompts for them, with random weights and pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 VOCABULARY = 64
 VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = 60, 61, 62, 63
+TOKEN_IDS = {
+    "image_token_id": IMAGE_PAD,
+    "video_token_id": VIDEO_PAD,
+    "vision_start_token_id": VISION_START,
+    "vision_end_token_id": VISION_END,
+}
 PATCH_PX, MERGE, TEMPORAL = 4, 2, 2
+LLAVA_SIDE = 5  # visual tokens along an image of the micro LLaVA
 WINDOW = 2  # side of an attention window in merged tokens
 
 Grid = tuple[int, int]
@@ -27,12 +43,16 @@ def tiny_qwen(
     std: float = 0.15,
     dtype: torch.dtype = torch.float32,
     attn_implementation: str = "sdpa",
+    patch_px: int = PATCH_PX,
+    token_ids: dict[str, int] = TOKEN_IDS,
 ) -> Qwen2_5_VLForConditionalGeneration:
     """A frozen random model in eval mode; its vision tower has windows of 2 x 2 tokens and full attention in 1 and 3.
 
     Args:
         seed: of the weights; the global random state is left alone.
         std: of the weights, wide enough for attention that is far from flat.
+        patch_px: side of a patch; 14 for the real image processor.
+        token_ids: of the image tokens, as the config names them; those of another tokenizer than `tiny_inputs`.
     """
     text = {
         "hidden_size": hidden,
@@ -59,22 +79,19 @@ def tiny_qwen(
         "intermediate_size": 2 * vision_hidden,
         "num_heads": 2,
         "out_hidden_size": hidden,
-        "patch_size": PATCH_PX,
+        "patch_size": patch_px,
         "spatial_merge_size": MERGE,
         "temporal_patch_size": TEMPORAL,
-        "window_size": WINDOW * PATCH_PX * MERGE,
+        "window_size": WINDOW * patch_px * MERGE,
         "fullatt_block_indexes": [1, 3],
         "initializer_range": std,
     }
     config = Qwen2_5_VLConfig(
         text_config=text,
         vision_config=vision,
-        image_token_id=IMAGE_PAD,
-        video_token_id=VIDEO_PAD,
-        vision_start_token_id=VISION_START,
-        vision_end_token_id=VISION_END,
         tie_word_embeddings=False,
         initializer_range=std,
+        **token_ids,
     )
     config._attn_implementation = attn_implementation
     with torch.random.fork_rng():
@@ -144,3 +161,86 @@ def _mrope_section(head_dim: int) -> list[int]:
     """Rotary pairs of the time, height and width axes; they add up to head_dim / 2."""
     spatial = head_dim * 3 // 16
     return [head_dim // 2 - 2 * spatial, spatial, spatial]
+
+
+def tiny_llava(
+    seed: int = 0,
+    layers: int = 4,
+    hidden: int = 64,
+    heads: int = 4,
+    kv_heads: int = 2,
+    vision_hidden: int = 32,
+    vision_depth: int = 4,
+    std: float = 0.15,
+    dtype: torch.dtype = torch.float32,
+    attn_implementation: str = "sdpa",
+) -> LlavaForConditionalGeneration:
+    """As `tiny_qwen`: a frozen random LLaVA whose images have `LLAVA_SIDE` x `LLAVA_SIDE` visual tokens."""
+    text = LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=4096,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=0,
+        initializer_range=std,
+    )
+    vision = CLIPVisionConfig(
+        hidden_size=vision_hidden,
+        intermediate_size=2 * vision_hidden,
+        num_hidden_layers=vision_depth,
+        num_attention_heads=2,
+        image_size=LLAVA_SIDE * PATCH_PX,
+        patch_size=PATCH_PX,
+        initializer_range=std,
+    )
+    config = LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=IMAGE_PAD, image_seq_length=LLAVA_SIDE**2
+    )
+    config.pad_token_id = 0
+    config._attn_implementation = attn_implementation
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+    return model.to(dtype).requires_grad_(False).eval()
+
+
+def tiny_llava_inputs(prompts: Sequence[tuple[Sequence[Grid], int]], seed: int = 0) -> dict[str, Tensor]:
+    """As `tiny_inputs`; all grids must be `LLAVA_SIDE` square."""
+    like_qwen = tiny_inputs(prompts, seed)
+    out = {key: like_qwen[key] for key in ("input_ids", "attention_mask")}
+    num_images = sum(len(grids) for grids, _ in prompts)
+    if num_images:
+        generator = torch.Generator().manual_seed(seed + 3)
+        side = LLAVA_SIDE * PATCH_PX
+        out["pixel_values"] = torch.randn(num_images, 3, side, side, generator=generator)
+    return out
+
+
+@dataclass(frozen=True)
+class Family:
+    """An LVLM family in the engine's tests.
+
+    Args:
+        make: builds a micro model; `seed`, sizes, `dtype`, `attn_implementation`.
+        inputs: builds a ragged left-padded batch.
+        grid: the only grid that its images can have; None: any.
+    """
+
+    make: Callable[..., PreTrainedModel]
+    inputs: Callable[..., dict[str, Tensor]]
+    grid: Grid | None = None
+
+    def fit(self, prompts: Sequence[tuple[Sequence[Grid], int]]) -> list[tuple[list[Grid], int]]:
+        """The prompts with grids that this family can have."""
+        return [([self.grid or grid for grid in grids], length) for grids, length in prompts]
+
+
+FAMILIES = {
+    "qwen2_5_vl": Family(tiny_qwen, tiny_inputs),
+    "llava": Family(tiny_llava, tiny_llava_inputs, (LLAVA_SIDE, LLAVA_SIDE)),
+}
