@@ -46,12 +46,12 @@ class JointStageConfig:
 class PretrainConfig:
     """All settings of `gp.training.pretrain.run`.
 
-    `ckpt`: None starts afresh; "last" goes on from `<output_dir>/<name>/last.ckpt`; otherwise a path.
+    `ckpt`: None starts afresh; "last" goes on from `<runs_dir>/<name>/last.ckpt`; otherwise a path.
     """
 
     task: str = "pretrain"
     name: str = "tiny_base"
-    output_dir: str = "runs"
+    runs_dir: str = "runs"
     seed: int = 0
     ckpt: str | None = None
     model: PretrainModelConfig = field(default_factory=PretrainModelConfig)

@@ -1,0 +1,248 @@
+"""The Lightning DataModule: loaders for training, validation and test, and exact resuming in mid-epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from gp.config.schema import DataConfig
+from gp.data.batch import Batch, Collator
+from gp.data.cursor import Cursor, Plan, deal_again, first_plans, fit_workers, from_lists, resumed_plans, to_lists
+from gp.data.sample import BadSample
+from gp.data.shards import resolve_shards, shard_names
+from gp.data.skipping import SkipCounter
+from gp.data.stream import Drawn, EvalStream, TrainStream
+
+log = logging.getLogger(__name__)
+
+
+class GlimpseDataModule(L.LightningDataModule):
+    """Streams the shards that a config names.
+
+    The training loader is endless: the Trainer stops by `max_steps`. A checkpoint made by the Trainer holds where
+    every stream stands after the last batch that was trained on (not the last one prefetched), so a resumed run goes
+    on with the very next sample, whatever the number of workers or ranks; with other numbers of them, what was left
+    is dealt out again.
+
+    Args:
+        config: the `data` section.
+        collator: samples -> `Batch`.
+        seed: of the order of the training samples.
+        val_samples: only the first so many of the validation split; None: all.
+    """
+
+    def __init__(self, config: DataConfig, collator: Collator, seed: int = 0, val_samples: int | None = None):
+        super().__init__()
+        self.config = config
+        self.collator = collator
+        self.seed = seed
+        self.val_samples = val_samples
+        self._place: _Place | None = None
+        self._loaded: dict[str, Any] = {}
+
+    def prepare_data(self) -> None:
+        """On one process a machine: builds the embedded shards at need and finds missing files early."""
+        for entries in (self.config.train, self.config.val):
+            resolve_shards(entries, self.config.root)
+
+    def train_dataloader(self) -> DataLoader:
+        """Endless `Batch`es of this rank.
+
+        Raises:
+            FileNotFoundError: a shard is missing.
+            ValueError: fewer shards than devices, or a checkpoint's place in other data or another order.
+        """
+        rank, world = self._rank_and_world()
+        shards = resolve_shards(self.config.train, self.config.root)
+        workers = fit_workers(len(shards), world, self.config.num_workers)
+        plans, first_worker = self._plans(shards, rank, world, max(workers, 1))
+        self._place = _Place(self._order(shards), plans, first_worker)
+        stream = TrainStream(
+            shards,
+            plans,
+            seed=self.seed,
+            batch_size=self.config.batch_size,
+            shuffle_buffer=self.config.shuffle_buffer,
+            max_skipped_fraction=self.config.max_skipped_fraction,
+            first_worker=first_worker,
+        )
+        return self._loader(stream, workers, partial(_collate_train, self.collator))
+
+    def val_dataloader(self) -> EvalLoader:
+        """The validation split once, dealt over the ranks."""
+        return self.eval_loader(self.config.val, *self._rank_and_world(), num_samples=self.val_samples)
+
+    def test_dataloader(self, split: str = "test") -> EvalLoader:
+        """A split of `data.test` once, dealt over the ranks; ValueError if there is no such split."""
+        if split not in self.config.test:
+            raise ValueError(f"data.test has no split {split!r}, only {', '.join(sorted(self.config.test))}")
+        return self.eval_loader(self.config.test[split], *self._rank_and_world())
+
+    def eval_loader(
+        self,
+        entries: Sequence[str],
+        rank: int = 0,
+        world: int = 1,
+        skip_ids: Collection[str] = (),
+        num_samples: int | None = None,
+    ) -> EvalLoader:
+        """Any shards once, in order, each sample on exactly one rank; needs no Trainer.
+
+        Args:
+            entries: as in the config, relative to `data.root`.
+            rank: 0 .. world - 1.
+            world: number of ranks.
+            skip_ids: `Sample.id`s that are done already; the same on all ranks.
+            num_samples: only the first so many of the shards' samples; None: all.
+        """
+        stream = EvalStream(
+            resolve_shards(entries, self.config.root),
+            rank=rank,
+            world=world,
+            batch_size=self.config.eval_batch_size,
+            num_samples=num_samples,
+            skip_ids=skip_ids,
+        )
+        loader = self._loader(stream, self.config.num_workers, partial(_collate_eval, self.collator))
+        return EvalLoader(loader, self.config.max_skipped_fraction)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Lightning calls it right before a batch is used, however far the loaders have read ahead."""
+        if self._place is not None and batch.cursor is not None:
+            self._place.enter(batch.cursor, self._batches_done())
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where all streams of all ranks stand, as plain lists. Every rank must call it, as `save_checkpoint` does."""
+        if self._place is None:
+            return self._loaded
+        self._place.leave(self._batches_done())
+        place, (_, world) = self._place, self._rank_and_world()
+        mine = [to_lists([plan.parts])[0] for plan in place.plans]
+        everyone = [mine]
+        if world > 1:
+            everyone = [None] * world
+            torch.distributed.all_gather_object(everyone, mine)
+        streams = [everyone[rank][worker] for worker in range(len(mine)) for rank in range(world)]
+        return {"order": place.order, "world": world, "next_worker": place.next_worker, "streams": streams}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Kept until `train_dataloader`, when rank and workers are known."""
+        self._loaded = state_dict
+
+    def _plans(self, shards: Sequence[str], rank: int, world: int, workers: int) -> tuple[list[Plan], int]:
+        """What this rank's workers read, and which of them comes first."""
+        saved = self._loaded
+        if not saved:
+            return first_plans(rank, world, workers), 0
+        for name, now in self._order(shards).items():
+            if (then := saved["order"].get(name)) != now:
+                raise ValueError(
+                    f"cannot resume in the middle of the training data: the checkpoint was made with {name} {then!r}, "
+                    f"this run has {now!r}; give the same data, or start a new run"
+                )
+        streams = from_lists(saved["streams"])
+        if (saved["world"], len(streams)) == (world, world * workers):
+            return resumed_plans(streams, rank, world), saved["next_worker"]
+        log.info("resuming %d data streams as %d: what is left is dealt again", len(streams), world * workers)
+        return resumed_plans(deal_again(streams, world * workers), rank, world), 0
+
+    def _order(self, shards: Sequence[str]) -> dict[str, Any]:
+        """All that the order of the training samples hangs on, other than ranks and workers.
+
+        Shards count by name, not by path: their folder may have been moved.
+        """
+        names = hashlib.sha256("\n".join(shard_names(shards)).encode()).hexdigest()[:16]
+        fixed = {"seed": self.seed, "data.shuffle_buffer": self.config.shuffle_buffer}
+        return {**fixed, "number of shards": len(shards), "digest of the shards' names": names}
+
+    def _loader(self, stream: TrainStream | EvalStream, workers: int, collate) -> DataLoader:
+        pin = torch.cuda.is_available()
+        return DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=collate, pin_memory=pin)
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _batches_done(self) -> int:
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+
+class EvalLoader:
+    """Iterates `Batch`es of one rank and counts what was skipped.
+
+    Args:
+        loader: of `_EvalItem`s.
+        max_skipped_fraction: see `SkipCounter`; checked on the way and, against the whole split, at the end.
+
+    `skips` holds the counts of the last pass, for reports.
+    """
+
+    def __init__(self, loader: DataLoader, max_skipped_fraction: float):
+        self.loader = loader
+        self.max_skipped_fraction = max_skipped_fraction
+        self.skips = SkipCounter(max_skipped_fraction)
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.skips = SkipCounter(self.max_skipped_fraction)
+        total = 0
+        for item in self.loader:
+            self.skips.good(item.num_good)
+            for error in item.skipped:
+                self.skips.bad(error)
+            if item.batch is not None:
+                yield item.batch
+            total = item.total or total
+        self.skips.finish(total)
+
+
+@dataclass
+class _EvalItem:
+    batch: Batch | None  # None: all its samples were skipped
+    num_good: int
+    skipped: list[BadSample]
+    total: int | None  # of the split, once the worker has seen all of it
+
+
+@dataclass
+class _Place:
+    """Where this rank's streams stand after the last batch that was trained on."""
+
+    order: dict[str, Any]
+    plans: list[Plan]
+    next_worker: int
+    current: tuple[Cursor, int] | None = None
+
+    def enter(self, cursor: Cursor, batches_done: int) -> None:
+        """A batch is about to be trained on, the one before it was."""
+        self.leave(batches_done)
+        self.current = (cursor, batches_done)
+
+    def leave(self, batches_done: int) -> None:
+        """The current batch counts once the trainer has counted it: a step that failed half-way is not lost."""
+        if self.current is None or batches_done <= self.current[1]:
+            return
+        cursor, _ = self.current
+        plan = self.plans[cursor.worker]
+        self.plans[cursor.worker] = Plan(plan.number, plan.of, cursor.parts)
+        self.next_worker = (cursor.worker + 1) % len(self.plans)
+        self.current = None
+
+
+def _collate_train(collator: Collator, drawn: Drawn) -> Batch:
+    batch = collator(drawn.samples)
+    batch.samples = [sample.without_image() for sample in batch.samples]
+    batch.cursor = drawn.cursor
+    return batch
+
+
+def _collate_eval(collator: Collator, drawn: Drawn) -> _EvalItem:
+    batch = collator(drawn.samples) if drawn.samples else None
+    return _EvalItem(batch, len(drawn.samples), drawn.skipped, drawn.total)

@@ -1,0 +1,160 @@
+"""One question about one image, with its evidence boxes: from a raw record to a checked `Sample`."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from gp.boxes import clip_boxes, has_area
+from gp.data.shards import Record
+
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+TEXT_FIELDS = ("question", "answer", "dataset", "split")
+MAX_PIXEL = 1e9  # far beyond any image; not finite numbers fail the comparison too
+MAX_ASPECT_RATIO = 200  # the image processors of the Qwen family refuse more
+
+
+class BadSample(ValueError):
+    """A sample that cannot be used.
+
+    Args:
+        reason: short and the same for all samples of a kind: skipped samples are counted by it.
+        where: shard and key.
+        detail: what was expected and what came.
+    """
+
+    def __init__(self, reason: str, where: str, detail: str = ""):
+        super().__init__(reason, where, detail)  # all of them, or it could not travel between processes
+        self.reason, self.where, self.detail = reason, where, detail
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}" + (f" ({self.detail})" if self.detail else "")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question about an image.
+
+    Args:
+        id: `{shard name}/{key}`, unique in a stream.
+        image: RGB; None once it has been turned into pixel values and is not needed any more.
+        question: as in the shard.
+        answer: as in the shard.
+        boxes_xyxy_px: at least one; pixels of a `width` x `height` image, inside it, with area.
+        width: pixels, of the image that the boxes were drawn on; `image` may be a smaller copy of it.
+        height: likewise.
+        dataset: e.g. "gqa".
+        split: e.g. "train".
+        source_id: of the question in its data set, for joins; not always unique.
+    """
+
+    id: str
+    image: Image.Image | None
+    question: str
+    answer: str
+    boxes_xyxy_px: tuple[tuple[float, float, float, float], ...]
+    width: int
+    height: int
+    dataset: str
+    split: str
+    source_id: str = ""
+
+    def without_image(self) -> Sample:
+        """The metadata only: images are too large to be sent between processes for nothing."""
+        return replace(self, image=None)
+
+
+def parse_record(record: Record) -> Sample:
+    """Decodes and checks one record: an image (`jpg`, `jpeg`, `png`, `webp`) and a `json` with the fields `question`,
+    `answer`, `boxes_xyxy_px`, `width`, `height`, `dataset`, `split`, `source_id`.
+
+    Boxes partly outside the image are clipped; boxes wholly outside or without area are dropped if others are left.
+
+    Raises:
+        BadSample: no image or one that does not open, wrong JSON, a field missing or of a wrong type, an image of
+            another shape than width x height, no boxes, or none inside the image.
+    """
+    fields = _fields(record)
+    width, height = _size(fields, record.where)
+    boxes = _boxes(fields["boxes_xyxy_px"], width, height, record.where)
+    image = _image(record)
+    _check_shape(image, width, height, record.where)
+    texts = {name: fields[name] for name in TEXT_FIELDS}
+    source_id = str(fields["source_id"])
+    return Sample(record.id, image, boxes_xyxy_px=boxes, width=width, height=height, source_id=source_id, **texts)
+
+
+def _fields(record: Record) -> dict[str, Any]:
+    if "json" not in record.files:
+        raise BadSample("no json", record.where, f"found only {', '.join(sorted(record.files))}")
+    try:
+        fields = json.loads(record.files["json"])
+    except (ValueError, RecursionError) as error:
+        raise BadSample("wrong json", record.where, str(error)) from error
+    if not isinstance(fields, dict):
+        raise BadSample("wrong json", record.where, f"expected an object, got a {type(fields).__name__}")
+    needed = (*TEXT_FIELDS, "boxes_xyxy_px", "width", "height", "source_id")
+    if missing := [name for name in needed if fields.get(name) is None]:
+        raise BadSample("missing field", record.where, ", ".join(missing))
+    for name in TEXT_FIELDS:
+        if not isinstance(fields[name], str):
+            raise BadSample("wrong field", record.where, f"{name}: expected text, got {fields[name]!r}")
+    for name in ("question", "answer"):
+        if not fields[name].strip():
+            raise BadSample("missing field", record.where, f"{name} is empty")
+    return fields
+
+
+def _size(fields: dict[str, Any], where: str) -> tuple[int, int]:
+    size = fields["width"], fields["height"]
+    if not all(_is_number(side) and side >= 1 and side == int(side) for side in size):
+        raise BadSample("wrong field", where, f"width and height: expected whole numbers of pixels, got {size}")
+    return int(size[0]), int(size[1])
+
+
+def _boxes(value: Any, width: int, height: int, where: str) -> tuple[tuple[float, float, float, float], ...]:
+    if value == []:
+        raise BadSample("no boxes", where)
+    if not isinstance(value, list) or not all(_is_box(box) for box in value):
+        raise BadSample("wrong field", where, f"boxes_xyxy_px: expected a list of [x1, y1, x2, y2], got {value!r:.200}")
+    clipped = clip_boxes(value, width, height)
+    boxes = clipped[has_area(clipped)].tolist()
+    if not boxes:
+        raise BadSample("box outside the image", where, f"{value!r:.200} in an image of {width} x {height} px")
+    return tuple(tuple(box) for box in boxes)
+
+
+def _is_box(box: Any) -> bool:
+    return isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_PIXEL
+
+
+def _image(record: Record) -> Image.Image:
+    suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in record.files), None)
+    if suffix is None:
+        found = ", ".join(sorted(record.files))
+        raise BadSample("no image", record.where, f"expected one of {', '.join(IMAGE_SUFFIXES)}, found only {found}")
+    try:
+        with Image.open(io.BytesIO(record.files[suffix])) as image:
+            return image.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files; nothing else runs here
+        unknown = isinstance(error, UnidentifiedImageError)  # its own message is an object's address
+        detail = "no known image format" if unknown else f"{type(error).__name__}: {error}"
+        raise BadSample("image does not open", record.where, f"{suffix}, {detail}") from error
+
+
+def _check_shape(image: Image.Image, width: int, height: int, where: str) -> None:
+    """The boxes' frame must be the image's own, up to scale: a turned or a wrong image would teach wrong evidence."""
+    scaled_height = image.width * height / width
+    if abs(image.height - scaled_height) > 2 + 0.02 * scaled_height:
+        got = f"{image.width} x {image.height} px"
+        raise BadSample("size mismatch", where, f"boxes are for {width} x {height} px, the image has {got}")
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+        raise BadSample("extreme aspect ratio", where, f"{image.width} x {image.height} px")

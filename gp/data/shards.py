@@ -1,0 +1,160 @@
+"""Shards: from what a config names to paths, and from a path to raw records. Nothing is decoded here."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import braceexpand
+from webdataset import tariterators
+
+TINY_PREFIX = "tiny:"
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample as it lies in a shard.
+
+    Args:
+        id: `{shard name}/{key}`, unique among the shards of a stream; see `shard_names`.
+        shard: path or url.
+        key: name inside the shard, without suffix.
+        files: suffix (lower case, no dot) -> bytes.
+    """
+
+    id: str
+    shard: str
+    key: str
+    files: dict[str, bytes]
+
+    @property
+    def where(self) -> str:
+        return f"shard {self.shard}, key {self.key}"
+
+
+def resolve_shards(entries: Sequence[str], root: str | Path) -> list[str]:
+    """What a config names -> shard paths and urls, in the order given.
+
+    Args:
+        entries: paths relative to `root` or absolute, urls (`http:`, `gs:`, `hf:`, `file:`, ...), `pipe:` commands,
+            each with braces ("gqa-{000000..000019}.tar"), or "tiny:SPLIT", which builds the embedded data at need.
+        root: folder of relative paths; the embedded data live in its subfolder `tiny`.
+
+    Returns:
+        At least one path or url.
+
+    Raises:
+        FileNotFoundError: a local shard does not exist.
+        ValueError: no entries, an empty or malformed pattern, or no such split of the embedded data.
+    """
+    if isinstance(entries, str):
+        raise ValueError(f"expected a list of shards, got the text {entries!r}")
+    if not entries:
+        raise ValueError(f"no shards given: expected at least one path, url or {TINY_PREFIX}SPLIT (root {root})")
+    return [shard for entry in entries for shard in _resolve(entry, Path(root))]
+
+
+def shard_names(shards: Sequence[str]) -> list[str]:
+    """A short name for each shard: the end of its path, with as many folders as it takes to tell them apart."""
+    parts = [_path_of(shard).removesuffix(".tar").strip("/").split("/") for shard in shards]
+    for depth in range(1, max(len(p) for p in parts) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(set(shards)):
+            break
+    return names
+
+
+def read_records(shard: str, name: str) -> Iterator[Record]:
+    """Streams the records of one shard through webdataset's own tar stages.
+
+    Args:
+        shard: path, url or `pipe:` command of a plain (not compressed) tar.
+        name: of the shard in the records' ids.
+
+    Raises:
+        FileNotFoundError: no such local file.
+        ValueError: the shard is truncated or is not a tar, two files of it have one name, or its command failed.
+    """
+    sources = _complete_tars(tariterators.url_opener([{"url": shard}]))
+    files = tariterators.tar_file_expander(sources)
+    try:
+        for sample in tariterators.group_by_keys(files):
+            key = sample["__key__"]
+            content = {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")}
+            yield Record(f"{name}/{key}", shard, key, content)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"shard {shard}: no such file") from error
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        # webdataset appends the stream to the message, and stream and url to the arguments.
+        reason = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
+        raise ValueError(f"shard {shard}: truncated, or not a plain tar: {reason}") from error
+
+
+def _resolve(entry: str, root: Path) -> list[str]:
+    if not entry.strip():
+        raise ValueError(f"empty shard pattern {entry!r}: expected a path, url or {TINY_PREFIX}SPLIT (root {root})")
+    if entry.startswith(TINY_PREFIX):
+        return _tiny_shards(entry, root)
+    try:
+        patterns = list(braceexpand.braceexpand(entry))
+    except braceexpand.UnbalancedBracesError as error:
+        raise ValueError(f"shard pattern {entry!r}: its braces do not match") from error
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", entry):  # a url, or pipe:
+        return patterns
+    paths = [root / pattern for pattern in patterns]
+    if missing := [path for path in paths if not path.is_file()]:
+        more = f" (and {len(missing) - 1} more of the {len(paths)} named by {entry!r})" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"shard {missing[0]}: no such file{more}")
+    return [str(path) for path in paths]
+
+
+def _tiny_shards(entry: str, root: Path) -> list[str]:
+    from gp.data.tiny_shards import ensure_tiny_shards  # draws scenes: not needed to read shards
+
+    split = entry.removeprefix(TINY_PREFIX)
+    shards = ensure_tiny_shards(root / "tiny")
+    if split not in shards:
+        raise ValueError(f"{entry!r}: the embedded data have no split {split!r}, only {', '.join(sorted(shards))}")
+    return [str(path) for path in shards[split]]
+
+
+def _path_of(shard: str) -> str:
+    """The path in a url or in a `pipe:` command: its last word that names a tar, without the query."""
+    if not shard.startswith("pipe:"):
+        return shard.partition("?")[0]
+    words = [word.partition("?")[0].strip("'\"") for word in shard.split()]
+    return next((word for word in reversed(words) if word.endswith(".tar")), shard)
+
+
+class _Tail:
+    """A stream that remembers its last bytes: tarfile takes an archive that was cut between two blocks for complete."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.stream.read(size)
+        self.last = (self.last + data[-len(END_OF_TAR) :])[-len(END_OF_TAR) :]
+        return data
+
+    def check_end(self) -> None:
+        while rest := self.read(1 << 16):
+            if any(rest):
+                raise tarfile.ReadError("more data after the end of the archive")
+        if self.last != END_OF_TAR:
+            raise tarfile.ReadError("the two zero blocks that end an archive are missing")
+
+
+def _complete_tars(sources: Iterable[dict]) -> Iterator[dict]:
+    """A stage between opening and expanding: once the expander is done with a tar, it must have ended properly."""
+    for source in sources:
+        tail = _Tail(source["stream"])
+        yield {**source, "stream": tail}
+        tail.check_end()
+        source["stream"].close()  # a command that failed says so here

@@ -1,0 +1,64 @@
+"""Unusable samples are skipped, but never silently: counted by reason, logged, and bounded."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from gp.data.sample import BadSample
+
+log = logging.getLogger(__name__)
+
+# Below this many samples the bound allows as many skips as it would for so many: two bad samples among the first
+# fifty say nothing yet, while a broken data set still stops after 1000 * max_skipped_fraction samples.
+PATIENCE = 1000
+LOGGED_EACH = 10
+
+
+class SkipCounter:
+    """Counts good and bad samples of one pass.
+
+    Args:
+        max_fraction: bad / all samples tolerated, `data.max_skipped_fraction`, in [0, 1].
+    """
+
+    def __init__(self, max_fraction: float):
+        self.max_fraction = max_fraction
+        self.seen = 0
+        self.reasons: Counter[str] = Counter()
+        self.examples: dict[str, BadSample] = {}
+
+    @property
+    def skipped(self) -> int:
+        return self.reasons.total()
+
+    def good(self, count: int = 1) -> None:
+        self.seen += count
+
+    def bad(self, error: BadSample) -> None:
+        """Raises ValueError with the summary if these are too many for any full pass; see `PATIENCE`."""
+        self.seen += 1
+        self.reasons[error.reason] += 1
+        self.examples.setdefault(error.reason, error)
+        count = self.reasons[error.reason]
+        if count <= LOGGED_EACH or count.bit_count() == 1:  # then at 16, 32, 64, ...: a log stays readable
+            log.warning("skipped sample (number %d for this reason): %s", count, error)
+        self._check(max(self.seen, PATIENCE))
+
+    def finish(self, total: int) -> None:
+        """At the end of a pass over `total` samples the bound is exact: raises ValueError with the summary if too many.
+
+        One rank of several sees a share only, and so few of a small split that one bad sample is a large fraction of
+        them: what it skipped is held against the whole split.
+        """
+        self._check(total)
+
+    def summary(self) -> str:
+        """Every reason with its count and one example, most frequent first."""
+        parts = [f"{count} x {reason}, e.g. {self.examples[reason]}" for reason, count in self.reasons.most_common()]
+        return f"{self.skipped} of {self.seen} samples skipped" + (": " + "; ".join(parts) if parts else "")
+
+    def _check(self, of: int) -> None:
+        if self.skipped > self.max_fraction * of:
+            bound = f"data.max_skipped_fraction = {self.max_fraction:g} of {of} samples"
+            raise ValueError(f"more than {bound} are unusable: {self.summary()}")

@@ -1,0 +1,7 @@
+"""What is measured, as sums and counts: exact on any number of ranks, and over any order of batches."""
+
+from gp.metrics.answers import AnswerScores, exact_match, normalize_answer
+from gp.metrics.keep_ratio import KeepRatio
+from gp.metrics.mask import EvidenceRecall, MaskScores
+
+__all__ = ["AnswerScores", "EvidenceRecall", "KeepRatio", "MaskScores", "exact_match", "normalize_answer"]

@@ -1,0 +1,104 @@
+"""How well the kept tokens match the evidence: token-level scores over all samples, and recall a sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+def mask_counts(keep_mask: Tensor, evidence_mask: Tensor) -> Tensor:
+    """Tokens kept inside the evidence, kept outside it, and dropped inside it.
+
+    Args:
+        keep_mask: bool [N], True = kept.
+        evidence_mask: bool [N], True = inside a box.
+
+    Returns:
+        int64 [3]: true positives, false positives, false negatives.
+
+    Raises:
+        ValueError: not bool, not flat, or of two lengths.
+    """
+    for name, mask in (("keep_mask", keep_mask), ("evidence_mask", evidence_mask)):
+        if mask.dtype != torch.bool or mask.ndim != 1:
+            raise ValueError(f"{name}: expected bool [N], got {mask.dtype} {list(mask.shape)}")
+    if keep_mask.shape != evidence_mask.shape:
+        raise ValueError(f"keep_mask has {len(keep_mask)} tokens, evidence_mask {len(evidence_mask)}: expected as many")
+    both, only_kept, only_evidence = keep_mask & evidence_mask, keep_mask & ~evidence_mask, ~keep_mask & evidence_mask
+    return torch.stack([both.sum(), only_kept.sum(), only_evidence.sum()])
+
+
+def scores_from_counts(counts: Tensor) -> dict[str, Tensor]:
+    """Precision TP / (TP + FP), recall TP / (TP + FN), F1 2 TP / (2 TP + FP + FN), IoU TP / (TP + FP + FN).
+
+    Args:
+        counts: int64 [3]: TP, FP, FN.
+
+    Returns:
+        `precision`, `recall`, `f1`, `iou`: float64 scalars in 0..1; 0 where the denominator is.
+    """
+    hit, false, missed = counts.double()
+    return {
+        "precision": _divide(hit, hit + false),
+        "recall": _divide(hit, hit + missed),
+        "f1": _divide(2 * hit, 2 * hit + false + missed),
+        "iou": _divide(hit, hit + false + missed),
+    }
+
+
+def evidence_recall(keep_mask: Tensor, evidence_mask: Tensor) -> Tensor:
+    """Share of one sample's evidence tokens that were kept: float64 scalar in 0..1, nan if it has no evidence tokens.
+
+    Args and errors as in `mask_counts`.
+    """
+    hit, _, missed = mask_counts(keep_mask, evidence_mask).double()
+    return hit / (hit + missed)
+
+
+class MaskScores(Metric):
+    """Precision, recall, F1 and IoU of the kept tokens against the evidence, from counts over all tokens seen.
+
+    Large evidence regions weigh more than small ones; `EvidenceRecall` counts each sample the same.
+    """
+
+    full_state_update = False
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.add_state("counts", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, keep_mask: Tensor, evidence_mask: Tensor) -> None:
+        """bool [N] each: the tokens of one image, or of many one after another."""
+        self.counts += mask_counts(keep_mask, evidence_mask)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`precision`, `recall`, `f1`, `iou`; see `scores_from_counts`."""
+        return scores_from_counts(self.counts)
+
+
+class EvidenceRecall(Metric):
+    """Mean over samples of the share of their evidence tokens that were kept; samples without any do not count."""
+
+    full_state_update = False
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.add_state("total", torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("num_samples", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, keep_mask: Tensor, evidence_mask: Tensor) -> None:
+        """bool [N] each: the tokens of one sample."""
+        recall = evidence_recall(keep_mask, evidence_mask)
+        counts = ~recall.isnan()
+        self.total += recall.where(counts, 0.0)
+        self.num_samples += counts
+
+    def compute(self) -> Tensor:
+        """float64 scalar in 0..1; 0 before the first sample with evidence."""
+        return _divide(self.total, self.num_samples)
+
+
+def _divide(part: Tensor, whole: Tensor) -> Tensor:
+    """part / whole without a branch on their values (no host sync); 0 where whole is 0."""
+    return part / whole.clamp(min=1)

@@ -1,0 +1,1 @@
+"""Training: of a glimpse on a frozen LVLM (`run`), and of the embedded base (`pretrain`)."""

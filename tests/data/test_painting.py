@@ -1,0 +1,49 @@
+"""Painting kept tokens: pure functions of image, mask and boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gp.data.painting import BOX_RGB, paint_tokens
+
+
+def image(width: int = 40, height: int = 20, color=(200, 100, 50)) -> Image.Image:
+    return Image.new("RGB", (width, height), color)
+
+
+def test_kept_tokens_stay_and_dropped_ones_darken():
+    mask = torch.tensor([[True, False], [False, True]])
+    painted = np.asarray(paint_tokens(image(), mask)).astype(int)
+    assert (painted[:10, :20] == (200, 100, 50)).all() and (painted[10:, 20:] == (200, 100, 50)).all()
+    assert painted[:10, 20:].max() < 60 and painted[10:, :20].max() < 60
+
+
+def test_the_grid_is_stretched_over_sizes_that_it_does_not_divide():
+    painted = paint_tokens(image(41, 23), torch.ones(3, 5))
+    assert painted.size == (41, 23) and np.array_equal(np.asarray(painted), np.asarray(image(41, 23)))
+
+
+def test_boxes_are_outlined_inside_the_image():
+    painted = np.asarray(paint_tokens(image(), torch.ones(2, 2), [(30, 5, 60, 60), (-5, -5, 3, 3)]))
+    assert (painted[5, 30] == BOX_RGB).all() and (painted[19, 39] == BOX_RGB).all() and (painted[0, 0] == BOX_RGB).all()
+    assert (painted[12, 35] == (200, 100, 50)).all()
+
+
+def test_the_image_itself_is_not_changed():
+    given = image()
+    paint_tokens(given, torch.zeros(2, 2), [(0, 0, 5, 5)])
+    assert np.array_equal(np.asarray(given), np.asarray(image()))
+
+
+def test_grey_and_transparent_images_come_out_as_rgb():
+    assert paint_tokens(Image.new("L", (8, 8)), torch.ones(2, 2)).mode == "RGB"
+    assert paint_tokens(Image.new("RGBA", (8, 8)), torch.ones(2, 2)).mode == "RGB"
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 2, 2), (0, 3)])
+def test_a_mask_that_is_no_grid_is_refused(shape):
+    with pytest.raises(ValueError, match=r"keep_mask must be \[h, w\]"):
+        paint_tokens(image(), torch.ones(shape))

@@ -1,0 +1,111 @@
+"""From config entries to shards, and from shards to raw records."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from gp.data.shards import read_records, resolve_shards, shard_names
+from tests.data.small_shards import image_bytes, write_shards, write_tar
+
+
+def test_braces_relative_to_root(tmp_path):
+    shards = write_shards(tmp_path, [1, 1, 1])
+    assert resolve_shards(["s{0..2}.tar"], tmp_path) == shards
+    assert resolve_shards(["s2.tar", shards[0]], tmp_path) == [shards[2], shards[0]]
+
+
+def test_urls_and_commands_are_left_alone(tmp_path):
+    entries = ["http://host/a-{00..01}.tar", "pipe:cat /x/{a,b}.tar", "hf://org/set/c.tar", "gs://bucket/d.tar"]
+    expected = ["http://host/a-00.tar", "http://host/a-01.tar", "pipe:cat /x/a.tar", "pipe:cat /x/b.tar", *entries[2:]]
+    assert resolve_shards(entries, tmp_path) == expected
+
+
+def test_embedded_data_are_built_at_need(tmp_path, monkeypatch):
+    import gp.data.tiny_shards as tiny_shards
+
+    roots = []
+
+    def ensure(root):
+        roots.append(root)
+        return {"train": [Path(root) / "train-000000.tar"], "val": [Path(root) / "val-000000.tar"]}
+
+    monkeypatch.setattr(tiny_shards, "ensure_tiny_shards", ensure)
+    assert resolve_shards(["tiny:val"], tmp_path) == [str(tmp_path / "tiny" / "val-000000.tar")]
+    assert roots == [tmp_path / "tiny"]
+    with pytest.raises(ValueError, match=r"'tiny:tset'.*'tset'.*train, val"):
+        resolve_shards(["tiny:tset"], tmp_path)
+
+
+def test_missing_shards_are_named(tmp_path):
+    write_shards(tmp_path, [1])
+    with pytest.raises(FileNotFoundError, match=r"s1\.tar: no such file \(and 1 more of the 3 .*s\{0\.\.2\}\.tar"):
+        resolve_shards(["s{0..2}.tar"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [([], "no shards"), ([" "], "empty shard pattern"), (["s{0..2.tar"], "braces"), ("s0.tar", "list of shards")],
+)
+def test_bad_entries(tmp_path, entries, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_shards(entries, tmp_path)
+
+
+def test_names_are_as_short_as_they_can_be():
+    assert shard_names(["/a/b/x-0.tar", "/a/b/x-1.tar"]) == ["x-0", "x-1"]
+    assert shard_names(["/a/gqa/0.tar", "/a/dude/0.tar"]) == ["gqa/0", "dude/0"]
+    assert shard_names(["http://h/x.tar?key=1", "pipe:curl -s 'http://h/y.tar?k=2' | cat -"]) == ["x", "y"]
+
+
+def test_records(tmp_path):
+    shard = write_shards(tmp_path, [3])[0]
+    records = list(read_records(shard, "s0"))
+    assert [r.id for r in records] == ["s0/0000", "s0/0001", "s0/0002"]
+    assert set(records[0].files) == {"jpg", "json"} and records[0].files["jpg"] == image_bytes()
+    assert records[1].where == f"shard {shard}, key 0001"
+
+
+def test_records_of_a_command(tmp_path):
+    shard = write_shards(tmp_path, [2])[0]
+    assert [r.key for r in read_records(f"pipe:cat {shard}", "s0")] == ["0000", "0001"]
+
+
+def test_failing_command_is_an_error(tmp_path):
+    shard = write_shards(tmp_path, [2])[0]
+    with pytest.raises(ValueError, match="pipe:"):
+        list(read_records(f"pipe:cat {shard}; exit 3", "s0"))
+
+
+def test_truncated_anywhere_is_an_error(tmp_path):
+    """Cut at every block: in data, in a header, exactly between two files, and within the end marker."""
+    whole = Path(write_shards(tmp_path, [3])[0]).read_bytes()
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 1024  # the last file's data end before it
+    cut = tmp_path / "cut.tar"
+    for size in [*range(0, end, 512), 700, 512 * 3 + 1]:
+        cut.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=r"shard .*cut\.tar: truncated"):
+            list(read_records(str(cut), "cut"))
+
+
+def test_no_tar_compressed_tar_and_two_tars_are_errors(tmp_path):
+    whole = Path(write_shards(tmp_path, [2])[0]).read_bytes()
+    for name, content in {"text": b"hello" * 1000, "gz": gzip.compress(whole), "two": whole + whole}.items():
+        shard = tmp_path / f"{name}.tar"
+        shard.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{name}\.tar: truncated, or not a plain tar"):
+            list(read_records(str(shard), name))
+
+
+def test_missing_shard(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.tar"):
+        list(read_records(str(tmp_path / "gone.tar"), "gone"))
+
+
+def test_same_file_twice_in_a_shard(tmp_path):
+    shard = tmp_path / "d.tar"
+    write_tar(shard, {"a.jpg": b"1", "a.JPG": b"2"})
+    with pytest.raises(ValueError, match=r"d\.tar.*duplicate"):
+        list(read_records(str(shard), "d"))
