@@ -18,7 +18,7 @@ from gp.embedded import BASE_DIR
 from gp.generation import PrunedDecoder
 from gp.prefill import Prefill, prefill
 from gp.pruners import GlimpsePruner, NoPruner, Pruner, make_baseline
-from gp.types import PruneOptions
+from gp.types import ImageFeatures, PruneOptions
 
 REFUSED = {
     "assistant_model": "speculative decoding would need the dropped tokens back",
@@ -107,10 +107,21 @@ class GlimpseModel(nn.Module):
         options: PruneOptions | None = None,
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
+        images: ImageFeatures | None = None,
     ) -> Prefill:
-        """Only the prefill: keep masks, importance logits, and the cache that `decode` starts from."""
+        """Only the prefill: keep masks, importance logits, and the cache that `decode` starts from.
+
+        Args:
+            images: of `see`, when several methods prefill the same batch; the rest as for `generate`.
+        """
         chosen = self.find_pruner(pruner)
-        return prefill(self.backbone, inputs, chosen, options or self.options, evidence_masks, seed)
+        return prefill(self.backbone, inputs, chosen, options or self.options, evidence_masks, seed, images=images)
+
+    @torch.no_grad()
+    def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner]) -> ImageFeatures:
+        """The batch's images through the vision tower, once for all these methods."""
+        taps = {tap for pruner in pruners for tap in self.find_pruner(pruner).taps}
+        return self.backbone.see(inputs, sorted(taps))
 
     def decode(self, input_ids: Tensor, done: Prefill, **kwargs: Any) -> Tensor | ModelOutput:
         """Only the decoding: `generate` on a finished prefill; `kwargs` as for `generate`."""

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 
 from gp.backbones import Backbone, Rotary, read_attention
 from gp.pruners import BEFORE_FIRST_LAYER, NoPruner, Pruner, PruneView
-from gp.types import Prompt, PruneOptions, VisualLayout
+from gp.types import ImageFeatures, Prompt, PruneOptions, VisualLayout
 
 
 @dataclass
@@ -65,6 +65,7 @@ def prefill(
     evidence_masks: Sequence[Tensor] | None = None,
     seed: int | Sequence[int] = 0,
     logits_to_keep: int = 1,
+    images: ImageFeatures | None = None,
 ) -> Prefill:
     """Runs a left-padded batch of prompts through the model, dropping visual tokens on the way.
 
@@ -76,13 +77,14 @@ def prefill(
         evidence_masks: for `oracle`: one [h, w] mask an image.
         seed: for methods that draw; one, or one a prompt.
         logits_to_keep: positions at the end whose logits are wanted; 0: all.
+        images: of `Backbone.see`, when several methods prefill the same batch.
 
     Raises:
         ValueError: inputs that do not fit together, or options that the pruner cannot work with.
     """
     pruner, options = pruner or NoPruner(), options or PruneOptions()
     pruner.check(options)
-    prompt = backbone.embed(inputs, pruner.taps)
+    prompt = backbone.embed(inputs, pruner.taps, images)
     full_length = prompt.attention_mask.sum(1)
     if prompt.layout.num_tokens == 0:
         pruner = NoPruner()  # text only: nothing to prune, nothing to append

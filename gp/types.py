@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -118,6 +119,25 @@ class VisualLayout:
     def split_by_prompt(self, values: Tensor) -> list[Tensor]:
         """[N, ...] -> one [V, ...] a prompt (empty for a text-only one)."""
         return list(values.split(self.prompt_sizes))
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the vision tower made of a batch's images; can be shared by several prefills of the same batch.
+
+    Args:
+        embeds: [N, D], what the LLM sees.
+        taps: vision layer -> its features [N, C], raster order.
+    """
+
+    embeds: Tensor
+    taps: dict[int, Tensor]
+
+    def tapped(self, layers: Sequence[int]) -> list[Tensor]:
+        """The features of some layers; ValueError if one was not tapped."""
+        if missing := [k for k in layers if k not in self.taps]:
+            raise ValueError(f"vision layers {missing} are wanted, but the given images have taps {sorted(self.taps)}")
+        return [self.taps[k] for k in layers]
 
 
 @dataclass

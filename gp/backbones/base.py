@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import create_causal_mask
 
-from gp.types import Prompt, VisualLayout
+from gp.types import ImageFeatures, Prompt, VisualLayout
 
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, head size]
 
@@ -93,12 +93,23 @@ class Backbone(ABC):
     def dtype(self) -> torch.dtype:
         return self.text_model.embed_tokens.weight.dtype
 
-    def embed(self, inputs: Mapping[str, Tensor], taps: Sequence[int] = ()) -> Prompt:
+    def see(self, inputs: Mapping[str, Tensor], taps: Sequence[int] = ()) -> ImageFeatures:
+        """The images of a batch through the vision tower, once; `embed` takes the result."""
+        if not self.image_sizes(inputs):
+            empty = torch.empty(0, self.hidden_size, device=self.device, dtype=self.dtype)
+            return ImageFeatures(empty, {k: empty[:, :0] for k in taps})
+        embeds, tapped = self.encode_images(inputs, taps)
+        return ImageFeatures(embeds, dict(zip(taps, tapped)))
+
+    def embed(
+        self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), images: ImageFeatures | None = None
+    ) -> Prompt:
         """Text and image embeddings of a left-padded batch of prompts, ready for the first decoder layer.
 
         Args:
             inputs: what the processor returned: `input_ids` [B, S], optional `attention_mask` [B, S], image tensors.
             taps: vision layers whose features are wanted.
+            images: of `see`, if the images were seen already.
 
         Raises:
             ValueError: right padding, or image tokens and image features that do not match.
@@ -112,10 +123,8 @@ class Backbone(ABC):
         layout = self._layout(inputs, is_visual)
         # the image token may lie outside the vocabulary: what is looked up for it is overwritten below
         hidden = self.text_model.embed_tokens(input_ids.masked_fill(is_visual, 0))
-        tapped: list[Tensor] = []
-        if layout.num_tokens:
-            image_embeds, tapped = self.encode_images(inputs, taps)
-            hidden = hidden.masked_scatter(is_visual.unsqueeze(-1), image_embeds.to(hidden.dtype))
+        images = images or self.see(inputs, taps)
+        hidden = hidden.masked_scatter(is_visual.unsqueeze(-1), images.embeds.to(hidden.dtype))
         number = is_visual.flatten().long().cumsum(0).view_as(input_ids) - 1
         return Prompt(
             hidden=hidden,
@@ -123,7 +132,7 @@ class Backbone(ABC):
             position_ids=self.positions({**inputs, "input_ids": input_ids}, mask),
             visual_id=torch.where(is_visual, number, -1),
             layout=layout,
-            taps=tapped,
+            taps=images.tapped(taps),
         )
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> Rotary:

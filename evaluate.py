@@ -1,0 +1,99 @@
+"""Evaluates a trained glimpse beside other pruning methods: table, summary, report.
+
+    python evaluate.py ckpt=runs/tiny/last.ckpt
+    python evaluate.py ckpt=runs/tiny split=test,test_hard num_samples=200
+    python evaluate.py ckpt=runs/tiny pruner=glimpse,random budget=0.05,0.1,0.2
+    python evaluate.py ckpt=runs/tiny pruner=all budget=null,0.111 out=runs/tiny/eval-budgets
+    python evaluate.py ckpt=runs/tiny out=runs/tiny/eval-low prune.threshold=0.3
+    python evaluate.py ckpt=path/to/published --config configs/qwen7b.yaml
+
+ckpt is a run's folder, its last.ckpt, a folder of trained parts (ours or the published format), or "tiny". The config
+is the config.yaml beside it, or the one that --config names.
+
+Short keys, lists with commas:
+
+    pruner=A,B        eval.pruners; "all" for every method
+    budget=0.05,null  eval.budgets: shares of visual tokens kept; null: the method's own decision (random: as many as
+                      glimpse kept)
+    split=A,B         eval.splits
+    num_samples=N     eval.num_samples
+    out=FOLDER        eval.out; default: eval/ beside the checkpoint
+
+Any other key is one of the config, see gp/config/schema.py. Results are appended as they come: the same command goes
+on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# threads that spin while they wait make small steps many times slower on a shared machine; read when torch is imported
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+LIST_KEYS = {"pruner": "eval.pruners", "budget": "eval.budgets", "split": "eval.splits"}
+SHORT_KEYS = {"num_samples": "eval.num_samples", "out": "eval.out"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluates; returns the exit status, 2 for a mistake in settings or data."""
+    options = parse(arguments)
+    try:
+        run(options.settings, options.config)
+    except (ValueError, OSError) as error:
+        if options.traceback:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        usage="python evaluate.py ckpt=PATH [key=value ...] [--config FILE]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="ckpt=PATH, short keys, keys of the config")
+    parser.add_argument("--config", type=Path, help="instead of the config.yaml beside the checkpoint")
+    parser.add_argument("--traceback", action="store_true", help="show where a mistake in settings or data was noticed")
+    return parser.parse_intermixed_args(arguments)
+
+
+def run(settings: Sequence[str], config_path: Path | None) -> None:
+    """Loads the checkpoint and hands over."""
+    ckpt, overrides = split_settings(settings)
+
+    from gp.eval import evaluate, load_run, out_folder
+
+    model, config = load_run(ckpt, overrides, config_path)
+    evaluate(model, config, out_folder(config, ckpt))
+
+
+def split_settings(settings: Sequence[str]) -> tuple[str, list[str]]:
+    """`key=value` texts -> the checkpoint, and overrides of the config with short keys spelled out.
+
+    Raises:
+        ValueError: no checkpoint, or a text of another form.
+    """
+    ckpt, overrides = None, []
+    for text in settings:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"command line: expected key=value, got {text!r}")
+        if key == "ckpt":
+            ckpt = value
+        elif key in LIST_KEYS:
+            overrides.append(f"{LIST_KEYS[key]}=[{value.strip('[]')}]")
+        else:
+            overrides.append(f"{SHORT_KEYS.get(key, key)}={value}")
+    if not ckpt:
+        raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
+    return ckpt, overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""From a checkpoint on disk to a model that can be evaluated, and the config it belongs to."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gp.backbones import Backbone
+from gp.checkpoint import EMBEDDED, base_shape, load_glimpse
+from gp.config import TrainConfig, load_config
+from gp.config.load import prune_options
+from gp.embedded import GLIMPSE_DIR
+from gp.model import GlimpseModel, from_pretrained
+from gp.pruners import GlimpsePruner
+
+CONFIG = "config.yaml"
+LAST = "last.ckpt"
+PARTS = "config.json"
+EVAL = "eval"
+PIXELS = ("min_pixels", "max_pixels")
+GLIMPSE_KEY = "model.glimpse."  # what the LightningModule calls the trained parts ...
+INFO_KEY = "gp"  # ... and its note about the base that they were trained on
+
+
+def load_run(
+    ckpt: str | Path, overrides: Sequence[str] = (), config_path: str | Path | None = None
+) -> tuple[GlimpseModel, TrainConfig]:
+    """Loads a trained glimpse on its base.
+
+    Args:
+        ckpt: a run's `last.ckpt` (or another Lightning checkpoint of it), the run's folder, a `glimpse/` folder of ours
+            or of the published format, or "tiny" (the embedded one).
+        overrides: `key=value`, on top of the config.
+        config_path: None: the `config.yaml` beside the checkpoint.
+
+    Returns:
+        The model on its device, trained parts in float32 as in training, with the config's pruning options as
+        defaults; and the resolved config. Of a folder of trained parts, what it says about their layers and sizes
+        takes the place of the config's sections `glimpse` and `vip`.
+
+    Raises:
+        FileNotFoundError: no such checkpoint or config; the message says where it was looked for.
+        ValueError: a checkpoint of another base or shape, or a file that is none.
+    """
+    path = find_checkpoint(ckpt)
+    config_file = Path(config_path) if config_path is not None else find_config(path)
+    config = load_config(config_file, overrides)
+    if not isinstance(config, TrainConfig):
+        raise ValueError(f"config {config_file}: expected task glimpse, got {config.task}")
+    pixels = {key: value for key in PIXELS if (value := getattr(config.model, key)) is not None}
+    model = from_pretrained(
+        config.model.base,
+        revision=config.model.revision,
+        dtype=getattr(torch, config.model.dtype),
+        attn_implementation=config.model.attn_implementation,
+        **pixels,
+    )
+    if path.is_dir():
+        model.glimpse, _ = load_glimpse(path, model.backbone)
+        config.glimpse, config.vip = model.glimpse.configs
+    else:
+        model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
+        _fill(model.glimpse, read_lightning(path, model.backbone), path, config_file)
+    model.options = prune_options(config)
+    return model.to(find_device(config.trainer.accelerator)).eval(), config
+
+
+def out_folder(config: TrainConfig, ckpt: str | Path) -> Path:
+    """Where results go: `eval.out`, or `eval/` beside the checkpoint."""
+    if config.eval.out is not None:
+        return Path(config.eval.out)
+    if str(ckpt) == EMBEDDED:
+        return Path(config.runs_dir) / config.name / EVAL  # not into the installed package
+    path = Path(ckpt)
+    is_run = path.is_dir() and (path / CONFIG).is_file()
+    return (path if is_run else path.parent) / EVAL
+
+
+def find_checkpoint(ckpt: str | Path) -> Path:
+    """The file or folder that a user's `ckpt=` means."""
+    path = GLIMPSE_DIR if str(ckpt) == EMBEDDED else Path(ckpt)
+    if not path.exists():
+        near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        there = f"; there is {', '.join(p.name for p in near)}" if near else ""
+        raise FileNotFoundError(f"ckpt {path}: no such file or folder{there}")
+    if (path / LAST).is_file():
+        return path / LAST
+    if path.is_dir() and not (path / PARTS).is_file():
+        raise FileNotFoundError(f"ckpt {path}: neither a run ({LAST}) nor a folder of trained parts ({PARTS})")
+    return path
+
+
+def find_config(path: Path) -> Path:
+    """The config beside a checkpoint: in its folder, or for a folder also in the one above."""
+    folders = [path, path.resolve().parent] if path.is_dir() else [path.parent]
+    for folder in folders:
+        if (folder / CONFIG).is_file():
+            return folder / CONFIG
+    looked = " and ".join(str(folder) for folder in folders)
+    raise FileNotFoundError(f"ckpt {path}: no {CONFIG} in {looked}; name the run's config with --config")
+
+
+def read_lightning(path: Path, backbone: Backbone) -> dict[str, Tensor]:
+    """The trained parts of a Lightning checkpoint, by their names in `GlimpsePruner`; only plain values are unpickled.
+
+    Raises:
+        ValueError: not such a file, a truncated one, one without trained parts, or one for another base.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = content["state_dict"]
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"ckpt {path}: not a Lightning checkpoint, or a truncated one ({reason:.200})") from error
+    parts = {key.removeprefix(GLIMPSE_KEY): value for key, value in state.items() if key.startswith(GLIMPSE_KEY)}
+    if not parts:
+        raise ValueError(f"ckpt {path}: holds no {GLIMPSE_KEY}* but {', '.join(sorted(state)[:3]) or 'nothing'}")
+    there, here = content.get(INFO_KEY, {}).get("base", {}), base_shape(backbone)
+    wrong = [f"{key} {there[key]} there, {value} here" for key, value in here.items() if there.get(key, value) != value]
+    if wrong:
+        raise ValueError(f"ckpt {path}: trained on another base, {there.get('name')}: {', '.join(wrong)}")
+    return parts
+
+
+def find_device(accelerator: str) -> torch.device:
+    """The one device that a `trainer.accelerator` means here."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("auto", "cpu"):
+        return torch.device("cpu")
+    if accelerator == "mps" and torch.backends.mps.is_available():
+        return torch.device("mps")
+    raise ValueError(f"trainer.accelerator={accelerator}: there is no such device here; auto and cpu always work")
+
+
+def _fill(pruner: GlimpsePruner, weights: dict[str, Tensor], path: Path, config_file: Path) -> None:
+    """Loads the weights after comparing every name and shape."""
+    there = {key: tuple(value.shape) for key, value in weights.items()}
+    here = {key: tuple(value.shape) for key, value in pruner.state_dict().items()}
+    wrong = [
+        f"{key} is {there.get(key, 'missing')} there, {here.get(key, 'unknown')} here"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key) != here.get(key)
+    ]
+    if wrong:
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise ValueError(f"ckpt {path}: trained on another base, or not with {config_file}: {wrong[0]}{more}")
+    pruner.load_state_dict(weights)

@@ -1,0 +1,89 @@
+"""Example images of the report: which visual tokens each method kept, and what it answered then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from gp.data.batch import Batch
+from gp.data.painting import paint_tokens
+from gp.data.sample import Sample
+from gp.eval.plan import UNPRUNED, Method
+from gp.eval.results import Result
+from gp.eval.runner import prefill_batch
+from gp.model import GlimpseModel
+
+FOLDER = "figures"
+
+
+@dataclass(frozen=True)
+class Painted:
+    """One method on one example: its picture (path relative to the report) and its result."""
+
+    method: Method
+    picture: str
+    result: Result
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample of the report, with the answer that the un-pruned model gave."""
+
+    sample: Sample
+    unpruned: Result
+    painted: list[Painted]
+
+
+def paint_examples(
+    model: GlimpseModel,
+    batches: Sequence[Batch],
+    results: Mapping[Method, Mapping[str, Result]],
+    count: int,
+    seed: int,
+    num_keep: Mapping[str, int],
+    out: Path,
+    split: str,
+) -> list[Example]:
+    """Paints the first samples of a split under every pruner, each at its first budget.
+
+    Args:
+        model: on its device.
+        batches: of the split, from its start, with images.
+        results: row -> id -> result, complete.
+        count: number of examples.
+        seed: of methods that draw.
+        num_keep: for matched methods: tokens to keep of each sample, by id.
+        out: folder of the report; pictures go to its subfolder `figures`.
+        split: for the file names.
+    """
+    (out / FOLDER).mkdir(parents=True, exist_ok=True)
+    first_of: dict[str, Method] = {}
+    for method in results:
+        if method != UNPRUNED:
+            first_of.setdefault(method.pruner, method)
+    examples: list[Example] = []
+    for batch in batches:
+        wanted = batch.samples[: count - len(examples)]
+        if not wanted:
+            break
+        kept = {m: prefill_batch(model, batch, m, seed, num_keep).keep_masks for m in first_of.values()}
+        for row, sample in enumerate(wanted):
+            stem = f"{FOLDER}/{split}-{len(examples):03d}"
+            painted = []
+            for method, masks in kept.items():
+                picture = f"{stem}-{method.label}.png"
+                paint_sample(sample, masks[row]).save(out / picture)
+                painted.append(Painted(method, picture, results[method][sample.id]))
+            examples.append(Example(sample, results[UNPRUNED][sample.id], painted))
+    return examples
+
+
+def paint_sample(sample: Sample, keep_mask: Tensor) -> Image.Image:
+    """Kept tokens and evidence boxes of a sample with one image; keep_mask is [h, w] bool."""
+    across, down = sample.image.width / sample.width, sample.image.height / sample.height
+    boxes_xyxy_px = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in sample.boxes_xyxy_px]
+    return paint_tokens(sample.image, keep_mask, boxes_xyxy_px)

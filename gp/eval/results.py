@@ -1,0 +1,95 @@
+"""Results on disk, one JSON line a sample, appended as they come: what was computed survives a kill.
+
+    samples/{split}-{pruner}-{budget}.jsonl                       one process
+    samples/{split}-{pruner}-{budget}.rank{rank}of{world}.jsonl   several; read back as one
+
+Only the last line of a file can be half written (a kill while writing); it is dropped. Lines of several parts are
+joined by the samples' ids, so an evaluation may go on with another number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from gp.eval.plan import Method
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one method did with one sample.
+
+    Args:
+        id: of the sample.
+        question, answer: as in the shard.
+        prediction: decoded text without special tokens.
+        correct: whether prediction and answer match exactly, see `gp.metrics.exact_match`.
+        num_visual, num_kept: visual tokens of the prompt, and those left after pruning.
+        tp, fp, fn: visual tokens kept inside the evidence, kept outside it, and dropped inside it.
+        kv_kept, kv_full: entries of the KV cache after pruning, and of the un-pruned prompt; text included, mean over
+            the layers.
+        prefill_s, decode_s: the sample's share of the time of its batch.
+    """
+
+    id: str
+    question: str
+    answer: str
+    prediction: str
+    correct: bool
+    num_visual: int
+    num_kept: int
+    tp: int
+    fp: int
+    fn: int
+    kv_kept: float
+    kv_full: int
+    prefill_s: float
+    decode_s: float
+
+
+def result_path(folder: Path, split: str, method: Method, rank: int = 0, world: int = 1) -> Path:
+    """Where process `rank` of `world` writes."""
+    part = f".rank{rank}of{world}" if world > 1 else ""
+    return folder / f"{split}-{method.label}{part}.jsonl"
+
+
+def read_results(folder: Path, split: str, method: Method) -> dict[str, Result]:
+    """All finished samples of a row, by id, those of all its files together.
+
+    Raises:
+        ValueError: a line that is not a result and not the last of its file; the message names file and line.
+    """
+    name = re.compile(re.escape(f"{split}-{method.label}") + r"(\.rank\d+of\d+)?\.jsonl")
+    paths = sorted(path for path in folder.glob("*.jsonl") if name.fullmatch(path.name))
+    return {result.id: result for path in paths for result in _read_file(path)}
+
+
+def append_results(path: Path, results: Iterable[Result]) -> None:
+    """One line a result, all in one write."""
+    lines = [json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results]
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(lines))
+
+
+def drop_half_line(path: Path) -> None:
+    """Cuts off what a kill left of a last line, so that the next one starts on its own."""
+    if not path.is_file():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _read_file(path: Path) -> list[Result]:
+    lines = path.read_bytes().split(b"\n")[:-1]  # behind the last line break there is nothing, or half a line
+    results = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            results.append(Result(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number}: not a result ({error}); delete the file to redo it") from error
+    return results

@@ -1,0 +1,132 @@
+"""The whole evaluation: every split, pruner and budget; one table, and the files that others read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from gp.config import TrainConfig
+from gp.data.batch import Batch, Collator
+from gp.data.datamodule import GlimpseDataModule
+from gp.data.shards import resolve_shards
+from gp.eval.overlays import paint_examples
+from gp.eval.plan import OWN_GLIMPSE, Method, plan
+from gp.eval.process import Process
+from gp.eval.progress import count_samples, make_progress
+from gp.eval.report import write_report
+from gp.eval.results import Result, read_results
+from gp.eval.runner import kept_by_id, run_split
+from gp.eval.settings import claim, settings_of, shards_of, weights_id
+from gp.eval.summary import summarize
+from gp.eval.table import make_console, print_table
+from gp.eval.timing import NUM_BATCHES, TIMED_BATCH_SIZE, time_methods
+from gp.model import GlimpseModel
+
+SAMPLES = "samples"
+SUMMARY = "summary.json"
+
+
+def evaluate(
+    model: GlimpseModel,
+    config: TrainConfig,
+    out: str | Path,
+    ckpt_id: str | None = None,
+    command: str | None = None,
+    console: Console | None = None,
+    process: Process | None = None,
+) -> list[dict[str, Any]]:
+    """Runs `eval.splits` x `eval.pruners` x `eval.budgets`, prints a table and writes everything into a folder.
+
+    `none` always runs, and so does `glimpse` if a row is matched to it; see `gp.eval.plan`. Finished samples are kept:
+    the same call goes on where a killed one stopped, and splits, pruners, budgets and samples can be added later.
+
+    Args:
+        model: on its device, with its processor and default pruning options.
+        config: the sections `eval`, `data` and `model` and the seed are used.
+        out: the folder: `summary.json`, `report.md`, `settings.json`, `timing.json`, `samples/`, `figures/`.
+        ckpt_id: tells the results of checkpoints apart; None: a hash of the trained parts.
+        command: that makes the report again; None: the command line of this process.
+        console: None: the terminal.
+        process: for several processes: all make the same call, each with its own rank; None: there is one.
+
+    Returns:
+        One row a split, pruner and budget, as in `summary.json`; keys: see `gp.eval.summary`. Other ranks than 0 get
+        none.
+
+    Raises:
+        ValueError: an unknown pruner, results of other settings in `out`, more unusable samples than allowed.
+        FileNotFoundError: a shard is missing.
+    """
+    out, console, process = Path(out), console or make_console(), process or Process()
+    methods = plan(model, config.eval.pruners, config.eval.budgets)
+    shards = {split: resolve_shards(config.data.test[split], config.data.root) for split in config.eval.splits}
+    settings = settings_of(model, config, ckpt_id or weights_id(model))
+    if process.rank == 0:
+        claim(out, settings, {split: shards_of(paths) for split, paths in shards.items()})
+    process.wait()
+    model.eval()
+    collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
+    data = GlimpseDataModule(config.data, collator, config.seed)
+    rows, examples = [], {}
+    for split in config.eval.splits:
+        results = _run_split(model, config, data, shards[split], split, methods, out / SAMPLES, console, process)
+        if process.rank != 0:
+            continue
+        first = _first_batches(data, config, split)
+        num_keep = kept_by_id(results.get(OWN_GLIMPSE, {}))
+        timings = time_methods(model, first[:NUM_BATCHES], methods, config.seed, num_keep, out, split)
+        rows += summarize(split, results, timings)
+        examples[split] = paint_examples(model, first, results, config.eval.overlays, config.seed, num_keep, out, split)
+    if process.rank != 0:
+        return []
+    (out / SUMMARY).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print_table(rows, console)
+    report = write_report(out, rows, examples, settings, config, model.backbone.device, command)
+    console.print(f"report: {report}", soft_wrap=True, highlight=False)
+    return rows
+
+
+def _run_split(
+    model: GlimpseModel,
+    config: TrainConfig,
+    data: GlimpseDataModule,
+    shards: list[str],
+    split: str,
+    methods: list[Method],
+    folder: Path,
+    console: Console,
+    process: Process,
+) -> dict[Method, dict[str, Result]]:
+    """All passes over one split, in the plan's order."""
+    entries, limit = config.data.test[split], config.eval.num_samples
+    total = count_samples(shards, limit)
+    with make_progress(console if process.rank == 0 else None) as progress:
+        tasks = {
+            method: progress.add_task(
+                f"{split} {method.label}", total=total, completed=len(read_results(folder, split, method))
+            )
+            for method in methods
+        }
+        return run_split(
+            model,
+            lambda done: data.eval_loader(entries, process.rank, process.world, done, limit),
+            split,
+            methods,
+            folder,
+            max_new_tokens=config.eval.max_new_tokens,
+            seed=config.seed,
+            process=process,
+            advance=lambda method, count: progress.advance(tasks[method], count * process.world),
+        )
+
+
+def _first_batches(data: GlimpseDataModule, config: TrainConfig, split: str) -> list[Batch]:
+    """Those that are timed and painted: small ones, because timing goes over them many times."""
+    size = min(TIMED_BATCH_SIZE, config.data.eval_batch_size)
+    few = GlimpseDataModule(replace(config.data, eval_batch_size=size, num_workers=0), data.collator, config.seed)
+    wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples
+    return list(few.eval_loader(config.data.test[split], num_samples=wanted if limit is None else min(wanted, limit)))

@@ -1,0 +1,170 @@
+"""One pass over one split: prune, answer greedily, count, and write each batch's results at once."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gp.data.batch import Batch
+from gp.eval.plan import OWN_GLIMPSE, Method, options_of
+from gp.eval.process import Process
+from gp.eval.results import Result, append_results, drop_half_line, read_results, result_path
+from gp.eval.stopwatch import Stopwatch
+from gp.metrics import exact_match
+from gp.metrics.mask import mask_counts
+from gp.model import GlimpseModel
+from gp.prefill import Prefill
+from gp.pruners import OraclePruner
+from gp.types import ImageFeatures
+
+# Greedy whatever the base's own generation config says; unset what would only draw a warning about sampling.
+GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+
+LoadBatches = Callable[[Collection[str]], Iterable[Batch]]  # ids that are done -> batches of the others
+
+
+def run_split(
+    model: GlimpseModel,
+    load: LoadBatches,
+    split: str,
+    methods: Sequence[Method],
+    folder: Path,
+    *,
+    max_new_tokens: int,
+    seed: int = 0,
+    process: Process | None = None,
+    advance: Callable[[Method, int], None] = lambda method, count: None,
+) -> dict[Method, dict[str, Result]]:
+    """Answers what is not answered yet, batch by batch; the vision tower sees a batch once for all methods.
+
+    A killed run goes on where it stopped. If it stopped between two methods of a batch, that batch is run again for
+    the methods that lack it.
+
+    Args:
+        model: in eval mode, on its device.
+        load: given the ids that all methods are done with, this process's share of the other samples.
+        split: for the file names.
+        methods: the rows, those that others are matched to first.
+        folder: of the results.
+        max_new_tokens: of each answer.
+        seed: of methods that draw; each prompt's draw depends on it and on the sample's id only.
+        process: each of several writes files of its own; None: there is one.
+        advance: called with a row and the number of its samples just finished.
+
+    Returns:
+        All results of all processes: row -> id -> result.
+    """
+    process = process or Process()
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {method: result_path(folder, split, method, process.rank, process.world) for method in methods}
+    for path in paths.values():
+        drop_half_line(path)
+    done = {method: read_results(folder, split, method) for method in methods}
+    process.wait()  # until all have read: they deal out what is left, so they must see the same samples done
+    for batch in load(set.intersection(*(set(results) for results in done.values()))):
+        ids = {sample.id for sample in batch.samples}
+        todo = [method for method in methods if not ids <= done[method].keys()]
+        watch = Stopwatch(model.backbone.device)
+        images = model.see(batch.inputs, [method.pruner for method in todo])
+        vision_s = watch.lap()
+        for method in todo:
+            num_keep = kept_by_id(done.get(OWN_GLIMPSE, {}))
+            results = answer_batch(model, batch, method, max_new_tokens, seed, num_keep, images, vision_s)
+            new = [result for result in results if result.id not in done[method]]
+            append_results(paths[method], new)
+            done[method] |= {result.id: result for result in new}
+            advance(method, len(new))
+    process.wait()  # until all have written
+    return {method: read_results(folder, split, method) for method in methods}
+
+
+def kept_by_id(results: Mapping[str, Result]) -> dict[str, int]:
+    """Tokens that a row kept of each sample."""
+    return {key: result.num_kept for key, result in results.items()}
+
+
+def answer_batch(
+    model: GlimpseModel,
+    batch: Batch,
+    method: Method,
+    max_new_tokens: int,
+    seed: int = 0,
+    num_keep: Mapping[str, int] | None = None,
+    images: ImageFeatures | None = None,
+    vision_s: float = 0.0,
+) -> list[Result]:
+    """One `Result` a sample.
+
+    Args:
+        num_keep: for a matched method: tokens to keep of each sample, by id.
+        images: seen before, in `vision_s` seconds; None: this prefill sees them itself.
+    """
+    watch = Stopwatch(model.backbone.device)
+    done = prefill_batch(model, batch, method, seed, num_keep, images)
+    prefill_s = watch.lap() + vision_s
+    kv_kept = kv_entries(done)
+    watch.lap()
+    prompt_ids = batch.inputs["input_ids"]
+    output_ids = model.decode(prompt_ids, done, max_new_tokens=max_new_tokens, **GREEDY)
+    decode_s = watch.lap()
+    texts = model.processor.batch_decode(output_ids[:, prompt_ids.shape[1] :], skip_special_tokens=True)
+    counts = evidence_counts(done, batch.evidence_masks)
+    results = []
+    for row, (sample, text, (tp, fp, fn)) in enumerate(zip(batch.samples, texts, counts, strict=True)):
+        result = Result(
+            id=sample.id,
+            question=sample.question,
+            answer=sample.answer,
+            prediction=text.strip(),
+            correct=exact_match(text, sample.answer),
+            num_visual=done.layout.prompt_sizes[row],
+            num_kept=tp + fp,
+            tp=tp,
+            fp=fp,
+            fn=fn,
+            kv_kept=kv_kept[row],
+            kv_full=int(done.full_length[row]),
+            prefill_s=round(prefill_s / len(batch), 6),
+            decode_s=round(decode_s / len(batch), 6),
+        )
+        results.append(result)
+    return results
+
+
+def prefill_batch(
+    model: GlimpseModel,
+    batch: Batch,
+    method: Method,
+    seed: int = 0,
+    num_keep: Mapping[str, int] | None = None,
+    images: ImageFeatures | None = None,
+) -> Prefill:
+    """The pruned prompts of a batch; only `oracle` is shown the evidence."""
+    wanted = [num_keep[sample.id] for sample in batch.samples] if method.matched else None
+    return model.prefill(
+        batch.inputs,
+        method.pruner,
+        options_of(method, model.options, wanted),
+        evidence_masks=batch.evidence_masks if method.pruner == OraclePruner.name else None,
+        seed=[zlib.crc32(f"{seed} {sample.id}".encode()) for sample in batch.samples],
+        images=images,
+    )
+
+
+def kv_entries(done: Prefill) -> list[float]:
+    """Entries in the KV cache of each prompt, without padding, mean over the layers."""
+    lengths = [layer.keys.shape[2] for layer in done.cache.layers]
+    padding = done.attention_mask.shape[1] - done.attention_mask.sum(1)
+    return [sum(lengths) / len(lengths) - float(count) for count in padding]
+
+
+def evidence_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[tuple[int, int, int]]:
+    """Of each prompt, the visual tokens kept inside its evidence, kept outside it, and dropped inside it."""
+    evidence = torch.cat([mask.flatten() for mask in evidence_masks]).to(done.keep_mask.device)
+    of_prompts = zip(done.layout.split_by_prompt(done.keep_mask), done.layout.split_by_prompt(evidence), strict=True)
+    return [tuple(mask_counts(keep, wanted).tolist()) for keep, wanted in of_prompts]

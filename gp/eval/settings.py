@@ -1,0 +1,97 @@
+"""What results depend on. Results of other settings are never mixed with those of this run: they are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gp.config import TrainConfig
+from gp.model import GlimpseModel
+
+SETTINGS = "settings.json"
+
+
+def settings_of(model: GlimpseModel, config: TrainConfig, ckpt_id: str) -> dict[str, Any]:
+    """Everything but the data that the results of any row depend on, as plain JSON values.
+
+    Batch size, number of samples and number of processes are not among them: an evaluation may go on with others.
+    """
+    return {
+        "ckpt_id": ckpt_id,
+        "base": config.model.base,
+        "base_revision": config.model.revision,
+        "base_id": norms_hash(model.base),
+        "dtype": str(model.backbone.dtype).removeprefix("torch."),
+        "attn_implementation": config.model.attn_implementation,
+        "min_pixels": config.model.min_pixels,
+        "max_pixels": config.model.max_pixels,
+        "prune_layer": model.glimpse.prune_layer if model.glimpse is not None else None,
+        "prune": json.loads(json.dumps(asdict(model.options))),
+        "max_new_tokens": config.eval.max_new_tokens,
+        "seed": config.seed,
+    }
+
+
+def shards_of(shards: Sequence[str]) -> list[list]:
+    """Name and size in bytes of every shard of a split (null for one that is not a local file)."""
+    return [[Path(shard).name, Path(shard).stat().st_size if Path(shard).is_file() else None] for shard in shards]
+
+
+def claim(out: Path, settings: dict[str, Any], shards: dict[str, list[list]]) -> None:
+    """Writes the settings beside the results, or checks them against those that are there.
+
+    Args:
+        out: the folder of the evaluation.
+        settings: see `settings_of`.
+        shards: split -> its shards; a split that the folder does not have yet is added.
+
+    Raises:
+        ValueError: results of other settings are in the folder; the message names the first key that differs.
+    """
+    path = out / SETTINGS
+    there = _read(path) if path.is_file() else {"data": {}}
+    remedy = f"delete {out} to start afresh, or write elsewhere with eval.out=..."
+    for key, value in settings.items() if path.is_file() else ():
+        if there.get(key) != value:
+            raise ValueError(
+                f"{path}: the results there were made with {key} {there.get(key)!r}, this run has {value!r}; {remedy}"
+            )
+    for split, entries in shards.items():
+        if there["data"].setdefault(split, entries) != entries:
+            raise ValueError(f"{path}: the results there were made with other shards of split {split!r}; {remedy}")
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**settings, "data": there["data"]}, indent=1) + "\n", encoding="utf-8")
+
+
+def weights_id(model: GlimpseModel) -> str:
+    """Hash of the trained parts: the same for a Lightning checkpoint and for the folder exported from it."""
+    return _hash(model.glimpse.state_dict()) if model.glimpse is not None else "no glimpse"
+
+
+def norms_hash(base: torch.nn.Module) -> str:
+    """Hash of the base's vectors (norms and biases): a base that was trained anew has others, and they are few."""
+    return _hash({name: value for name, value in base.state_dict().items() if value.ndim == 1})
+
+
+def _hash(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(there["data"], dict):
+            raise ValueError("data is not a mapping")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not an evaluation's settings ({error}); delete {path.parent}") from error
+    return there

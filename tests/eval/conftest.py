@@ -1,0 +1,34 @@
+"""One micro run, and one evaluation of it, for all tests that only look."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gp.eval import evaluate, load_run
+from tests.eval.micro import MicroRun, write_run
+
+OVERRIDES = ("eval.pruners=[glimpse,random,oracle]", "eval.budgets=[null,0.5]")
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory) -> MicroRun:
+    return write_run(tmp_path_factory.mktemp("micro"))
+
+
+@pytest.fixture(scope="session")
+def evaluated(micro, tmp_path_factory) -> Path:
+    """The folder of a finished evaluation; not to be changed."""
+    out = tmp_path_factory.mktemp("evaluated") / "eval"
+    rows = evaluate(*load_run(micro.ckpt, OVERRIDES), out)
+    assert rows == json.loads((out / "summary.json").read_text())
+    return out
+
+
+@pytest.fixture
+def copied(evaluated, tmp_path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(evaluated, tmp_path / "eval")

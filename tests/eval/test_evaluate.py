@@ -1,0 +1,232 @@
+"""A whole evaluation of a micro run: its figures by hand, its promises, its files."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from threading import Barrier, Thread
+
+import pytest
+from PIL import Image
+
+from gp.eval import Process, evaluate, load_run
+from tests.eval.conftest import OVERRIDES
+from tests.eval.micro import NUM_SAMPLES, stock_answers
+
+ORDER = [
+    ("none", None),
+    ("glimpse", None),
+    ("glimpse", 0.5),
+    ("random", None),
+    ("random", 0.5),
+    ("oracle", None),
+]
+TIMES = ("prefill_ratio", "decode_ratio")
+
+
+def lines_of(out: Path, label: str) -> dict[str, dict]:
+    paths = sorted((out / "samples").glob(f"test-{label}*.jsonl"))
+    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
+    assert len({line["id"] for line in lines}) == len(lines)
+    return {line["id"]: line for line in lines}
+
+
+def rows_of(out: Path) -> dict[tuple, dict]:
+    rows = json.loads((out / "summary.json").read_text())
+    return {(row["pruner"], row["budget"]): row for row in rows}
+
+
+def same(prediction: str, answer: str) -> bool:
+    """Exact match by hand, as far as the vocabulary of these tests goes: a question mark counts for nothing."""
+    return prediction.replace("?", "").split() == answer.replace("?", "").split()
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def test_rows_and_their_order(evaluated):
+    rows = json.loads((evaluated / "summary.json").read_text())
+    assert [(row["pruner"], row["budget"]) for row in rows] == ORDER  # none although it was not asked for
+    assert all(row["split"] == "test" and row["num_samples"] == NUM_SAMPLES for row in rows)
+    assert [row["matched"] for row in rows] == [False, False, False, True, False, False]
+
+
+@pytest.mark.parametrize(("pruner", "budget"), ORDER)
+def test_figures_by_hand(evaluated, pruner, budget):
+    row = rows_of(evaluated)[pruner, budget]
+    lines = lines_of(evaluated, f"{pruner}-{budget or 'own'}")
+    plain = lines_of(evaluated, "none-own")
+    assert len(lines) == NUM_SAMPLES
+    tp, fp, fn = (sum(line[name] for line in lines.values()) for name in ("tp", "fp", "fn"))
+    accuracy = mean(same(line["prediction"], line["answer"]) for line in lines.values())
+    expected = {
+        "keep_ratio": mean(line["num_kept"] / line["num_visual"] for line in lines.values()),
+        "kv_keep_ratio": mean(line["kv_kept"] / line["kv_full"] for line in lines.values()),
+        "answer_accuracy": accuracy,
+        "answer_accuracy_se": math.sqrt(accuracy * (1 - accuracy) / NUM_SAMPLES),
+        "answer_accuracy_unpruned": mean(same(line["prediction"], line["answer"]) for line in plain.values()),
+        "agreement": mean(same(line["prediction"], plain[key]["prediction"]) for key, line in lines.items()),
+        "mask_iou": tp / (tp + fp + fn),
+        "mask_recall": tp / (tp + fn),
+        "mask_precision": tp / (tp + fp),
+        "mask_f1": 2 * tp / (2 * tp + fp + fn),
+        "evidence_recall": mean(line["tp"] / (line["tp"] + line["fn"]) for line in lines.values()),
+    }
+    assert {name: row[name] for name in expected} == pytest.approx(expected, abs=2e-6)
+    assert row["prefill_ratio"] > 0 and row["decode_ratio"] > 0
+
+
+def test_lines_are_consistent(evaluated):
+    for pruner, budget in ORDER:
+        for line in lines_of(evaluated, f"{pruner}-{budget or 'own'}").values():
+            assert line["tp"] + line["fp"] == line["num_kept"] <= line["num_visual"]
+            assert line["kv_full"] - line["kv_kept"] == line["num_visual"] - line["num_kept"]
+            assert line["correct"] == same(line["prediction"], line["answer"])
+            assert line["prefill_s"] > 0 and line["decode_s"] > 0
+
+
+def test_unpruned_answers_are_those_of_plain_transformers(evaluated, micro):
+    lines = lines_of(evaluated, "none-own")
+    samples = micro.samples()
+    assert [lines[sample.id]["prediction"] for sample in samples] == stock_answers(micro)
+    row = rows_of(evaluated)["none", None]
+    assert (row["answer_accuracy"], row["agreement"], row["keep_ratio"], row["kv_keep_ratio"]) == (0.5, 1, 1, 1)
+    assert (row["prefill_ratio"], row["decode_ratio"]) == (1, 1)
+
+
+def test_the_glimpse_prunes_something_and_changes_answers(evaluated):
+    row = rows_of(evaluated)["glimpse", None]
+    assert 0.1 < row["keep_ratio"] < 0.9 and row["kv_keep_ratio"] < 1 and row["agreement"] < 1
+
+
+def test_random_keeps_as_many_tokens_of_each_sample_as_the_glimpse(evaluated):
+    kept = {label: lines_of(evaluated, label) for label in ("glimpse-own", "random-own")}
+    assert {k: v["num_kept"] for k, v in kept["random-own"].items()} == {
+        k: v["num_kept"] for k, v in kept["glimpse-own"].items()
+    }
+    assert any(kept["random-own"][k]["tp"] != v["tp"] for k, v in kept["glimpse-own"].items())
+
+
+def test_a_budget_is_exact_and_the_oracle_keeps_the_evidence(evaluated):
+    for pruner in ("glimpse", "random"):
+        for line in lines_of(evaluated, f"{pruner}-0.5").values():
+            assert line["num_kept"] == line["num_visual"] // 2
+    assert rows_of(evaluated)["oracle", None]["mask_iou"] == 1
+
+
+def test_keeping_everything_changes_no_answer(micro, tmp_path):
+    overrides = ["eval.pruners=[glimpse]", "prune.threshold=0.0", "eval.overlays=0"]
+    rows = evaluate(*load_run(micro.ckpt, overrides), tmp_path)
+    assert rows[1]["pruner"] == "glimpse"
+    assert (rows[1]["keep_ratio"], rows[1]["agreement"], rows[1]["answer_accuracy"]) == (1, 1, 0.5)
+
+
+def test_resumed_equals_uninterrupted(copied, micro):
+    before = (copied / "summary.json").read_text()
+    samples = copied / "samples"
+    cut_inside_a_line(samples / "test-glimpse-own.jsonl", keep=5)
+    cut_inside_a_line(samples / "test-random-0.5.jsonl", keep=1)  # breaks a batch of 4 apart
+    (samples / "test-random-own.jsonl").unlink()
+    (copied / "summary.json").unlink()
+    kept_lines = (samples / "test-glimpse-own.jsonl").read_text().splitlines()[:5]
+    evaluate(*load_run(micro.ckpt, OVERRIDES), copied)
+    assert (copied / "summary.json").read_text() == before
+    assert (samples / "test-glimpse-own.jsonl").read_text().splitlines()[:5] == kept_lines  # not made again
+    for label in ("none-own", "glimpse-own", "random-0.5"):
+        assert len(lines_of(copied, label)) == NUM_SAMPLES  # nor a second time
+
+
+def cut_inside_a_line(path: Path, keep: int) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:keep]) + lines[keep][:30])
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("prune.threshold=0.4", "prune"),
+        ("eval.max_new_tokens=5", "max_new_tokens"),
+        ("seed=1", "seed"),
+        ("model.attn_implementation=eager", "attn_implementation"),
+    ],
+)
+def test_results_of_other_settings_are_refused(copied, micro, override, key):
+    before = sorted((path, path.read_bytes()) for path in copied.rglob("*") if path.is_file())
+    with pytest.raises(ValueError, match=rf"made with {key} .*; delete {re.escape(str(copied))} .*eval.out="):
+        evaluate(*load_run(micro.ckpt, [*OVERRIDES, override]), copied)
+    assert sorted((path, path.read_bytes()) for path in copied.rglob("*") if path.is_file()) == before
+
+
+def test_results_of_other_weights_and_other_shards_are_refused(copied, micro):
+    model, config = load_run(micro.ckpt, OVERRIDES)
+    with pytest.raises(ValueError, match="made with ckpt_id"):
+        evaluate(model, config, copied, ckpt_id="other")
+    model.glimpse.glimpse_token.embeddings.data.add_(1)
+    with pytest.raises(ValueError, match="made with ckpt_id"):
+        evaluate(model, config, copied)
+    model, config = load_run(micro.ckpt, OVERRIDES)
+    config.data.test["test"] = ["test-0.tar"]
+    with pytest.raises(ValueError, match="other shards of split 'test'"):
+        evaluate(model, config, copied)
+
+
+def test_an_evaluation_can_grow(copied, micro):
+    """Another split, a budget more, fewer samples asked for: nothing is refused, nothing done is lost."""
+    overrides = ["eval.pruners=[random]", "eval.budgets=[0.25]", "eval.splits=[test,part]", "eval.num_samples=6"]
+    rows = evaluate(*load_run(micro.ckpt, overrides), copied)
+    assert [(row["split"], row["pruner"], row["num_samples"]) for row in rows] == [
+        ("test", "none", 6),
+        ("test", "random", 6),
+        ("part", "none", 5),
+        ("part", "random", 5),
+    ]
+    rows = evaluate(*load_run(micro.ckpt, [*overrides, "eval.num_samples=null"]), copied)
+    assert [row["num_samples"] for row in rows] == [12, 12, 5, 5]
+
+
+def test_two_processes_equal_one(evaluated, micro, tmp_path):
+    """Simulated by two threads that meet at a barrier: each writes its own file, each sample is answered once."""
+    barrier, rows = Barrier(2, timeout=60), {}
+    runs = [load_run(micro.ckpt, OVERRIDES) for _ in range(2)]  # tokenizers do not serve two threads at once
+
+    def work(rank: int) -> None:
+        rows[rank] = evaluate(*runs[rank], tmp_path, process=Process(rank, 2, barrier.wait))
+
+    threads = [Thread(target=work, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert rows[1] == []
+    without_times = [{k: v for k, v in row.items() if k not in TIMES} for row in rows[0]]
+    assert without_times == [{k: v for k, v in row.items() if k not in TIMES} for row in rows_of(evaluated).values()]
+    assert [(tmp_path / f"samples/test-random-own.rank{rank}of2.jsonl").is_file() for rank in range(2)] == [True, True]
+    assert len(lines_of(tmp_path, "random-own")) == NUM_SAMPLES
+    rows = evaluate(*runs[0], tmp_path)  # and one process may go on where two stopped
+    assert [row["num_samples"] for row in rows] == [NUM_SAMPLES] * len(ORDER)
+    assert not (tmp_path / "samples/test-random-own.jsonl").exists()
+
+
+def test_report(evaluated):
+    text = (evaluated / "report.md").read_text()
+    words = ("none", "glimpse", "random", "oracle", "as glimpse", "max_new_tokens", "python ", "torch 2", "| 50 % |")
+    for word in words:
+        assert word in text, word
+    pictures = re.findall(r"\]\((figures/[^)]+)\)", text)
+    assert len(pictures) == 1 + 2 * 3  # the curve, and two examples under three methods
+    for picture in pictures:
+        with Image.open(evaluated / picture) as image:
+            image.verify()
+
+
+def test_a_model_without_a_glimpse_needs_budgets(micro, tmp_path):
+    model, config = load_run(micro.ckpt, ["eval.pruners=[random]", "eval.overlays=0"])
+    model.glimpse = None
+    with pytest.raises(ValueError, match="no trained glimpse"):
+        evaluate(model, config, tmp_path)
+    config.eval.budgets = [0.5]
+    assert [row["pruner"] for row in evaluate(model, config, tmp_path)] == ["none", "random"]

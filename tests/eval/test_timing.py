@@ -1,0 +1,56 @@
+"""Times are ratios of neighbours, and are not taken twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from gp.eval import timing
+from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method
+
+
+class Batch(list):
+    """As many samples as it has items."""
+
+
+class Model:
+    class backbone:
+        class device:
+            type = "cpu"
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """A slowing machine: every call takes one second more; pruned prefill costs half, its decoding a quarter."""
+    made = []
+
+    def time_batch(model, batch, method, seed, num_keep):
+        made.append((len(batch), method))
+        clock = len(made)
+        return (clock, clock) if method == UNPRUNED else (0.5 * clock, 0.25 * clock)
+
+    monkeypatch.setattr(timing, "time_batch", time_batch)
+    return made
+
+
+def test_pairs_in_turn_after_a_warm_up(calls):
+    found = timing.compare(Model, [Batch([1, 2]), Batch([1])], OWN_GLIMPSE, 0, {})
+    assert len(calls) == (timing.REPEATS + 1) * 2 * 2
+    assert [method for _, method in calls] == [UNPRUNED, OWN_GLIMPSE] * (len(calls) // 2)
+    # in pair k the pruned run comes second, at clock 2 k instead of 2 k - 1; the first two pairs warm up
+    ratios = [2 * k / (2 * k - 1) for k in range(3, 13)]
+    middle = sum(sorted(ratios)[4:6]) / 2
+    assert (found.prefill_ratio, found.decode_ratio) == pytest.approx((0.5 * middle, 0.25 * middle), abs=1e-4)
+
+
+def test_kept_figures_are_reused_unless_batches_or_device_differ(calls, tmp_path):
+    methods = [UNPRUNED, OWN_GLIMPSE]
+    first = timing.time_methods(Model, [Batch([1, 2])], methods, 0, {}, tmp_path, "test")
+    assert first[UNPRUNED] == timing.Timing(1.0, 1.0)
+    done = len(calls)
+    again = timing.time_methods(Model, [Batch([1, 2])], [*methods, Method("oracle")], 0, {}, tmp_path, "test")
+    assert again[OWN_GLIMPSE] == first[OWN_GLIMPSE] and len(calls) == 2 * done  # only the new row
+    timing.time_methods(Model, [Batch([1])], methods, 0, {}, tmp_path, "test")
+    assert len(calls) == 3 * done
+    assert set(json.loads((tmp_path / "timing.json").read_text())) == {"test-glimpse-own", "test-oracle-own"}
