@@ -1,0 +1,1 @@
+"""Measurements: `python -m gp.bench NAME --help`."""

@@ -1,0 +1,65 @@
+"""Kept tokens painted over a few validation images, in TensorBoard, at every validation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from PIL import Image
+
+from gp.data.batch import Batch
+from gp.data.painting import paint_tokens
+from gp.data.sample import Sample
+
+MAX_SIDE_PX = 448  # event files should stay small
+
+
+class PaintKept(pl.Callback):
+    """Paints the first images of the validation split, the same ones every time, from the masks of validation itself.
+
+    Tags: `val/kept/{number}` for the image, and beside it a text with question, right answer and the model's answer.
+
+    Args:
+        num_images: 0 turns it off.
+    """
+
+    def __init__(self, num_images: int) -> None:
+        self.num_images = num_images
+        self._num_painted = 0
+
+    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._num_painted = 0
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: dict[str, Any],
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.logger is None or not trainer.is_global_zero:
+            return
+        writer = trainer.logger.experiment
+        step = trainer.global_step - int(trainer.state.fn == "fit")  # where Lightning puts the figures of validation
+        for sample, keep_mask, answer in zip(batch.samples, outputs["keep_masks"], outputs["answers"]):
+            if self._num_painted >= self.num_images:
+                return
+            tag = f"val/kept/{self._num_painted}"
+            painted = paint_tokens(*_shown(sample, keep_mask))
+            writer.add_image(tag, np.asarray(painted), step, dataformats="HWC")
+            kept = f"{int(keep_mask.sum())} of {keep_mask.numel()} tokens"
+            writer.add_text(tag, f"{sample.question} — right: {sample.answer}; model: {answer} ({kept})", step)
+            self._num_painted += 1
+
+
+def _shown(sample: Sample, keep_mask) -> tuple[Image.Image, Any, list[tuple[float, ...]]]:
+    """Arguments for `paint_tokens`: the image at most `MAX_SIDE_PX` long, the mask, and the boxes in its pixels."""
+    image = sample.image
+    scale = min(1.0, MAX_SIDE_PX / max(image.size))
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    across, down = image.width / sample.width, image.height / sample.height
+    boxes = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in sample.boxes_xyxy_px]
+    return image, keep_mask, boxes

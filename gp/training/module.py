@@ -1,0 +1,156 @@
+"""The LightningModule: a frozen LVLM in eval mode, in which only glimpse token and VIP learn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from gp.checkpoint import base_shape
+from gp.config import TrainConfig
+from gp.data.batch import Batch
+from gp.model import GlimpseModel
+from gp.teacher_forcing import teacher_forced
+from gp.training.objective import BatchSums, StepLoss, batch_sums, kept_counts, step_loss
+from gp.training.schedule import warmup_cosine
+from gp.training.validation import Validation
+
+TRAINED = "model.glimpse."  # prefix of the trained parts in `state_dict`; nothing else is in it
+CHECKPOINT_KEY = "gp"  # our entry in a Lightning checkpoint
+
+
+class GlimpseModule(pl.LightningModule):
+    """Trains the glimpse of a model.
+
+    The base is neither in the optimizer nor in the `state_dict`, so a checkpoint holds the trained parts and the
+    optimizer's state alone. Every loss is that of the global batch, whatever the number of processes.
+
+    Args:
+        config: of the run.
+        model: with its glimpse parts and its processor.
+    """
+
+    def __init__(self, config: TrainConfig, model: GlimpseModel) -> None:
+        super().__init__()
+        self.config = config
+        self.model = model
+        self.strict_loading = False  # the base is loaded from its own files
+        self.validation = Validation(model, config.eval.max_new_tokens)
+        self._micro_batches: list[Tensor] = []
+        # torch's DDP neither broadcasts nor synchronises these: every process has loaded the same base
+        self._ddp_params_and_buffers_to_ignore = [n for n, _ in self.named_parameters() if not n.startswith(TRAINED)]
+        self._ddp_params_and_buffers_to_ignore += [n for n, _ in self.named_buffers() if not n.startswith(TRAINED)]
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Lightning keeps the modes that it finds, also after validation."""
+        self.model.train()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Loss of one micro-batch, and what callbacks show of it.
+
+        Returns:
+            `loss` (scalar, for backward), `num_kept` and `num_visual` ([B], visual tokens of each prompt that the
+            current scores would keep, and in all).
+        """
+        answers = (batch.answer_ids, batch.answer_mask) if self.config.loss.answer > 0 else (None, None)
+        forced = teacher_forced(self.model.backbone, self.model.glimpse, batch.inputs, *answers)
+        num_kept = kept_counts(forced, self.model.options)
+        local = batch_sums(forced, batch.evidence_masks, *answers, num_kept)
+        loss, whole = step_loss(local, self.config.loss, self.trainer.world_size, self._sum_over_processes)
+        self._log_losses(loss, whole, batch_idx)
+        num_visual = num_kept.new_tensor(forced.layout.prompt_sizes)
+        return {"loss": loss.backward, "num_kept": num_kept, "num_visual": num_visual}
+
+    def _sum_over_processes(self, values: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(values, reduce_op="sum")
+
+    def _log_losses(self, loss: StepLoss, whole: BatchSums, batch_idx: int) -> None:
+        """Logs the optimizer step's losses once its last micro-batch is in: their mean, as the gradients' is."""
+        values = [loss.total, loss.dice, loss.bce, loss.answer, whole.num_kept, whole.num_visual]
+        self._micro_batches.append(torch.stack([v.detach().float() for v in values]))
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+            return
+        total, dice, bce, answer, num_kept, num_visual = torch.stack(self._micro_batches).mean(0).unbind()
+        self._micro_batches.clear()
+        self.log("train/loss", total, batch_size=1)
+        self.log_dict(
+            {
+                "train/loss_dice": dice,
+                "train/loss_bce": bce,
+                "train/loss_answer": answer,
+                "train/keep_ratio": num_kept / num_visual,
+                "train/lr": self.optimizers().param_groups[-1]["lr"],
+            },
+            batch_size=1,
+        )
+
+    # ---- validation -------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """One pruned prefill and its answers; the un-pruned ones are computed once a run.
+
+        Returns:
+            `keep_masks` (one bool [h, w] an image) and `answers` (texts), for callbacks.
+        """
+        return self.validation.step(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """The only place where validation synchronises processes."""
+        self.log_dict({f"val/{name}": value for name, value in self.validation.compute().items()}, batch_size=1)
+
+    # ---- optimizer and checkpoint -----------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optim, parts = self.config.optim, self.model.glimpse
+        groups = [
+            {"name": "glimpse_token", "params": list(parts.glimpse_token.parameters()),
+             "lr": optim.lr * optim.glimpse_lr_scale},
+            {"name": "vip", "params": list(parts.vip.parameters()), "lr": optim.lr},
+        ]  # fmt: skip
+        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), weight_decay=optim.weight_decay)
+        scheduler = warmup_cosine(optimizer, optim)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """The trained parts only."""
+        full = super().state_dict(*args, **kwargs)
+        return {key: value for key, value in full.items() if key.startswith(TRAINED)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what identifies the base, as plain values, so that the file loads with `weights_only=True`."""
+        base = {"name": self.config.model.base, "revision": self.config.model.revision}
+        checkpoint[CHECKPOINT_KEY] = {"base": {**base, **base_shape(self.model.backbone)}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses trained parts of another base or of another shape.
+
+        Raises:
+            ValueError: naming what differs.
+        """
+        check_base(checkpoint.get(CHECKPOINT_KEY, {}).get("base"), base_shape(self.model.backbone))
+        check_shapes(checkpoint["state_dict"], self.state_dict())
+
+
+def check_base(there: Mapping[str, Any] | None, here: Mapping[str, Any]) -> None:
+    """Compares the base that a checkpoint names with the one at hand; ValueError if they differ."""
+    if there is None:
+        raise ValueError("ckpt: this file does not say which base it was trained on: not a checkpoint of a glimpse run")
+    wrong = [f"{key} {there.get(key)} there, {value} here" for key, value in here.items() if there.get(key) != value]
+    if wrong:
+        raise ValueError(f"ckpt: trained on another base, {there.get('name')}: {', '.join(wrong)}")
+
+
+def check_shapes(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
+    """Compares names and shapes of trained parts; ValueError names the first that differs."""
+    for key in sorted({*there, *here}):
+        found = tuple(there[key].shape) if key in there else "missing"
+        wanted = tuple(here[key].shape) if key in here else "unknown"
+        if found != wanted:
+            raise ValueError(
+                f"ckpt: {key} is {found} there, {wanted} here; glimpse and vip settings must be those of the checkpoint"
+            )

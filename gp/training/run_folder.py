@@ -1,0 +1,179 @@
+"""The folder of a run: what it holds, who may write into it, and where a resumed run goes on.
+
+    config.yaml   resolved config, written before any work
+    run.json      commit, versions, command, and at the end the final figures
+    last.ckpt     everything needed to go on
+    tb/           TensorBoard events
+    glimpse/      the trained parts, for `gp.from_pretrained`
+    eval/         results of `evaluate.py`
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from gp.config import TrainConfig
+
+CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
+FREE_KEYS = ("ckpt", "name", "runs_dir")  # do not change what is trained, nor do those of the section `eval`
+LIBRARIES = ("torch", "transformers", "lightning")
+
+
+def run_folder(config: TrainConfig) -> Path:
+    """`{runs_dir}/{name}`."""
+    return Path(config.runs_dir) / config.name
+
+
+def find_checkpoint(config: TrainConfig) -> Path | None:
+    """What `ckpt` names: None, the run's own `last.ckpt`, or a path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if config.ckpt is None:
+        return None
+    path = run_folder(config) / LAST if config.ckpt == "last" else Path(config.ckpt)
+    if not path.is_file():
+        raise FileNotFoundError(f"ckpt={config.ckpt}: there is no checkpoint {path}; leave ckpt out to start anew")
+    return path
+
+
+def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
+    """Whether this run may use its folder; changes nothing.
+
+    A new run may start in an empty folder, or over one of exactly the same settings, whose results will be removed.
+    A run that goes on from its own checkpoint may change settings.
+
+    Args:
+        config: of the run.
+        ckpt: where it goes on, if it does.
+
+    Returns:
+        Notices for the user.
+
+    Raises:
+        ValueError: the folder holds a run of other settings; the message names the first key that differs.
+    """
+    folder = run_folder(config)
+    there = _settings_there(folder)
+    if there is None:
+        return []
+    changes = differences(there, asdict(config))
+    is_own = ckpt is not None and ckpt.resolve().parent == folder.resolve()
+    if changes and not is_own:
+        raise ValueError(
+            f"{folder} holds a run with {changes[0]}; choose another folder with name=..., "
+            f"or go on with that run with ckpt=last"
+        )
+    if is_own:
+        return [f"resumes with {change}" for change in changes]
+    return [f"starts over: {folder} held a run of the same settings"]
+
+
+def claim_folder(config: TrainConfig, ckpt: Path | None, step: int = 0) -> None:
+    """Writes `config.yaml` and `run.json` before any work; called on the first process only, after `check_folder`.
+
+    Args:
+        config: of the run.
+        ckpt: where it goes on; without one, results of an earlier run of the same settings are removed.
+        step: optimizer steps that the checkpoint has done; if more will follow, results of an evaluation of the older
+            weights are set aside.
+    """
+    folder = run_folder(config)
+    if ckpt is None or ckpt.resolve().parent != folder.resolve():
+        _remove_results(folder)
+    elif step < config.optim.max_steps:
+        _set_aside_evaluation(folder, step)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.create(asdict(config)), folder / CONFIG)
+    write_info(folder, {**code_version(), "command": " ".join(sys.argv), "started": _now(), "resumed_at_step": step})
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Settings that shape the training and differ: `optim.lr 0.002 there, 0.001 here`."""
+    old, new = _flat(there), _flat(here)
+    keys = [k for k in {**new, **old} if k not in FREE_KEYS and not k.startswith(f"{EVAL}.")]
+    return [f"{k} {old.get(k)} there, {new.get(k)} here" for k in keys if old.get(k) != new.get(k)]
+
+
+def write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Adds to `run.json`."""
+    path = folder / INFO
+    there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps({**there, **info}, indent=2) + "\n", encoding="utf-8")
+
+
+def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
+    """Notes the end of a run and its last figures."""
+    write_info(folder, {"finished": _now(), "step": step, "figures": figures})
+
+
+def code_version() -> dict[str, Any]:
+    """Commit of this code (None outside its git repository), whether files were changed since, and libraries."""
+    package = Path(__file__).resolve().parents[1]
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
+    commit = _git(package, "rev-parse", "HEAD") if tracked else None
+    changed = bool(_git(package, "status", "--porcelain", "--untracked-files=no")) if commit else None
+    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    return {"commit": commit, "dirty": changed, "versions": versions}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """Output of a git command; None if it fails or there is no git."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _settings_there(folder: Path) -> dict[str, Any] | None:
+    """The settings that the folder was made with; None for a new one."""
+    path = folder / CONFIG
+    if not path.is_file():
+        if (folder / LAST).exists():
+            raise ValueError(f"{folder} holds {LAST} but no {CONFIG}: choose another folder with name=...")
+        return None
+    there = OmegaConf.to_container(OmegaConf.load(path))
+    if not isinstance(there, dict):
+        raise ValueError(f"{path} holds no settings: choose another folder with name=...")
+    return there
+
+
+def _remove_results(folder: Path) -> None:
+    for name in (INFO, LAST):
+        (folder / name).unlink(missing_ok=True)
+    for name in (EVENTS, GLIMPSE, EVAL):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _set_aside_evaluation(folder: Path, step: int) -> None:
+    """Renames the results of an evaluation of the weights of an optimizer step, before they change."""
+    if (folder / EVAL).is_dir():
+        aside = folder / f"{EVAL}-step-{step}"
+        shutil.rmtree(aside, ignore_errors=True)
+        (folder / EVAL).rename(aside)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings -> one level with dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

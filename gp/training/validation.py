@@ -1,0 +1,82 @@
+"""Validation of a glimpse: masks against evidence, and answers with and without pruning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gp.data.batch import Batch
+from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores
+from gp.model import GlimpseModel
+from gp.prefill import Prefill
+
+ANSWER_SCORES = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
+# whatever the base's own generation config says; what would only draw a warning is unset
+GREEDY = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+
+
+class Validation(nn.Module):
+    """Metrics of one pass over a validation split. Sums and counts; processes meet in `compute` only.
+
+    The un-pruned answers are those of the frozen base: they are computed in the first pass and kept by sample id.
+
+    Args:
+        model: with its glimpse and its processor.
+        max_new_tokens: of an answer.
+    """
+
+    def __init__(self, model: GlimpseModel, max_new_tokens: int) -> None:
+        super().__init__()
+        self.__dict__["model"] = model  # not a submodule of this one: its owner has it already
+        self.max_new_tokens = max_new_tokens
+        self.masks = MaskScores()
+        self.evidence_recall = EvidenceRecall()
+        self.keep_ratio = KeepRatio()
+        self.answers = AnswerScores()
+        self.unpruned_answers: dict[str, str] = {}
+
+    def step(self, batch: Batch) -> dict[str, Any]:
+        """Adds one batch.
+
+        Returns:
+            `keep_masks` (one bool [h, w] an image) and `answers` (texts).
+        """
+        done = self.model.prefill(batch.inputs)
+        evidence = torch.cat([mask.flatten() for mask in batch.evidence_masks]).to(done.keep_mask.device)
+        self.masks.update(done.keep_mask, evidence)
+        sizes = torch.tensor(done.layout.prompt_sizes, device=evidence.device)
+        self.keep_ratio.update(torch.tensor(done.num_kept, device=evidence.device), sizes)
+        for keep, mask in zip(done.layout.split_by_prompt(done.keep_mask), done.layout.split_by_prompt(evidence)):
+            self.evidence_recall.update(keep, mask)
+        answers = self._decode(batch, done)
+        self.answers.update(answers, [sample.answer for sample in batch.samples], self._unpruned(batch))
+        return {"keep_masks": done.keep_masks, "answers": answers}
+
+    def compute(self) -> dict[str, Tensor]:
+        """All figures of the pass, the same on every process; starts afresh."""
+        figures = {f"mask_{name}": value for name, value in self.masks.compute().items()}
+        figures["evidence_recall"] = self.evidence_recall.compute()
+        figures["keep_ratio"] = self.keep_ratio.compute()["keep_ratio"]
+        answers = self.answers.compute()
+        figures.update({name: answers[name] for name in ANSWER_SCORES if name in answers})
+        for metric in (self.masks, self.evidence_recall, self.keep_ratio, self.answers):
+            metric.reset()
+        return {name: value.float() for name, value in figures.items()}
+
+    def _unpruned(self, batch: Batch) -> list[str]:
+        ids = [sample.id for sample in batch.samples]
+        if not self.unpruned_answers.keys() >= set(ids):
+            answers = self._decode(batch, self.model.prefill(batch.inputs, pruner="none"))
+            self.unpruned_answers.update(zip(ids, answers))
+        return [self.unpruned_answers[key] for key in ids]
+
+    def _decode(self, batch: Batch, done: Prefill) -> list[str]:
+        """Greedy answers, as text."""
+        tokenizer = self.model.processor.tokenizer
+        prompt = batch.inputs["input_ids"]
+        stop = {"max_new_tokens": self.max_new_tokens, "pad_token_id": tokenizer.pad_token_id}
+        ids = self.model.decode(prompt, done, **stop, **GREEDY)
+        texts = tokenizer.batch_decode(ids[:, prompt.shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]

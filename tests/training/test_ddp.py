@@ -1,0 +1,70 @@
+"""Two processes do what one does: gradients, losses, validation figures, and a whole run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training import ddp_script
+from tests.training.micro_run import save_base, write_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def python(*arguments: str) -> str:
+    """Runs a script from the repository's root, on one thread a process; returns what it printed."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def one_and_two(tmp_path_factory, base):
+    """What `ddp_script` found with one process and with two."""
+    folder = tmp_path_factory.mktemp("ddp")
+    ddp_script.main(folder / "one", base, 1)
+    python("-m", "tests.training.ddp_script", str(folder / "two"), base, "2")
+    return [torch.load(folder / "one" / "processes1.pt"), torch.load(folder / "two" / "processes2.pt")]
+
+
+def test_gradients_equal_those_of_one_process(one_and_two):
+    one, two = (found["gradients"] for found in one_and_two)
+    assert one.keys() == two.keys()
+    for name, expected in one.items():
+        assert float(expected.abs().max()) > 0
+        assert float((two[name] - expected).abs().max() / expected.abs().max()) < 1e-5, name
+
+
+def test_logged_losses_are_those_of_the_global_batch(one_and_two):
+    one, two = (found["losses"] for found in one_and_two)
+    assert two.pop("perf/step_s", None) is None
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_validation_figures_are_identical(one_and_two):
+    one, two = (found["figures"] for found in one_and_two)
+    assert two == pytest.approx(one, rel=1e-6)
+
+
+def test_a_whole_run_on_two_processes(tmp_path, base):
+    """Each process reads its own shards; the first one alone writes, and evaluates afterwards if asked to."""
+    write_config(tmp_path, base)
+    out = python("train.py", "--config", str(tmp_path / "micro.yaml"), "trainer.devices=2", "eval.after_training=false")
+    assert out.count("train step 4/4") == 1 and "2 x cpu" in out
+    info = json.loads((tmp_path / "runs/micro/run.json").read_text())
+    assert info["step"] == 4
+    checkpoint = torch.load(tmp_path / "runs/micro/last.ckpt", weights_only=True)
+    assert checkpoint["GlimpseDataModule"]["world"] == 2
