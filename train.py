@@ -57,10 +57,9 @@ def run(config_path: Path, overrides: Sequence[str]) -> None:
     model, folder = train(config)
     if config.eval.after_training and is_first_process():
         from gp.eval.run import evaluate
-        from gp.eval.settings import weights_id
 
         out = Path(config.eval.out) if config.eval.out else folder / "eval"
-        evaluate(model, config, out, weights_id(model), command=f"python evaluate.py ckpt={folder / 'last.ckpt'}")
+        evaluate(model, config, out, command=f"python evaluate.py ckpt={folder / 'last.ckpt'}")
 
 
 if __name__ == "__main__":

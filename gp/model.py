@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 from transformers.utils import ModelOutput
@@ -27,6 +29,22 @@ REFUSED = {
     "inputs_embeds": "pass input_ids and the processor's image tensors",
     "prefill_chunk_size": "the prompt is prefilled and pruned as a whole",
 }
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `GlimpseModel.ask` returns.
+
+    Args:
+        text: without special tokens.
+        keep_masks: one bool [h, w] an image, True = kept.
+        num_kept, num_visual: visual tokens kept, and all, of the whole prompt.
+    """
+
+    text: str
+    keep_masks: tuple[Tensor, ...]
+    num_kept: int
+    num_visual: int
 
 
 class GlimpseModel(nn.Module):
@@ -98,6 +116,34 @@ class GlimpseModel(nn.Module):
                 tuple(done.layout.prompt_sizes),
             )
         return out
+
+    def ask(self, images: Image | Sequence[Image], question: str, **kwargs: Any) -> Answer:
+        """One question about one image or several, through the processor's chat template.
+
+        Args:
+            images: PIL images, in the order in which they stand before the question.
+            question: text.
+            kwargs: as for `generate`; greedy unless they say otherwise.
+
+        Raises:
+            ValueError: a model without a processor; and what `generate` raises.
+        """
+        if self.processor is None:
+            raise ValueError("ask needs a processor: load the model with gp.from_pretrained, or set model.processor")
+        images = [images] if isinstance(images, Image) else list(images)
+        content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+        how = {"do_sample": False, "max_new_tokens": 64, **kwargs, "return_dict_in_generate": True}
+        out = self.generate(**inputs, **how)
+        new = out.sequences[0, inputs["input_ids"].shape[1] :]
+        text = self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+        return Answer(text, out.keep_masks, out.num_kept[0], out.num_visual[0])
 
     @torch.no_grad()
     def prefill(

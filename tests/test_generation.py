@@ -160,3 +160,8 @@ def test_a_prefill_can_be_decoded_twice(family, prompts, model):
 def test_what_cannot_work_says_so(family, prompts, model, how, message):
     with pytest.raises(ValueError, match=message):
         model.generate(**family.inputs(prompts), max_new_tokens=2, **how)
+
+
+def test_ask_needs_a_processor(model):
+    with pytest.raises(ValueError, match="needs a processor"):
+        model.ask([], "what ?")

@@ -156,8 +156,9 @@ def summarize(size: Size, seconds: dict[str, list[float]], memory_mib: dict[str,
 def print_table(figures: dict[str, Any]) -> None:
     size = figures["size"]
     tokens = f"{size['visual']} visual + {size['text']} text + {size['answer']} answer tokens"
-    model = f"{size['layers']} layers of {size['hidden']}, {figures['device']}, {figures['dtype']}"
-    table = Table("way", "step, s", "quartiles", "peak above the model, MiB", title=f"{model}, {size['batch']} x ({tokens})")
+    title = f"{size['layers']} layers of {size['hidden']}, {size['batch']} x ({tokens})"
+    title = f"{title}, {figures['device']}, {figures['dtype']}"
+    table = Table("way", "step, s", "quartiles", "peak above the model, MiB", title=title)
     for way, label in (("prefix", "prefix without gradients"), ("whole", "whole sequence under autograd")):
         low, high = figures["step_s_quartiles"][way]
         median, peak = figures["step_s"][way], figures["peak_mib"][way]

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from gp.config.pretrain import PretrainConfig
 from gp.config.schema import TrainConfig
@@ -58,6 +59,11 @@ def parse_overrides(overrides: Sequence[str]) -> DictConfig:
     for text in overrides:
         if "=" not in text or text.startswith("="):
             raise ValueError(f"command line: expected key=value, got {text!r}")
+        try:
+            OmegaConf.from_dotlist([text])
+        except (OmegaConfBaseException, YAMLError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"command line: the value of {text!r} is not YAML ({reason}); quote strings in it") from error
     return OmegaConf.from_dotlist(list(overrides))
 
 

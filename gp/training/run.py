@@ -176,7 +176,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
 def _fit(
     config: TrainConfig, trainer: pl.Trainer, module: GlimpseModule, data: GlimpseDataModule, ckpt: Path | None
 ) -> None:
-    trainer.fit(module, datamodule=data, ckpt_path=None if ckpt is None else str(ckpt))
+    trainer.fit(module, datamodule=data, ckpt_path=None if ckpt is None else str(ckpt), weights_only=True)
     if config.optim.max_steps % config.trainer.val_every:
         trainer.validate(module, datamodule=data, verbose=False)
 

@@ -115,8 +115,8 @@ def write_info(folder: Path, info: dict[str, Any]) -> None:
 
 
 def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
-    """Notes the end of a run and its last figures."""
-    write_info(folder, {"finished": _now(), "step": step, "figures": figures})
+    """Notes the end of a run and its last figures; without new ones (nothing was left to do) the old ones stay."""
+    write_info(folder, {"finished": _now(), "step": step, **({"figures": figures} if figures else {})})
 
 
 def code_version() -> dict[str, Any]:

@@ -31,6 +31,4 @@ def lr_factor(step: int, max_steps: int, warmup_steps: int, final_fraction: floa
 def warmup_cosine(optimizer: Optimizer, config: OptimConfig) -> LambdaLR:
     """The scheduler of all parameter groups, to be stepped once per optimizer step."""
     warmup_steps = round(config.warmup_fraction * config.max_steps)
-    return LambdaLR(
-        optimizer, lambda step: lr_factor(step, config.max_steps, warmup_steps, config.final_lr_fraction)
-    )
+    return LambdaLR(optimizer, lambda step: lr_factor(step, config.max_steps, warmup_steps, config.final_lr_fraction))

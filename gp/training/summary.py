@@ -27,8 +27,8 @@ def describe_run(config: TrainConfig, model: GlimpseModel, trainer: pl.Trainer, 
         "pruning": f"after layer {glimpse.prune_layer} (of 0..{backbone.num_layers - 1}), {_options(model)}",
         "loss": f"{config.loss.dice:g} Dice + {config.loss.bce:g} BCE + {config.loss.answer:g} answer",
         "data": f"train {', '.join(config.data.train)}; validation {', '.join(config.data.val)}",
-        "steps": f"{config.optim.max_steps} of {math.prod(parts)} samples ({parts[0]} x {parts[1]} devices x {parts[2]} "
-        f"accumulated), lr {config.optim.lr:g}",
+        "steps": f"{config.optim.max_steps} of {math.prod(parts)} samples "
+        f"({parts[0]} x {parts[1]} devices x {parts[2]} accumulated), lr {config.optim.lr:g}",
         "devices": f"{trainer.world_size} x {device}, precision {config.trainer.precision}",
     }
     if config.ckpt is not None:

@@ -60,6 +60,7 @@ def test_overrides_are_typed(minimal):
         ("eval.budgets=[0.0]", "eval.budgets"),
         ("data.max_skipped_fraction=3", "max_skipped_fraction"),
         ("task=dance", "task"),
+        ('data.test={a:["tiny:a"]}', r"value of .*data\.test.* is not YAML"),
     ],
 )
 def test_mistakes_are_named(minimal, override, message):

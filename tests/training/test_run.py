@@ -108,6 +108,17 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, b
     assert json.loads((folder / "run.json").read_text())["resumed_at_step"] == 2
 
 
+def test_a_finished_run_stays_as_it_is(tmp_path, base, finished):
+    folder = tmp_path / "runs/micro"
+    shutil.copytree(finished[2], folder)
+    (folder / "eval").mkdir()
+    model, _ = runs.train(write_config(tmp_path, base, *STEPS, "ckpt=last"))
+    expected = finished[1].glimpse.state_dict()
+    assert all(torch.equal(model.glimpse.state_dict()[name], value) for name, value in expected.items())
+    assert "val/mask_iou" in json.loads((folder / "run.json").read_text())["figures"]
+    assert (folder / "eval").is_dir()
+
+
 def test_the_same_seed_gives_the_same_weights(tmp_path, base, finished):
     config = write_config(tmp_path, base, *STEPS)
     model, _ = runs.train(config)

@@ -36,6 +36,12 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step != self._saved_step:
             self._save(trainer)
 
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            saved = f"{self.path} holds step {self._saved_step}: go on with ckpt=last"
+            rest = saved if self._saved_step > 0 else "nothing was saved yet"
+            print(f"\ninterrupted after step {trainer.global_step}; {rest}", flush=True)
+
     def _save(self, trainer: pl.Trainer) -> None:
         """Called on all processes: each adds where its data stand."""
         unfinished = self.path.with_name(self.path.name + ".tmp")

@@ -72,7 +72,8 @@ class RichProgress(_Progress):
         if self._progress is None:
             return
         self._progress.update(self._validate, visible=False)
-        self._progress.console.print(f"step {trainer.global_step}: {describe(trainer.callback_metrics, 'val')}")
+        line = f"step {trainer.global_step}: {describe(trainer.callback_metrics, 'val')}"
+        self._progress.console.print(line, highlight=False)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._stop()

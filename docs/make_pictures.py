@@ -1,0 +1,58 @@
+"""Makes the README's pictures with the embedded model: `docs/images/scene.png` and `docs/images/kept.png`.
+
+    python docs/make_pictures.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+import gp
+from gp.data.painting import paint_tokens
+from gp.data.sample import Sample, parse_record
+from gp.data.shards import read_records, resolve_shards
+
+IMAGES = Path(__file__).parent / "images"
+EXAMPLES = {"tiny:test": 2, "tiny:test_hard": 2}
+SIDE, GAP, CAPTION, FONT_SIZE = 336, 8, 30, 17
+
+
+def samples(entry: str, count: int) -> list[Sample]:
+    """The first samples of a split of the embedded data."""
+    shard = resolve_shards([entry], Path("shards"))[0]
+    records = read_records(shard, entry)
+    return [parse_record(next(records)) for _ in range(count)]
+
+
+def panel(model: gp.GlimpseModel, sample: Sample) -> Image.Image:
+    """The scene above, what was kept of it below, with the question and the model's answer."""
+    answer = model.ask(sample.image, sample.question)
+    kept = paint_tokens(sample.image, answer.keep_masks[0], sample.boxes_xyxy_px)
+    out = Image.new("RGB", (SIDE, 2 * (SIDE + CAPTION)), "white")
+    out.paste(sample.image.resize((SIDE, SIDE)), (0, 0))
+    out.paste(kept.resize((SIDE, SIDE)), (0, SIDE + CAPTION))
+    draw = ImageDraw.Draw(out)
+    draw.text((2, SIDE + 5), sample.question, fill="black", font_size=FONT_SIZE)
+    told = f"“{answer.text}”, from {answer.num_kept} of {answer.num_visual} visual tokens"
+    draw.text((2, 2 * SIDE + CAPTION + 5), told, fill="black", font_size=FONT_SIZE)
+    return out
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    model = gp.from_pretrained("tiny", glimpse="tiny")
+    chosen = [sample for entry, count in EXAMPLES.items() for sample in samples(entry, count)]
+    chosen[0].image.save(IMAGES / "scene.png")
+    panels = [panel(model, sample) for sample in chosen]
+    width = len(panels) * (SIDE + GAP) - GAP
+    sheet = Image.new("RGB", (width, panels[0].height), "white")
+    for number, one in enumerate(panels):
+        sheet.paste(one, (number * (SIDE + GAP), 0))
+    sheet.save(IMAGES / "kept.png", optimize=True)
+    print(f"scene.png: {chosen[0].question} {chosen[0].answer}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""The README's promises: its example prints what it says, and the files and options that it names exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gp.config import load_config
+from gp.pruners import BASELINES, GlimpsePruner
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_offline_example_prints_what_it_says():
+    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    promised = re.search(r"It prints `(.*?)`", README)[1]
+    assert len(example.strip().splitlines()) <= 8
+    run = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == promised
+
+
+def test_every_linked_file_exists():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert len(links) > 15
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_every_method_is_in_the_table():
+    rows = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    assert rows == {*BASELINES, GlimpsePruner.name}
+
+
+def test_every_command_line_of_training_is_accepted():
+    commands = re.findall(r"python train\.py\s+--config (\S+)([^#\n]*)", README)
+    assert len(commands) > 3
+    for path, overrides in commands:
+        load_config(ROOT / path, overrides.split())
+
+
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py", "-m gp.bench", "-m gp.convert", "shards/build_tiny.py"])
+def test_every_program_explains_itself(program):
+    run = subprocess.run(
+        [sys.executable, *program.split(), "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0 and "usage" in run.stdout
