@@ -1,6 +1,6 @@
 """Makes the README's pictures with the embedded model: `docs/images/scene.png` and `docs/images/kept.png`.
 
-    python docs/make_pictures.py
+python docs/make_pictures.py
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs one measurement.
 
-    python -m gp.bench train             prefix without gradients against the whole sequence under autograd
-    python -m gp.bench train --help
+python -m gp.bench train             prefix without gradients against the whole sequence under autograd
+python -m gp.bench train --help
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def parse_overrides(overrides: Sequence[str]) -> DictConfig:
             OmegaConf.from_dotlist([text])
         except (OmegaConfBaseException, YAMLError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"command line: the value of {text!r} is not YAML ({reason}); quote strings in it") from error
+            raise ValueError(f"command line: the value of {text!r} is not YAML: {reason}") from error
     return OmegaConf.from_dotlist(list(overrides))
 
 

@@ -1,11 +1,11 @@
 """The folder of a run: what it holds, who may write into it, and where a resumed run goes on.
 
-    config.yaml   resolved config, written before any work
-    run.json      commit, versions, command, and at the end the final figures
-    last.ckpt     everything needed to go on
-    tb/           TensorBoard events
-    glimpse/      the trained parts, for `gp.from_pretrained`
-    eval/         results of `evaluate.py`
+config.yaml   resolved config, written before any work
+run.json      commit, versions, command, and at the end the final figures
+last.ckpt     everything needed to go on
+tb/           TensorBoard events
+glimpse/      the trained parts, for `gp.from_pretrained`
+eval/         results of `evaluate.py`
 """
 
 from __future__ import annotations

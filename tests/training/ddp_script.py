@@ -1,6 +1,6 @@
 """Run by test_ddp: gradients, losses and validation figures of one global batch on one or two processes.
 
-    python -m tests.training.ddp_script FOLDER BASE NUM_PROCESSES
+python -m tests.training.ddp_script FOLDER BASE NUM_PROCESSES
 """
 
 from __future__ import annotations
