@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gp import reference_format
@@ -53,10 +53,15 @@ def save_glimpse(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous() for k, v in pruner.state_dict().items()}, folder / WEIGHTS)
+    write_weights(folder, pruner.state_dict())
     base = {"name": backbone.model.config.name_or_path, **base_shape(backbone)}
     write_config(folder, base, *pruner.configs, options, info)
     return folder
+
+
+def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:
+    """Writes `glimpse.safetensors`, readable like any other file (safetensors' own writer makes it private)."""
+    (folder / WEIGHTS).write_bytes(save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
 
 
 def write_config(
@@ -120,9 +125,8 @@ def _find(name: str | Path, revision: str | None) -> Path:
             raise FileNotFoundError(f"glimpse {name}: no such folder (and not a hub id of the form owner/name)")
         patterns = ["config.json", WEIGHTS, reference_format.WEIGHTS]
         folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
-    for file in ("config.json",):
-        if not (folder / file).is_file():
-            raise FileNotFoundError(f"glimpse {folder}: no {file} in it")
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"glimpse {folder}: no config.json in it")
     if not (folder / WEIGHTS).is_file() and not reference_format.is_reference_folder(folder):
         raise FileNotFoundError(f"glimpse {folder}: neither {WEIGHTS} nor {reference_format.WEIGHTS} in it")
     return folder

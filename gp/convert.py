@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from gp import reference_format
-from gp.checkpoint import WEIGHTS, read_config, write_config
+from gp.checkpoint import WEIGHTS, read_config, write_config, write_weights
 
 
 def to_ours(source: Path, target: Path) -> None:
@@ -23,7 +23,7 @@ def to_ours(source: Path, target: Path) -> None:
     glimpse, vip, options = reference_format.read_config(source)
     weights = reference_format.read_weights(source)
     target.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in weights.items()}, target / WEIGHTS)
+    write_weights(target, weights)
     write_config(target, reference_format.read_base(source), glimpse, vip, options, {"converted_from": source.name})
 
 
