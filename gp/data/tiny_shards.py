@@ -3,7 +3,7 @@
 A sample is `{key}.jpg` (224 x 224 px) and `{key}.json` with `question`, `answer`, `boxes_xyxy_px` (lists of ints,
 last pixel inclusive), `width`, `height`, `dataset` ("tiny"), `split`, `source_id`. One question a scene.
 
-    train     11,264 samples, half of them kind color and half conjunction
+    train     14,336 samples, half of them kind color and half conjunction
     val        512, color          val_hard   512, conjunction
     test       1,024, color        test_hard  1,024, conjunction
 
@@ -44,7 +44,7 @@ class SplitSpec:
 
 
 TINY_SPLITS = {
-    "train": SplitSpec("train", ("color", "conjunction"), 11264, 22),
+    "train": SplitSpec("train", ("color", "conjunction"), 14336, 28),
     "val": SplitSpec("val", ("color",), 512, 2),
     "val_hard": SplitSpec("val", ("conjunction",), 512, 2),
     "test": SplitSpec("test", ("color",), 1024, 4),
