@@ -1,4 +1,4 @@
-"""Makes the README's pictures with the embedded model: `docs/images/scene.png` and `docs/images/kept.png`.
+"""Makes the README's pictures with the embedded model: `docs/images/scene.png` and `docs/images/kept.jpg`.
 
 python docs/make_pictures.py
 """
@@ -50,7 +50,7 @@ def main() -> None:
     sheet = Image.new("RGB", (width, panels[0].height), "white")
     for number, one in enumerate(panels):
         sheet.paste(one, (number * (SIDE + GAP), 0))
-    sheet.save(IMAGES / "kept.png", optimize=True)
+    sheet.save(IMAGES / "kept.jpg", quality=88)
     print(f"scene.png: {chosen[0].question} {chosen[0].answer}")
 
 

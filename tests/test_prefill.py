@@ -13,6 +13,7 @@ from tests.tiny_models import FAMILIES, Family, random_masks, tiny_inputs, tiny_
 
 RAGGED = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([], 5), ([(6, 6)], 14)]
 KEEP_ALL = PruneOptions(threshold=0.0)
+TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids")
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
 
 
@@ -114,6 +115,18 @@ def test_pruning_equals_masking_the_dropped_keys(family, base, ragged, prune_lay
     assert 0 < keep_mask.sum() < len(keep_mask)
     new_ids = out.sequences[:, inputs["input_ids"].shape[1] :]
     expected = reference_logits(base, inputs, keep_mask, prune_layer, new_ids)
+    torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=2e-4, rtol=1e-4)
+
+
+def test_images_in_several_turns(family, base, model):
+    """Image, text, image, text in one prompt: each image is pruned where it stands."""
+    turns = [family.inputs(family.fit([([(4, 6)], length)]), seed=length) for length in (7, 9)]
+    inputs = {k: torch.cat([t[k] for t in turns], 1 if k in TEXT_KEYS else 0) for k in turns[0]}
+    out = model.generate(**inputs, **GREEDY, return_dict_in_generate=True, output_logits=True)
+    assert len(out.keep_masks) == 2 and all(0 < mask.sum() < mask.numel() for mask in out.keep_masks)
+    keep_mask = torch.cat([m.flatten() for m in out.keep_masks])
+    new_ids = out.sequences[:, inputs["input_ids"].shape[1] :]
+    expected = reference_logits(base, inputs, keep_mask, 1, new_ids)
     torch.testing.assert_close(torch.stack(out.logits, 1), expected, atol=2e-4, rtol=1e-4)
 
 

@@ -37,7 +37,7 @@ def test_every_method_is_in_the_table():
 
 
 def test_every_command_line_of_training_is_accepted():
-    commands = re.findall(r"python train\.py\s+--config (\S+)([^#\n]*)", README)
+    commands = re.findall(r"^ {4}.*python train\.py\s+--config (\S+)([^#\n]*)", README, re.MULTILINE)
     assert len(commands) > 3
     for path, overrides in commands:
         load_config(ROOT / path, overrides.split())
