@@ -114,7 +114,6 @@ def test_collator_travels_to_workers(processor, batch):
     assert torch.equal(again.inputs["input_ids"], batch.inputs["input_ids"])
 
 
-@pytest.mark.skipif(not (BASE_DIR / "config.json").is_file(), reason="the embedded model is not built here")
 def test_embedded_processor():
     from gp.backbones.processor import load_processor
 
