@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def load_glimpse(
         weights = reference_format.read_weights(folder)
     else:
         base, glimpse, vip, options = read_config(folder)
-        check_base(base, backbone, folder)
+        check_base(base, base_shape(backbone), folder)
         try:
             weights = load_file(folder / WEIGHTS)
         except SafetensorError as error:
@@ -150,13 +151,22 @@ def read_config(folder: Path) -> tuple[dict[str, Any], GlimpseConfig, VIPConfig,
     return given["base"], GlimpseConfig(**given["glimpse"]), VIPConfig(**given["vip"]), PruneOptions(**prune)
 
 
-def check_base(base: dict[str, Any], backbone: Backbone, where: str | Path) -> None:
-    """Raises ValueError, naming every difference, if parts trained on `base` cannot sit on this backbone."""
-    have = base_shape(backbone)
-    wrong = {key: (base.get(key), value) for key, value in have.items() if base.get(key) != value}
+def check_base(there: Mapping[str, Any] | None, here: Mapping[str, Any], where: str | Path) -> None:
+    """Refuses trained parts of another base.
+
+    Args:
+        there: `base_shape` of the base that they were trained on, and its name; None: the file does not say.
+        here: `base_shape` of the base at hand.
+        where: file or option that the error names.
+
+    Raises:
+        ValueError: naming every difference.
+    """
+    if there is None:
+        raise ValueError(f"{where}: does not say which base it was trained on: not trained parts of a glimpse")
+    wrong = [f"{key} {there.get(key)} there, {value} here" for key, value in here.items() if there.get(key) != value]
     if wrong:
-        listed = ", ".join(f"{key} {there} there, {here} here" for key, (there, here) in wrong.items())
-        raise ValueError(f"{where}: trained on another base ({base.get('name')}): {listed}")
+        raise ValueError(f"{where}: trained on another base, {there.get('name')}: {', '.join(wrong)}")
 
 
 def _check_shapes(folder: Path, weights: dict[str, Tensor], glimpse: GlimpseConfig, backbone: Backbone) -> None:

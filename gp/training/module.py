@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from gp.checkpoint import base_shape
+from gp.checkpoint import base_shape, check_base
 from gp.config import TrainConfig
 from gp.data.batch import Batch
 from gp.model import GlimpseModel
@@ -132,17 +132,8 @@ class GlimpseModule(pl.LightningModule):
         Raises:
             ValueError: naming what differs.
         """
-        check_base(checkpoint.get(CHECKPOINT_KEY, {}).get("base"), base_shape(self.model.backbone))
+        check_base(checkpoint.get(CHECKPOINT_KEY, {}).get("base"), base_shape(self.model.backbone), "ckpt")
         check_shapes(checkpoint["state_dict"], self.state_dict())
-
-
-def check_base(there: Mapping[str, Any] | None, here: Mapping[str, Any]) -> None:
-    """Compares the base that a checkpoint names with the one at hand; ValueError if they differ."""
-    if there is None:
-        raise ValueError("ckpt: this file does not say which base it was trained on: not a checkpoint of a glimpse run")
-    wrong = [f"{key} {there.get(key)} there, {value} here" for key, value in here.items() if there.get(key) != value]
-    if wrong:
-        raise ValueError(f"ckpt: trained on another base, {there.get('name')}: {', '.join(wrong)}")
 
 
 def check_shapes(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gp.checkpoint import check_base
 from gp.config import LossConfig
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.prefill import prefill
 from gp.teacher_forcing import teacher_forced
 from gp.training import run as runs
-from gp.training.module import GlimpseModule, check_base, check_shapes
+from gp.training.module import GlimpseModule, check_shapes
 from gp.training.objective import batch_sums, kept_counts, step_loss
 from gp.types import PruneOptions
 from tests.glimpses import micro_glimpse
@@ -203,11 +204,11 @@ def test_kept_counts_are_those_of_pruning():
 
 def test_a_checkpoint_of_another_base_is_refused():
     here = {"model_type": "qwen2_5_vl", "hidden_size": 64}
-    check_base({"name": "a", **here}, here)
+    check_base({"name": "a", **here}, here, "ckpt")
     with pytest.raises(ValueError, match="another base, big: hidden_size 2048 there, 64 here"):
-        check_base({"name": "big", "model_type": "qwen2_5_vl", "hidden_size": 2048}, here)
+        check_base({"name": "big", "model_type": "qwen2_5_vl", "hidden_size": 2048}, here, "ckpt")
     with pytest.raises(ValueError, match="does not say which base"):
-        check_base(None, here)
+        check_base(None, here, "ckpt")
 
 
 def test_trained_parts_of_another_shape_are_refused():
