@@ -59,11 +59,15 @@ class PrunedDecoder(GenerationMixin):
             return CausalLMOutputWithPast(
                 logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), past_key_values=cache
             )
-        num_new = past_key_values.get_seq_length() + 1 - prefill.attention_mask.shape[1]
+        num_new = past_key_values.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
         position_ids = (prefill.next_position + num_new - 1).repeat_interleave(copies).unsqueeze(1)
-        out = self.backbone.decode(
-            input_ids, position_ids, decode_mask(prefill, copies, num_new), past_key_values, **kwargs
-        )
+        if prefill.is_ragged:
+            masks = ragged_masks(prefill, copies, num_new)
+            hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, past_key_values)
+            logits = self.backbone.model.lm_head(hidden)
+            return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+        mask = longer_mask(prefill.attention_mask, copies, num_new) if prefill.has_padding else None
+        out = self.backbone.decode(input_ids, position_ids, mask, past_key_values, **kwargs)
         return CausalLMOutputWithPast(
             logits=self.backbone.model.lm_head(out.last_hidden_state),
             past_key_values=past_key_values,
@@ -72,12 +76,17 @@ class PrunedDecoder(GenerationMixin):
         )
 
 
-def decode_mask(prefill: Prefill, copies: int, num_new: int) -> Tensor | None:
-    """Padding mask over pruned prompt and new tokens, [B * copies, R + num_new]; None without padding."""
-    if bool(prefill.attention_mask.all()):
-        return None
-    mask = prefill.attention_mask.repeat_interleave(copies, 0).long()
+def longer_mask(mask: Tensor, copies: int, num_new: int) -> Tensor:
+    """Mask [B, R] of the pruned prompt over prompt and new tokens, [B * copies, R + num_new]."""
+    mask = mask.repeat_interleave(copies, 0).long()
     return torch.cat([mask, mask.new_ones(mask.shape[0], num_new)], dim=1)
+
+
+def ragged_masks(prefill: Prefill, copies: int, num_new: int) -> list[Tensor]:
+    """`longer_mask` of every layer; layers of one length share it."""
+    distinct = {id(mask): mask for mask in prefill.cache_masks}
+    longer = {key: longer_mask(mask, copies, num_new) for key, mask in distinct.items()}
+    return [longer[id(mask)] for mask in prefill.cache_masks]
 
 
 def fill_cache(target: Cache, source: DynamicCache, copies: int) -> Cache:

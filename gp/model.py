@@ -19,7 +19,7 @@ from gp.checkpoint import EMBEDDED, load_glimpse
 from gp.embedded import BASE_DIR
 from gp.generation import PrunedDecoder
 from gp.prefill import Prefill, prefill
-from gp.pruners import GlimpsePruner, NoPruner, Pruner, make_baseline
+from gp.pruners import BEFORE_FIRST_LAYER, GlimpsePruner, NoPruner, Pruner, make_baseline
 from gp.types import ImageFeatures, PruneOptions
 
 REFUSED = {
@@ -55,6 +55,7 @@ class GlimpseModel(nn.Module):
         glimpse: the trained parts; None: baselines only.
         options: defaults of every call.
         processor: the base's own, for convenience.
+        pruner_settings: method -> its settings where they are not the published ones, see `gp.pruners.make_baseline`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class GlimpseModel(nn.Module):
         glimpse: GlimpsePruner | None = None,
         options: PruneOptions | None = None,
         processor: Any = None,
+        pruner_settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False).eval()
@@ -70,6 +72,7 @@ class GlimpseModel(nn.Module):
         self.glimpse = glimpse
         self.options = options or PruneOptions()
         self.processor = processor
+        self.pruner_settings = pruner_settings or {}
 
     def train(self, mode: bool = True) -> GlimpseModel:
         """Switches the trained parts; the base stays in eval mode."""
@@ -113,7 +116,7 @@ class GlimpseModel(nn.Module):
             out["keep_masks"], out["num_kept"], out["num_visual"] = (
                 tuple(done.keep_masks),
                 tuple(done.num_kept),
-                tuple(done.layout.prompt_sizes),
+                tuple(done.full_layout.prompt_sizes),
             )
         return out
 
@@ -166,8 +169,10 @@ class GlimpseModel(nn.Module):
     @torch.no_grad()
     def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner]) -> ImageFeatures:
         """The batch's images through the vision tower, once for all these methods."""
-        taps = {tap for pruner in pruners for tap in self.find_pruner(pruner).taps}
-        return self.backbone.see(inputs, sorted(taps))
+        found = [self.find_pruner(pruner) for pruner in pruners]
+        taps = {layer for pruner in found for layer in pruner.taps}
+        attended = {block for pruner in found for block in pruner.attended}
+        return self.backbone.see(inputs, sorted(taps), sorted(attended))
 
     def decode(self, input_ids: Tensor, done: Prefill, **kwargs: Any) -> Tensor | ModelOutput:
         """Only the decoding: `generate` on a finished prefill; `kwargs` as for `generate`."""
@@ -185,7 +190,8 @@ class GlimpseModel(nn.Module):
             if self.glimpse is None and pruner is not None:
                 raise ValueError("pruner 'glimpse': this model was loaded without trained parts; pass glimpse=...")
             return self.glimpse or NoPruner()
-        return make_baseline(pruner, self.glimpse.prune_layer if self.glimpse is not None else -1)
+        prune_layer = self.glimpse.prune_layer if self.glimpse is not None else BEFORE_FIRST_LAYER
+        return make_baseline(pruner, self.backbone, prune_layer, self.pruner_settings.get(pruner))
 
     def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
         """Writes the trained parts with a model card; see `gp.publish.save_pretrained`."""

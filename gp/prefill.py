@@ -20,25 +20,41 @@ class Prefill:
 
     Args:
         logits: [B, kept positions, vocabulary]; the last one predicts the first new token.
-        cache: keys and values of all layers, [B, A_kv, R, head size] each.
-        attention_mask: [B, R] bool, False on padding (on the left).
+        cache: keys and values of all layers, [B, A_kv, R, head size] each; layers that did not forget dropped tokens
+            are longer.
+        cache_masks: of each layer, [B, R] bool, False on padding (on the left); the same object for equal layers.
+        attention_mask: the last layer's.
+        has_padding: whether a mask has a False.
         position_ids: [P, B, R] int64, the tokens' original rotary positions.
         visual_id: [B, R] int64, number of the visual token at each position, -1 elsewhere.
         keep_mask: [N] bool over all visual tokens of the batch.
         importance_logits: [N] float32 of the last stage, None if nothing was scored.
-        layout: the images of the batch.
-        full_length: [B] int64, tokens of each prompt before pruning.
+        layout: the images of the batch, as the model saw them.
+        full_layout: the images as they came; another one only if the method resized them.
+        full_length: [B] int64, tokens of each prompt as it came.
+        layers_run: [N] int64, decoder layers that worked on each visual token.
+        layers_cached: [N] int64, decoder layers whose cache holds it now.
     """
 
     logits: Tensor
     cache: DynamicCache
+    cache_masks: list[Tensor]
     attention_mask: Tensor
+    has_padding: bool
     position_ids: Tensor
     visual_id: Tensor
     keep_mask: Tensor
     importance_logits: Tensor | None
     layout: VisualLayout
+    full_layout: VisualLayout
     full_length: Tensor
+    layers_run: Tensor
+    layers_cached: Tensor
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether layers hold different numbers of tokens."""
+        return any(mask is not self.attention_mask for mask in self.cache_masks)
 
     @property
     def next_position(self) -> Tensor:
@@ -83,27 +99,34 @@ def prefill(
         ValueError: inputs that do not fit together, or options that the pruner cannot work with.
     """
     pruner, options = pruner or NoPruner(), options or PruneOptions()
-    pruner.check(options)
-    prompt = backbone.embed(inputs, pruner.taps, images)
-    full_length = prompt.attention_mask.sum(1)
-    if prompt.layout.num_tokens == 0:
+    pruner.check(options, backbone.num_layers)
+    full_layout, full_mask = backbone.layout(inputs)
+    if full_layout.num_tokens == 0:
         pruner = NoPruner()  # text only: nothing to prune, nothing to append
-    run = _Run.start(backbone, pruner, prompt)
+    seen = pruner.prepare(backbone, inputs, options)
+    prompt = backbone.embed(seen, pruner.taps, None if pruner.sees_own_images else images, pruner.attended)
+    run = _Run.start(backbone, pruner, prompt, options, evidence_masks, seed)
     for index in range(BEFORE_FIRST_LAYER, backbone.num_layers):
         if index > BEFORE_FIRST_LAYER:
             run.layer(index)
         if index in run.stages:
-            run.prune(PruneView(index, prompt, options, run.alive, run.attention, evidence_masks, seed))
+            run.prune(index)
+    run.count_layers(backbone.num_layers - 1)
     return Prefill(
         logits=backbone.logits(prompt.hidden[:, -logits_to_keep:]),
         cache=run.cache,
+        cache_masks=run.cache_masks,
         attention_mask=prompt.attention_mask,
+        has_padding=not all(bool(mask.all()) for mask in {id(m): m for m in run.cache_masks}.values()),
         position_ids=prompt.position_ids,
         visual_id=prompt.visual_id,
         keep_mask=run.alive,
         importance_logits=run.scores,
         layout=prompt.layout,
-        full_length=full_length,
+        full_layout=full_layout,
+        full_length=full_mask.sum(1),
+        layers_run=run.layers_run,
+        layers_cached=run.alive * backbone.num_layers if pruner.compact_cache else run.layers_run,
     )
 
 
@@ -114,28 +137,39 @@ class _Run:
     backbone: Backbone
     pruner: Pruner
     prompt: Prompt
+    options: PruneOptions
+    evidence_masks: Sequence[Tensor] | None
+    seed: int | Sequence[int]
     cache: DynamicCache
     stages: set[int]
     vectors: dict[int, Tensor]  # the pruner's own tokens, while they are in the sequence
     alive: Tensor
+    layers_run: Tensor
     mask: Tensor | None
     rotary: Rotary
+    counted: int = BEFORE_FIRST_LAYER  # the last layer that is in `layers_run`
     scores: Tensor | None = None
     attention: dict[int, Tensor] = field(default_factory=dict)
+    cache_masks: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def start(cls, backbone: Backbone, pruner: Pruner, prompt: Prompt) -> _Run:
+    def start(cls, backbone, pruner, prompt, options, evidence_masks, seed) -> _Run:
         vectors = {i: v.to(prompt.hidden) for i, v in pruner.tokens().items()}
         if vectors:
             append_tokens(prompt, vectors[0])
+        alive = torch.ones(prompt.layout.num_tokens, dtype=torch.bool, device=prompt.hidden.device)
         return cls(
             backbone=backbone,
             pruner=pruner,
             prompt=prompt,
+            options=options,
+            evidence_masks=evidence_masks,
+            seed=seed,
             cache=DynamicCache(config=backbone.text_config),
             stages={min(stage, backbone.num_layers - 1) for stage in pruner.stages},
             vectors=vectors,
-            alive=torch.ones(prompt.layout.num_tokens, dtype=torch.bool, device=prompt.hidden.device),
+            alive=alive,
+            layers_run=torch.zeros_like(alive, dtype=torch.long),
             mask=backbone.causal_mask(prompt.hidden, prompt.attention_mask, None),
             rotary=backbone.rotary(prompt.hidden, prompt.position_ids),
         )
@@ -146,25 +180,56 @@ class _Run:
         if index in self.vectors and index > 0:
             hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index]
         self.prompt.hidden = self.backbone.layer(index, hidden, self.mask, self.rotary, self.cache)
+        self.cache_masks.append(self.prompt.attention_mask)
         if index in self.pruner.read_layers:
-            self.attention[index] = self._read(index, hidden)
+            query = self.backbone.query(index, hidden[:, -1:], self._last_rotary())
+            keys = self.cache.layers[index].keys
+            self.attention[index] = self._attention_row(query, keys, self.pruner.log_softmax)
 
-    def prune(self, view: PruneView) -> None:
+    def prune(self, index: int) -> None:
         """Asks the pruner and drops what it does not keep; with the last stage, the pruner's own tokens too."""
+        view = PruneView(
+            stage=index,
+            num_layers=self.backbone.num_layers,
+            prompt=self.prompt,
+            options=self.options,
+            alive=self.alive,
+            attention=self.attention,
+            evidence_masks=self.evidence_masks,
+            seed=self.seed,
+            look_ahead=lambda rotate: self._look_ahead(index + 1, rotate),
+        )
+        self.count_layers(index)
         self.scores = self.pruner.scores(view)
         self.alive = self.pruner.keep(self.scores, view)
-        is_last = view.stage == max(self.stages)
+        replace_visual(self.prompt, self.pruner.merge(view, self.alive))
+        is_last = index == max(self.stages)
         num_appended = self.vectors[0].shape[0] if is_last and self.vectors else 0
         self.vectors = {} if is_last else self.vectors
-        _drop(self.prompt, self.cache, self.alive, num_appended)
+        gather = _drop(self.prompt, self.alive, num_appended)
+        if self.pruner.compact_cache:
+            _compact(self.cache, gather)
+            self.cache_masks = [self.prompt.attention_mask] * len(self.cache_masks)
         self.mask = self.backbone.causal_mask(self.prompt.hidden, self.prompt.attention_mask, None)
         self.rotary = self.backbone.rotary(self.prompt.hidden, self.prompt.position_ids)
 
-    def _read(self, index: int, layer_input: Tensor) -> Tensor:
-        """From the layer's own query projection and the cached keys: no second attention, no S x S weights."""
-        query = self.backbone.query(index, layer_input[:, -1:], tuple(x[:, -1:] for x in self.rotary))
-        keys = self.cache.layers[index].keys
-        row = read_attention(query, keys, self.prompt.attention_mask, self.pruner.log_softmax)[:, :, 0]
+    def count_layers(self, index: int) -> None:
+        """Notes that the tokens alive now went through all layers up to this one."""
+        self.layers_run += self.alive * (index - self.counted)
+        self.counted = index
+
+    def _look_ahead(self, index: int, rotate: bool) -> Tensor:
+        """Attention of the last position in a layer that has not run yet, from its own projections."""
+        hidden, rotary = self.prompt.hidden, self.rotary if rotate else None
+        query = self.backbone.query(index, hidden[:, -1:], self._last_rotary() if rotate else None)
+        return self._attention_row(query, self.backbone.key(index, hidden, rotary), log_softmax=True)
+
+    def _last_rotary(self) -> Rotary:
+        return tuple(x[:, -1:] for x in self.rotary)
+
+    def _attention_row(self, query: Tensor, keys: Tensor, log_softmax: bool) -> Tensor:
+        """From a layer's own projections: no second attention, no S x S weights."""
+        row = read_attention(query, keys, self.prompt.attention_mask, log_softmax)[:, :, 0]
         return gather_visual(row, self.prompt.visual_id, self.prompt.layout.num_tokens)
 
 
@@ -182,15 +247,22 @@ def append_tokens(prompt: Prompt, vectors: Tensor) -> int:
 
 def gather_visual(row: Tensor, visual_id: Tensor, num_tokens: int) -> Tensor:
     """Attention over all positions [B, A, S] -> over the visual tokens [N, A], -inf where a token is gone."""
-    is_visual = visual_id >= 0
-    out = row.new_full((num_tokens, row.shape[1]), float("-inf"))
-    return out.index_copy(0, visual_id[is_visual], row.transpose(1, 2)[is_visual])
+    slots = visual_id.flatten() % (num_tokens + 1)  # -1 (not visual) -> one slot too many: no host has to count them
+    out = row.new_full((num_tokens + 1, row.shape[1]), float("-inf"))
+    return out.index_copy(0, slots, row.transpose(1, 2).flatten(0, 1))[:-1]
 
 
-def _drop(prompt: Prompt, cache: DynamicCache, alive: Tensor, num_appended: int) -> None:
-    """Compacts hidden states, mask, positions and cache to text and surviving visual tokens, left padded again.
+def replace_visual(prompt: Prompt, merged: Tensor | None) -> None:
+    """Puts new hidden states [N, D] in the places of the visual tokens; None: leaves all as it is."""
+    if merged is not None:
+        new = merged.to(prompt.hidden)[prompt.visual_id.clamp(min=0)]
+        prompt.hidden = torch.where((prompt.visual_id >= 0).unsqueeze(-1), new, prompt.hidden)
 
-    One gather index for the batch; the longest row is the only number that the host has to know.
+
+def _drop(prompt: Prompt, alive: Tensor, num_appended: int) -> Tensor:
+    """Compacts hidden states, mask and positions to text and surviving visual tokens, left padded again.
+
+    One gather index for the batch, [B, R]; the longest row is the only number that the host has to know.
     """
     visual = prompt.visual_id >= 0
     keep = prompt.attention_mask & (~visual | alive[prompt.visual_id.clamp(min=0)])
@@ -202,6 +274,11 @@ def _drop(prompt: Prompt, cache: DynamicCache, alive: Tensor, num_appended: int)
     prompt.attention_mask = keep.gather(1, index)
     prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
     prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
+    return index
+
+
+def _compact(cache: DynamicCache, index: Tensor) -> None:
+    """Lets the layers that have run forget what was dropped."""
     for layer in cache.layers:
         if layer.is_initialized:
             layer.keys = _gather_cache(layer.keys, index)

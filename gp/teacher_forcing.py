@@ -68,7 +68,7 @@ def teacher_forced(
     suffix = Suffix.start(backbone, pruner, prompt, answer_ids, answer_mask)
     seen = suffix.attention_mask.shape[1] if normalize_over_answer else suffix.glimpse_end(prompt)
     attention = suffix.run(backbone, pruner, prompt, num_layers, cache, seen)
-    view = PruneView(pruner.prune_layer, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
+    view = PruneView(pruner.prune_layer, num_layers, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
     scores = pruner.all_scores(view)
     if answer_ids is None:
         return TeacherForced(scores, None, prompt.layout)

@@ -122,22 +122,46 @@ class VisualLayout:
 
 
 @dataclass(frozen=True)
+class VisionAttention:
+    """What one vision block's attention says about every visual token, raster order.
+
+    Args:
+        received: [N] float32, attention that the token receives from [CLS] where the tower has one, else from all
+            patches of its image; mean over heads and over the patches of the token.
+        keys: [N, d] float32, the token's keys, mean over heads and over its patches.
+    """
+
+    received: Tensor
+    keys: Tensor
+
+
+@dataclass(frozen=True)
 class ImageFeatures:
     """What the vision tower made of a batch's images; can be shared by several prefills of the same batch.
 
     Args:
         embeds: [N, D], what the LLM sees.
         taps: vision layer -> its features [N, C], raster order.
+        attention: vision block -> its attention.
     """
 
     embeds: Tensor
     taps: dict[int, Tensor]
+    attention: dict[int, VisionAttention] = field(default_factory=dict)
 
     def tapped(self, layers: Sequence[int]) -> list[Tensor]:
         """The features of some layers; ValueError if one was not tapped."""
         if missing := [k for k in layers if k not in self.taps]:
             raise ValueError(f"vision layers {missing} are wanted, but the given images have taps {sorted(self.taps)}")
         return [self.taps[k] for k in layers]
+
+    def attended(self, blocks: Sequence[int]) -> dict[int, VisionAttention]:
+        """The attention of some blocks; ValueError if one was not read."""
+        if missing := [k for k in blocks if k not in self.attention]:
+            raise ValueError(
+                f"attention of vision blocks {missing} is wanted, but only {sorted(self.attention)} was read"
+            )
+        return {k: self.attention[k] for k in blocks}
 
 
 @dataclass
@@ -151,6 +175,7 @@ class Prompt:
         visual_id: [B, S] int64, number of the visual token at each position, -1 for text and padding.
         layout: the images of the batch.
         taps: one [N, C] per tapped vision layer, raster order, in the order asked for.
+        vision_attention: vision block -> its attention, of the blocks asked for.
     """
 
     hidden: Tensor
@@ -159,6 +184,7 @@ class Prompt:
     visual_id: Tensor
     layout: VisualLayout
     taps: list[Tensor] = field(default_factory=list)
+    vision_attention: dict[int, VisionAttention] = field(default_factory=dict)
 
     @property
     def last_position(self) -> Tensor:

@@ -13,9 +13,10 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
-from gp.types import ImageFeatures, Prompt, VisualLayout
+from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, head size]
 
@@ -25,6 +26,7 @@ class Backbone(ABC):
 
     model_type: str  # config.model_type of the family
     prompt_keys: tuple[str, ...]  # processor outputs that describe a prompt
+    num_position_axes: int = 1  # P, rotary axes
     window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -51,9 +53,26 @@ class Backbone(ABC):
     def image_sizes(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
         """(height, width) in merged tokens of every image of the inputs, in order."""
 
+    @property
     @abstractmethod
-    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Runs the vision tower once: embeddings for the LLM [N, D], and one [N, C] per tapped layer, raster order."""
+    def attention_blocks(self) -> tuple[int, int]:
+        """A shallow and the deepest vision block whose attention ranks tokens; both see the whole image."""
+
+    @abstractmethod
+    def encode_images(
+        self, inputs: Mapping[str, Tensor], taps: Sequence[int], attended: Sequence[int] = ()
+    ) -> ImageFeatures:
+        """Runs the vision tower once, on at least one image.
+
+        Args:
+            inputs: the processor's image tensors.
+            taps: vision layers whose features [N, C] are wanted.
+            attended: vision blocks whose attention is wanted.
+        """
+
+    @abstractmethod
+    def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """The same prompts with every image resized to the given (height, width) in merged tokens."""
 
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
@@ -93,16 +112,22 @@ class Backbone(ABC):
     def dtype(self) -> torch.dtype:
         return self.text_model.embed_tokens.weight.dtype
 
-    def see(self, inputs: Mapping[str, Tensor], taps: Sequence[int] = ()) -> ImageFeatures:
+    def see(
+        self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), attended: Sequence[int] = ()
+    ) -> ImageFeatures:
         """The images of a batch through the vision tower, once; `embed` takes the result."""
-        if not self.image_sizes(inputs):
-            empty = torch.empty(0, self.hidden_size, device=self.device, dtype=self.dtype)
-            return ImageFeatures(empty, {k: empty[:, :0] for k in taps})
-        embeds, tapped = self.encode_images(inputs, taps)
-        return ImageFeatures(embeds, dict(zip(taps, tapped)))
+        if self.image_sizes(inputs):
+            return self.encode_images(inputs, taps, attended)
+        empty = torch.empty(0, self.hidden_size, device=self.device, dtype=self.dtype)
+        nothing = VisionAttention(empty[:, 0].float(), empty[:, :0].float())
+        return ImageFeatures(empty, {k: empty[:, :0] for k in taps}, dict.fromkeys(attended, nothing))
 
     def embed(
-        self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), images: ImageFeatures | None = None
+        self,
+        inputs: Mapping[str, Tensor],
+        taps: Sequence[int] = (),
+        images: ImageFeatures | None = None,
+        attended: Sequence[int] = (),
     ) -> Prompt:
         """Text and image embeddings of a left-padded batch of prompts, ready for the first decoder layer.
 
@@ -110,20 +135,17 @@ class Backbone(ABC):
             inputs: what the processor returned: `input_ids` [B, S], optional `attention_mask` [B, S], image tensors.
             taps: vision layers whose features are wanted.
             images: of `see`, if the images were seen already.
+            attended: vision blocks whose attention is wanted.
 
         Raises:
             ValueError: right padding, or image tokens and image features that do not match.
         """
         input_ids = inputs["input_ids"].to(self.device)
-        mask = inputs.get("attention_mask")
-        mask = torch.ones_like(input_ids) if mask is None else mask.to(self.device)
-        mask = mask.bool()
-        self._refuse_right_padding(mask)
+        layout, mask = self.layout(inputs)
         is_visual = (input_ids == self.image_token_id) & mask
-        layout = self._layout(inputs, is_visual)
         # the image token may lie outside the vocabulary: what is looked up for it is overwritten below
         hidden = self.text_model.embed_tokens(input_ids.masked_fill(is_visual, 0))
-        images = images or self.see(inputs, taps)
+        images = images or self.see(inputs, taps, attended)
         hidden = hidden.masked_scatter(is_visual.unsqueeze(-1), images.embeds.to(hidden.dtype))
         number = is_visual.flatten().long().cumsum(0).view_as(input_ids) - 1
         return Prompt(
@@ -133,7 +155,16 @@ class Backbone(ABC):
             visual_id=torch.where(is_visual, number, -1),
             layout=layout,
             taps=images.tapped(taps),
+            vision_attention=images.attended(attended),
         )
+
+    def layout(self, inputs: Mapping[str, Tensor]) -> tuple[VisualLayout, Tensor]:
+        """Where the visual tokens of the prompts are, and the attention mask [B, S] as bool; raises as `embed`."""
+        input_ids = inputs["input_ids"].to(self.device)
+        mask = inputs.get("attention_mask")
+        mask = (torch.ones_like(input_ids) if mask is None else mask.to(self.device)).bool()
+        self._refuse_right_padding(mask)
+        return self._layout(inputs, (input_ids == self.image_token_id) & mask), mask
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> Rotary:
         """Cosine and sine for positions [P, B, S]."""
@@ -154,14 +185,22 @@ class Backbone(ABC):
             hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
         )
 
-    def query(self, index: int, hidden: Tensor, rotary: Rotary) -> Tensor:
-        """Rotated queries of the rows `hidden` [B, Q, D], the input of layer `index`: [B, A, Q, head size]."""
+    def query(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
+        """Queries of the rows `hidden` [B, Q, D], the input of layer `index`: [B, A, Q, head size].
+
+        Args:
+            rotary: of these rows; None: not rotated.
+        """
         decoder_layer = self.text_model.layers[index]
         projected = decoder_layer.self_attn.q_proj(decoder_layer.input_layernorm(hidden))
-        query = projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        cos, sin = (x.unsqueeze(1) for x in rotary)
-        first, second = query.chunk(2, dim=-1)
-        return query * cos + torch.cat([-second, first], dim=-1) * sin
+        return rotate(projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rotary)
+
+    def key(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
+        """As `query`: keys of the rows, [B, A_kv, Q, head size]."""
+        decoder_layer = self.text_model.layers[index]
+        projected = decoder_layer.self_attn.k_proj(decoder_layer.input_layernorm(hidden))
+        heads = self.text_config.num_key_value_heads
+        return rotate(projected.unflatten(-1, (heads, -1)).transpose(1, 2), rotary)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and language-model head: [B, Q, D] -> [B, Q, vocabulary]."""
@@ -190,6 +229,29 @@ class Backbone(ABC):
             **kwargs,
         )
 
+    def decode_ragged(self, input_ids: Tensor, position_ids: Tensor, masks: Sequence[Tensor], cache: Cache) -> Tensor:
+        """As `decode`, behind a cache whose layers hold different numbers of tokens.
+
+        Args:
+            input_ids: [B, 1].
+            position_ids: [B, 1], equal on all rotary axes.
+            masks: of each layer, [B, cached in that layer + 1]; the same object for equal layers.
+            cache: keys and values.
+
+        Returns:
+            Hidden states behind the final norm, [B, 1, D].
+        """
+        hidden = self.text_model.embed_tokens(input_ids)
+        rotary = self.rotary(hidden, position_ids.expand(self.num_position_axes, -1, -1))
+        kernel_masks: dict[int, Tensor | None] = {}
+        for index, mask in enumerate(masks):
+            if id(mask) not in kernel_masks:
+                one_layer = DynamicCache()
+                one_layer.layers = [cache.layers[index]]  # transformers sizes its masks by the first layer
+                kernel_masks[id(mask)] = create_causal_mask(self.text_config, hidden, mask, one_layer)
+            hidden = self.layer(index, hidden, kernel_masks[id(mask)], rotary, cache)
+        return self.text_model.norm(hidden)
+
     def _layout(self, inputs: Mapping[str, Tensor], is_visual: Tensor) -> VisualLayout:
         """Deals the images to the rows of the batch, checking that tokens and features match."""
         per_row = is_visual.sum(1).tolist()
@@ -217,6 +279,15 @@ class Backbone(ABC):
                 "prompts must be padded on the left, but the last position of a row is padding: "
                 "set processor.tokenizer.padding_side = 'left'"
             )
+
+
+def rotate(states: Tensor, rotary: Rotary | None) -> Tensor:
+    """Rotary embedding of [B, A, Q, head size], pairs rotated by halves; None: unchanged."""
+    if rotary is None:
+        return states
+    cos, sin = (x.unsqueeze(1) for x in rotary)
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def read_attention(query: Tensor, keys: Tensor, visible: Tensor, log_softmax: bool) -> Tensor:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gp.backbones.base import Backbone, record_outputs
+from gp.backbones.downsampling import resize_pixels, shorten_prompts
+from gp.backbones.vision_attention import record_calls
+from gp.types import ImageFeatures, VisionAttention
 
 
 class Llava(Backbone):
-    """One rotary axis; every image is a fixed square of CLIP patches, 24 x 24 for LLaVA-1.5."""
+    """One rotary axis; every image is a square of CLIP patches, 24 x 24 unless downsampled."""
 
     model_type = "llava"
     prompt_keys = ("input_ids", "attention_mask", "pixel_values")
@@ -32,19 +36,40 @@ class Llava(Backbone):
     def num_vision_taps(self) -> int:
         return self.vision_config.num_hidden_layers + 1
 
+    @property
+    def attention_blocks(self) -> tuple[int, int]:
+        """A quarter of the way up, and the block whose output the projector takes."""
+        depth = self.vision_config.num_hidden_layers
+        return max(depth // 4 - 1, 0), (self.model.config.vision_feature_layer - 1) % (depth + 1)
+
     def image_sizes(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
         pixels = inputs.get("pixel_values")
-        side = self.vision_config.image_size // self.vision_config.patch_size
-        return [] if pixels is None else [(side, side)] * pixels.shape[0]
+        if pixels is None:
+            return []
+        height, width = (side // self.vision_config.patch_size for side in pixels.shape[-2:])
+        return [(height, width)] * pixels.shape[0]
 
-    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    def encode_images(
+        self, inputs: Mapping[str, Tensor], taps: Sequence[int], attended: Sequence[int] = ()
+    ) -> ImageFeatures:
         """Tap k is CLIP's hidden state k: 0 is the embedding output, k the output of block k - 1; without [CLS]."""
-        layers = self._hidden_state_modules()
+        states = self._hidden_state_modules()
+        attention = [states[k + 1].self_attn for k in attended]
         pixels = inputs["pixel_values"].to(self.device, self.dtype)
-        with record_outputs([layers[k] for k in taps]) as recorded:
-            per_image = self.model.get_image_features(pixel_values=pixels).pooler_output
-        embeds = torch.cat([features.flatten(0, -2) for features in per_image])
-        return embeds, [out[:, 1:].flatten(0, 1) for out in recorded]
+        full_side = tuple(pixels.shape[-2:]) == (self.vision_config.image_size,) * 2
+        smaller = {} if full_side else {"interpolate_pos_encoding": True}
+        with record_outputs([states[k] for k in taps]) as outputs, record_calls(attention) as calls:
+            per_image = self.model.get_image_features(pixel_values=pixels, **smaller).pooler_output
+        return ImageFeatures(
+            torch.cat([features.flatten(0, -2) for features in per_image]),
+            {k: out[:, 1:].flatten(0, 1) for k, out in zip(taps, outputs)},
+            {k: _attention(module, *call) for k, module, call in zip(attended, attention, calls)},
+        )
+
+    def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        small = shorten_prompts(inputs, self.image_token_id, self.image_sizes(inputs), sizes)
+        height, width = (side * self.vision_config.patch_size for side in sizes[0])  # one size for all images
+        return {**small, "pixel_values": resize_pixels(inputs["pixel_values"], height, width)}
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         """Counted from each row's first real token."""
@@ -55,3 +80,13 @@ class Llava(Backbone):
         tower = self.model.model.vision_tower
         tower = getattr(tower, "vision_model", tower)  # one level deeper in some transformers versions
         return [tower.pre_layrnorm, *tower.encoder.layers]
+
+
+def _attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any]) -> VisionAttention:
+    """From [CLS] to every patch, and the patches' keys; the call has hidden states [images, 1 + patches, C]."""
+    hidden = args[0] if args else kwargs["hidden_states"]
+    split = (attn.num_heads, -1)
+    query = attn.q_proj(hidden[:, :1]).unflatten(-1, split).transpose(1, 2).float()
+    keys = attn.k_proj(hidden).unflatten(-1, split).transpose(1, 2).float()
+    weights = (query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)  # [images, A, 1, 1 + patches]
+    return VisionAttention(weights.mean(1)[:, 0, 1:].flatten(), keys.mean(1)[:, 1:].flatten(0, 1))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
 from gp.backbones.base import Backbone, record_outputs
+from gp.backbones.downsampling import resize_pixels, shorten_prompts
+from gp.backbones.vision_attention import fused_attention, record_calls
+from gp.types import ImageFeatures, VisionAttention
 
 
 class Qwen2_5_VL(Backbone):
@@ -15,6 +19,7 @@ class Qwen2_5_VL(Backbone):
 
     model_type = "qwen2_5_vl"
     prompt_keys = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
+    num_position_axes = 3
 
     @property
     def text_model(self):
@@ -51,23 +56,58 @@ class Qwen2_5_VL(Backbone):
             sizes.append((height // self._merge, width // self._merge))
         return sizes
 
-    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    @property
+    def attention_blocks(self) -> tuple[int, int]:
+        """The first and the last block with full attention."""
+        return self.vision_config.fullatt_block_indexes[0], self.vision_config.fullatt_block_indexes[-1]
+
+    def encode_images(
+        self, inputs: Mapping[str, Tensor], taps: Sequence[int], attended: Sequence[int] = ()
+    ) -> ImageFeatures:
         visual = self.model.model.visual
         grid = inputs["image_grid_thw"].to(self.device)
         pixels = inputs["pixel_values"].to(self.device, visual.dtype)
-        with record_outputs([visual.blocks[k] for k in taps]) as recorded:
-            image_embeds = visual(pixels, grid_thw=grid).pooler_output
-        if not taps:
-            return image_embeds, []
-        to_window_order, _ = get_vision_window_index(
+        attention = [visual.blocks[k].attn for k in attended]
+        with record_outputs([visual.blocks[k] for k in taps]) as outputs, record_calls(attention) as calls:
+            embeds = visual(pixels, grid_thw=grid).pooler_output
+        if not taps and not attended:
+            return ImageFeatures(embeds, {})
+        raster = self._raster_order(grid)
+        seen = [fused_attention(module, *call, self._merge**2) for module, call in zip(attention, calls)]
+        return ImageFeatures(
+            embeds,
+            {k: self._merged(out)[raster] for k, out in zip(taps, outputs)},
+            {k: VisionAttention(one.received[raster], one.keys[raster]) for k, one in zip(attended, seen)},
+        )
+
+    def _raster_order(self, grid: Tensor) -> Tensor:
+        """Index that undoes the window order of the vision blocks, [N]."""
+        window_order, _ = get_vision_window_index(
             grid, self._merge, self.vision_config.window_size, self.vision_config.patch_size
         )
-        to_raster_order = to_window_order.argsort().to(self.device)
-        return image_embeds, [self._merged(out, to_raster_order) for out in recorded]
+        return window_order.argsort().to(self.device)
 
-    def _merged(self, block_output: Tensor, to_raster_order: Tensor) -> Tensor:
-        """Mean over the patches of each visual token, back in raster order: [4 N, C] -> [N, C]."""
-        return block_output.view(-1, self._merge**2, block_output.shape[-1]).mean(1)[to_raster_order]
+    def _merged(self, block_output: Tensor) -> Tensor:
+        """Mean over the patches of each visual token: [4 N, C] -> [N, C]."""
+        return block_output.view(-1, self._merge**2, block_output.shape[-1]).mean(1)
+
+    def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        small = shorten_prompts(inputs, self.image_token_id, self.image_sizes(inputs), sizes)
+        grids = [(h * self._merge, w * self._merge) for h, w in sizes]
+        patches = inputs["pixel_values"].split(inputs["image_grid_thw"].prod(1).tolist())
+        old_grids = inputs["image_grid_thw"][:, 1:].tolist()
+        resized = [self._resize(*one) for one in zip(patches, old_grids, grids, strict=True)]
+        grid_thw = torch.tensor([[1, *grid] for grid in grids], device=inputs["image_grid_thw"].device)
+        return {**small, "pixel_values": torch.cat(resized), "image_grid_thw": grid_thw}
+
+    def _resize(self, patches: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+        """One image as the processor cuts it, [h w, 3 * time * side * side], merged patches together; sizes in patches."""
+        side, merge, time = self.vision_config.patch_size, self._merge, self.vision_config.temporal_patch_size
+        blocks = patches.view(old[0] // merge, old[1] // merge, merge, merge, -1, time, side, side)
+        image = blocks.permute(5, 4, 0, 2, 6, 1, 3, 7).reshape(time, -1, old[0] * side, old[1] * side)
+        image = resize_pixels(image, new[0] * side, new[1] * side)
+        blocks = image.view(time, -1, new[0] // merge, merge, side, new[1] // merge, merge, side)
+        return blocks.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(new[0] * new[1], -1)
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         input_ids = inputs["input_ids"]

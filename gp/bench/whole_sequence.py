@@ -52,7 +52,8 @@ def whole_sequence(
             attention[index] = _attention_row(layer, hidden, rotary, at, seen, prompt, pruner.log_softmax)
         hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
 
-    view = PruneView(pruner.prune_layer, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
+    num_layers = backbone.num_layers
+    view = PruneView(pruner.prune_layer, num_layers, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
     return TeacherForced(pruner.all_scores(view), backbone.logits(hidden[:, at:-1]), prompt.layout)
 
 

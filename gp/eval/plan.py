@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gp.model import GlimpseModel
-from gp.pruners import BASELINES, GlimpsePruner, NoPruner, OraclePruner
+from gp.pruners import BASELINES, GlimpsePruner, NoPruner, OraclePruner, RankingPruner
 from gp.types import PruneOptions
 
 ALL = "all"
@@ -94,13 +94,7 @@ def options_of(method: Method, default: PruneOptions, num_keep: Sequence[int] | 
 
 def _only_ranks(model: GlimpseModel, name: str) -> bool:
     """Whether the method refuses to work without a budget."""
-    if name == GlimpsePruner.name:
-        return False
-    try:
-        model.find_pruner(name).check(PruneOptions())
-    except ValueError:
-        return True
-    return False
+    return name != GlimpsePruner.name and isinstance(model.find_pruner(name), RankingPruner)
 
 
 def _check_names(pruners: Sequence[str]) -> list[str]:

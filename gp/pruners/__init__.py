@@ -1,6 +1,10 @@
 """Pruning methods, one a file. A new one is a file here and an entry in `BASELINES`."""
 
-from gp.pruners.base import BEFORE_FIRST_LAYER, Pruner, PruneView
+from collections.abc import Mapping
+from typing import Any
+
+from gp.backbones import Backbone
+from gp.pruners.base import BEFORE_FIRST_LAYER, Pruner, PruneView, RankingPruner
 from gp.pruners.glimpse import GlimpsePruner
 from gp.pruners.none import NoPruner
 from gp.pruners.oracle import OraclePruner
@@ -9,19 +13,26 @@ from gp.pruners.random import RandomPruner
 BASELINES: dict[str, type[Pruner]] = {p.name: p for p in (NoPruner, RandomPruner, OraclePruner)}
 
 
-def make_baseline(name: str, prune_layer: int) -> Pruner:
+def make_baseline(
+    name: str, backbone: Backbone, prune_layer: int = BEFORE_FIRST_LAYER, settings: Mapping[str, Any] | None = None
+) -> Pruner:
     """A method that needs no training, by name.
 
     Args:
         name: key of `BASELINES`.
+        backbone: of the base.
         prune_layer: where methods that drop at one free choice of layer do so.
+        settings: of the method, e.g. `{"layer": 2}` for `fastv`; what is not given is as published.
 
     Raises:
-        ValueError: no such method.
+        ValueError: no such method or setting.
     """
     if name not in BASELINES:
         raise ValueError(f"no pruner {name!r}; there is {', '.join(sorted([*BASELINES, GlimpsePruner.name]))}")
-    return BASELINES[name]() if BASELINES[name] is NoPruner else BASELINES[name](prune_layer)
+    known = BASELINES[name].settings()
+    if unknown := [key for key in settings or () if key not in known]:
+        raise ValueError(f"pruner {name!r} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
+    return BASELINES[name].for_model(backbone, prune_layer, **(settings or {}))
 
 
 __all__ = [
@@ -33,5 +44,6 @@ __all__ = [
     "PruneView",
     "Pruner",
     "RandomPruner",
+    "RankingPruner",
     "make_baseline",
 ]

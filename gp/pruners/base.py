@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from gp.backbones import Backbone
+from gp.pruners.budget import mean_tokens, tokens_after
 from gp.selection import select
 from gp.types import Prompt, PruneOptions, VisualLayout
 
@@ -22,26 +25,38 @@ class PruneView:
 
     Args:
         stage: the decoder layer that has just run, or `BEFORE_FIRST_LAYER`.
-        prompt: the batch at this point (input of the next layer, vision taps).
+        num_layers: decoder layers of the model.
+        prompt: the batch at this point (input of the next layer, vision taps, attention of vision blocks).
         options: the call's options.
         attention: read layer -> [N, A], attention of the last position (the glimpse token, if the pruner appends
             one) to every visual token; -inf for tokens that an earlier stage dropped.
         alive: [N] bool, tokens that no earlier stage dropped.
         evidence_masks: one bool or 0..1 [h, w] an image, if the caller gave them.
         seed: for methods that draw; the same seed draws the same. One for the batch, or one a prompt.
+        look_ahead: called with `rotate`: log-softmax attention [N, A] of the last position to every visual token with
+            the projections of the *next* layer, with or without rotary embedding; -inf for dropped tokens.
     """
 
     stage: int
+    num_layers: int
     prompt: Prompt
     options: PruneOptions
     alive: Tensor
     attention: dict[int, Tensor] = field(default_factory=dict)
     evidence_masks: Sequence[Tensor] | None = None
     seed: int | Sequence[int] = 0
+    look_ahead: Callable[[bool], Tensor] | None = None
 
     @property
     def layout(self) -> VisualLayout:
         return self.prompt.layout
+
+    def visual_hidden(self) -> Tensor:
+        """Hidden states of all visual tokens, [N, D]; zeros for tokens that an earlier stage dropped."""
+        hidden = self.prompt.hidden
+        slots = self.prompt.visual_id.flatten() % (self.layout.num_tokens + 1)  # -1 (not visual) -> one slot too many
+        out = hidden.new_zeros(self.layout.num_tokens + 1, hidden.shape[-1])
+        return out.index_copy(0, slots, hidden.flatten(0, 1))[:-1]
 
 
 class Pruner(nn.Module):
@@ -53,6 +68,10 @@ class Pruner(nn.Module):
         read_layers: decoder layers whose attention row of the last position is wanted.
         log_softmax: whether that row is normalised over all visible keys.
         taps: vision layers whose features are wanted.
+        attended: vision blocks whose attention is wanted.
+        compact_cache: whether the layers up to a stage forget the dropped tokens, too. Published methods that prune
+            inside the LLM leave them there.
+        sees_own_images: whether `prepare` changes the images, so that features of others cannot be shared.
     """
 
     name: ClassVar[str]
@@ -60,6 +79,32 @@ class Pruner(nn.Module):
     read_layers: tuple[int, ...] = ()
     log_softmax: bool = False
     taps: tuple[int, ...] = ()
+    attended: tuple[int, ...] = ()
+    compact_cache: bool = True
+    sees_own_images: ClassVar[bool] = False
+
+    @classmethod
+    def for_model(cls, backbone: Backbone, prune_layer: int, **settings: Any) -> Pruner:
+        """The method for a base.
+
+        Args:
+            backbone: tells sizes and layers.
+            prune_layer: where methods that drop at one free choice of layer do so.
+            settings: of the constructor.
+        """
+        return cls(**settings)
+
+    @classmethod
+    def settings(cls) -> list[str]:
+        """Names of the settings that `for_model` takes."""
+        parameters = inspect.signature(cls.for_model).parameters.values()
+        own = inspect.signature(cls).parameters if any(p.kind is p.VAR_KEYWORD for p in parameters) else {}
+        named = [p.name for p in (*parameters, *own.values()) if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        return [name for name in named if name not in ("backbone", "prune_layer")]
+
+    def prepare(self, backbone: Backbone, inputs: Mapping[str, Tensor], options: PruneOptions) -> Mapping[str, Tensor]:
+        """The inputs that the model sees instead; only for methods that change the images."""
+        return inputs
 
     def tokens(self) -> dict[int, Tensor]:
         """Decoder layer -> vectors [T, D]: those of layer 0 are appended to the prompt, later ones added there."""
@@ -73,14 +118,71 @@ class Pruner(nn.Module):
         """Keep mask [N] from the scores; what earlier stages dropped stays dropped."""
         return select(scores.masked_fill(~view.alive, float("-inf")), view.layout, view.options) & view.alive
 
-    def check(self, options: PruneOptions) -> None:
-        """Raises ValueError if the method cannot work with these options."""
+    def merge(self, view: PruneView, keep_mask: Tensor) -> Tensor | None:
+        """New hidden states [N, D] of the visual tokens, e.g. kept ones that took dropped ones in; None: unchanged."""
+        return None
+
+    def check(self, options: PruneOptions, num_layers: int) -> None:
+        """Raises ValueError if the method cannot work with these options on a model of so many decoder layers."""
 
 
-def require_budget(pruner: Pruner, options: PruneOptions) -> None:
-    """For methods whose scores are only a ranking."""
-    if options.max_keep_ratio is None and options.fixed_keep_ratio is None and options.num_keep is None:
-        raise ValueError(f"pruner {pruner.name!r} only ranks tokens: give fixed_keep_ratio, max_keep_ratio or num_keep")
+class RankingPruner(Pruner):
+    """A method whose scores are only a ranking: it needs a budget and meets it exactly.
+
+    The budget is the share of visual entries in the KV cache after prefill, mean over layers. For a method that
+    compacts the cache that is the share of tokens kept in the end; for one that leaves earlier layers alone it is the
+    mean over layers of the tokens that each layer worked on.
+    """
+
+    def keep(self, scores: Tensor, view: PruneView) -> Tensor:
+        options = view.options.but(num_keep=tuple(self.counts(view)))
+        return select(scores.masked_fill(~view.alive, float("-inf")), view.layout, options) & view.alive
+
+    def counts(self, view: PruneView) -> list[int]:
+        """Tokens that each group (prompt, or image, by `budget_scope`) keeps after this stage."""
+        sizes = view.layout.group_sizes(view.options.budget_scope)
+        means = mean_tokens(sizes, view.options)
+        return [self.count_after(view.stage, size, mean, view.num_layers) for size, mean in zip(sizes, means)]
+
+    def count_after(self, stage: int, size: int, mean: float, num_layers: int) -> int:
+        """Tokens of a group to keep after a stage.
+
+        Args:
+            stage: as in `stages`.
+            size: visual tokens of the group.
+            mean: tokens that the budget allows, mean over layers.
+            num_layers: decoder layers.
+        """
+        return tokens_after(self.shares(mean / max(size, 1), num_layers)[self.stages.index(stage)], size)
+
+    def shares(self, budget: float, num_layers: int) -> list[float]:
+        """Share of the original tokens left after each stage for a budget in (0, 1]; here of a single stage.
+
+        Raises:
+            ValueError: the budget cannot be met.
+        """
+        if self.compact_cache:
+            return [budget]
+        full = self.stages[0] + 1
+        self.refuse_below(full / num_layers, budget, num_layers)
+        return [(budget * num_layers - full) / (num_layers - full)]
+
+    def refuse_below(self, floor: float, budget: float, num_layers: int) -> None:
+        """Raises ValueError unless the budget is above the share that the layers before the first stage hold."""
+        if budget <= floor:
+            raise ValueError(
+                f"pruner {self.name!r}: a budget of {budget:.3g} cannot be met: after layers {list(self.stages)} of "
+                f"{num_layers} the untouched layers alone hold {floor:.3g} of the visual tokens; give more, or "
+                "compact_cache=True"
+            )
+
+    def check(self, options: PruneOptions, num_layers: int) -> None:
+        if all(given is None for given in (options.max_keep_ratio, options.fixed_keep_ratio, options.num_keep)):
+            raise ValueError(
+                f"pruner {self.name!r} only ranks tokens: give fixed_keep_ratio, max_keep_ratio or num_keep"
+            )
+        if options.num_keep is None:
+            self.shares(options.fixed_keep_ratio or options.max_keep_ratio, num_layers)
 
 
 def flat_evidence(view: PruneView) -> Tensor:

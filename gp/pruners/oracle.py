@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from gp.backbones import Backbone
 from gp.pruners.base import Pruner, PruneView, flat_evidence
 
 
@@ -21,6 +22,10 @@ class OraclePruner(Pruner):
     def __init__(self, prune_layer: int = -1) -> None:
         super().__init__()
         self.stages = (prune_layer,)
+
+    @classmethod
+    def for_model(cls, backbone: Backbone, prune_layer: int) -> Pruner:
+        return cls(prune_layer)
 
     def scores(self, view: PruneView) -> Tensor:
         return flat_evidence(view).logit()

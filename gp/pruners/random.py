@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gp.pruners.base import Pruner, PruneView, require_budget
-from gp.types import PruneOptions
+from gp.backbones import Backbone
+from gp.pruners.base import Pruner, PruneView, RankingPruner
 
 
-class RandomPruner(Pruner):
+class RandomPruner(RankingPruner):
     """Random scores, seeded by the call's `seed`; drops after the given layer, like the method it is compared with.
 
     Args:
@@ -25,12 +25,13 @@ class RandomPruner(Pruner):
         super().__init__()
         self.stages = (prune_layer,)
 
+    @classmethod
+    def for_model(cls, backbone: Backbone, prune_layer: int) -> Pruner:
+        return cls(prune_layer)
+
     def scores(self, view: PruneView) -> Tensor:
         drawn = _draw(view.layout.prompt_sizes, view.seed)
-        return drawn.to(view.prompt.hidden.device)  # in [0, 1): sigmoid is at least 0.5, the budget decides
-
-    def check(self, options: PruneOptions) -> None:
-        require_budget(self, options)
+        return drawn.to(view.prompt.hidden.device)
 
 
 def _draw(prompt_sizes: Sequence[int], seed: int | Sequence[int]) -> Tensor:
