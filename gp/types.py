@@ -158,9 +158,7 @@ class ImageFeatures:
     def attended(self, blocks: Sequence[int]) -> dict[int, VisionAttention]:
         """The attention of some blocks; ValueError if one was not read."""
         if missing := [k for k in blocks if k not in self.attention]:
-            raise ValueError(
-                f"attention of vision blocks {missing} is wanted, but only {sorted(self.attention)} was read"
-            )
+            raise ValueError(f"attention of vision blocks {missing} is wanted, but read was {sorted(self.attention)}")
         return {k: self.attention[k] for k in blocks}
 
 

@@ -27,6 +27,7 @@ class Backbone(ABC):
     model_type: str  # config.model_type of the family
     prompt_keys: tuple[str, ...]  # processor outputs that describe a prompt
     num_position_axes: int = 1  # P, rotary axes
+    attends_from_cls: bool = False  # whether the vision tower has a [CLS] token
     window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
 
     def __init__(self, model: PreTrainedModel) -> None:

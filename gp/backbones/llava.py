@@ -19,6 +19,7 @@ class Llava(Backbone):
 
     model_type = "llava"
     prompt_keys = ("input_ids", "attention_mask", "pixel_values")
+    attends_from_cls = True
 
     @property
     def text_model(self):
@@ -67,6 +68,10 @@ class Llava(Backbone):
         )
 
     def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f"LLaVA takes images of one size in a batch, got {sorted(set(sizes))} tokens: ask one by one"
+            )
         small = shorten_prompts(inputs, self.image_token_id, self.image_sizes(inputs), sizes)
         height, width = (side * self.vision_config.patch_size for side in sizes[0])  # one size for all images
         return {**small, "pixel_values": resize_pixels(inputs["pixel_values"], height, width)}

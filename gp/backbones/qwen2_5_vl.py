@@ -101,7 +101,7 @@ class Qwen2_5_VL(Backbone):
         return {**small, "pixel_values": torch.cat(resized), "image_grid_thw": grid_thw}
 
     def _resize(self, patches: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
-        """One image as the processor cuts it, [h w, 3 * time * side * side], merged patches together; sizes in patches."""
+        """One image as the processor cuts it, [h w, 3 * time * side * side]; sizes in patches."""
         side, merge, time = self.vision_config.patch_size, self._merge, self.vision_config.temporal_patch_size
         blocks = patches.view(old[0] // merge, old[1] // merge, merge, merge, -1, time, side, side)
         image = blocks.permute(5, 4, 0, 2, 6, 1, 3, 7).reshape(time, -1, old[0] * side, old[1] * side)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -54,7 +55,7 @@ def fused_attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any], patche
     projected = attn.qkv(hidden).unflatten(-1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)  # [3, A, P, d]
     query, keys = (_rotate(states.float(), cos, sin) for states in projected[:2])
     ends = kwargs["cu_seqlens"].tolist()
-    received = [received_attention(query[:, a:b], keys[:, a:b]) for a, b in zip(ends, ends[1:])]
+    received = [received_attention(query[:, a:b], keys[:, a:b]) for a, b in pairwise(ends)]
     return VisionAttention(
         torch.cat(received).unflatten(0, (-1, patches_per_token)).mean(1),
         keys.mean(0).unflatten(0, (-1, patches_per_token)).mean(1),

@@ -5,12 +5,23 @@ from typing import Any
 
 from gp.backbones import Backbone
 from gp.pruners.base import BEFORE_FIRST_LAYER, Pruner, PruneView, RankingPruner
+from gp.pruners.cdpruner import CDPruner
+from gp.pruners.divprune import DivPrune
+from gp.pruners.downsample import Downsample
+from gp.pruners.fastv import FastV
 from gp.pruners.glimpse import GlimpsePruner
 from gp.pruners.none import NoPruner
 from gp.pruners.oracle import OraclePruner
+from gp.pruners.peak_attention import PeakAttention
+from gp.pruners.pyramid_drop import PyramidDrop
 from gp.pruners.random import RandomPruner
+from gp.pruners.visionzip import VisionZip
+from gp.pruners.vscan import VScan
 
-BASELINES: dict[str, type[Pruner]] = {p.name: p for p in (NoPruner, RandomPruner, OraclePruner)}
+PUBLISHED = (FastV, PyramidDrop, VisionZip, DivPrune, CDPruner, VScan)
+BASELINES: dict[str, type[Pruner]] = {
+    p.name: p for p in (NoPruner, *PUBLISHED, PeakAttention, Downsample, RandomPruner, OraclePruner)
+}
 
 
 def make_baseline(

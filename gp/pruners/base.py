@@ -153,7 +153,9 @@ class RankingPruner(Pruner):
             mean: tokens that the budget allows, mean over layers.
             num_layers: decoder layers.
         """
-        return tokens_after(self.shares(mean / max(size, 1), num_layers)[self.stages.index(stage)], size)
+        if size == 0:
+            return 0
+        return tokens_after(self.shares(mean / size, num_layers)[self.stages.index(stage)], size)
 
     def shares(self, budget: float, num_layers: int) -> list[float]:
         """Share of the original tokens left after each stage for a budget in (0, 1]; here of a single stage.

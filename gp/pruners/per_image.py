@@ -1,0 +1,61 @@
+"""What several methods need: budgets dealt to images, and selections within one image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gp.pruners.base import PruneView
+
+
+def deal(total: int, sizes: Sequence[int]) -> list[int]:
+    """A number of tokens dealt to images in proportion to their sizes, by largest remainder."""
+    whole = sum(sizes)
+    exact = [total * size / max(whole, 1) for size in sizes]
+    dealt = [int(share) for share in exact]
+    by_remainder = sorted(range(len(sizes)), key=lambda image: dealt[image] - exact[image])
+    for image in by_remainder[: total - sum(dealt)]:
+        dealt[image] += 1
+    return dealt
+
+
+def image_counts(view: PruneView, group_counts: Sequence[int]) -> list[int]:
+    """Tokens of each image, given those of each group that shares a budget (a prompt, or an image)."""
+    if view.options.budget_scope == "image":
+        return list(group_counts)
+    sizes, rows = view.layout.image_sizes, view.layout.rows
+    counts = [0] * len(sizes)
+    for row, total in enumerate(group_counts):
+        images = [image for image, owner in enumerate(rows) if owner == row]
+        for image, count in zip(images, deal(total, [sizes[image] for image in images])):
+            counts[image] = count
+    return counts
+
+
+def image_slices(view: PruneView) -> Iterator[slice]:
+    """Where the tokens of each image are among the N of the batch."""
+    start = 0
+    for size in view.layout.image_sizes:
+        yield slice(start, start + size)
+        start += size
+
+
+def group_slices(view: PruneView) -> Iterator[slice]:
+    """As `image_slices`, for the groups that share a budget."""
+    start = 0
+    for size in view.layout.group_sizes(view.options.budget_scope):
+        yield slice(start, start + size)
+        start += size
+
+
+def top(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` highest scores [V], ties to the earlier token, in ascending order."""
+    return scores.argsort(descending=True, stable=True)[:count].sort().values
+
+
+def picked_first(order: Tensor, size: int) -> Tensor:
+    """Scores [size] that rank the picks of a greedy method [T] in their order, and everything else below."""
+    scores = torch.zeros(size, device=order.device)
+    return scores.index_copy(0, order, torch.arange(len(order), 0, -1, device=order.device, dtype=scores.dtype))
