@@ -31,6 +31,10 @@ class PrunedDecoder(GenerationMixin):
     def __call__(self, **kwargs: Any) -> CausalLMOutputWithPast:
         return self.forward(**kwargs)
 
+    def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
+        """Never: what `generate` would compile (on a GPU with a static cache) is the stock model, not this decoder."""
+        return False
+
     def prepare_inputs_for_generation(
         self, input_ids: Tensor, past_key_values: Cache | None = None, prefill: Prefill | None = None, **kwargs: Any
     ) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from gp.checkpoint import EMBEDDED, load_glimpse
 from gp.embedded import BASE_DIR
 from gp.generation import PrunedDecoder
 from gp.prefill import Prefill, prefill
-from gp.pruners import BEFORE_FIRST_LAYER, GlimpsePruner, NoPruner, Pruner, make_baseline
+from gp.pruners import BASELINES, BEFORE_FIRST_LAYER, GlimpsePruner, NoPruner, Pruner, make_baseline
 from gp.types import ImageFeatures, PruneOptions
 
 REFUSED = {
@@ -56,6 +56,9 @@ class GlimpseModel(nn.Module):
         options: defaults of every call.
         processor: the base's own, for convenience.
         pruner_settings: method -> its settings where they are not the published ones, see `gp.pruners.make_baseline`.
+
+    Raises:
+        ValueError: settings of a method that there is not.
     """
 
     def __init__(
@@ -72,6 +75,8 @@ class GlimpseModel(nn.Module):
         self.glimpse = glimpse
         self.options = options or PruneOptions()
         self.processor = processor
+        if unknown := [name for name in pruner_settings or () if name not in BASELINES]:
+            raise ValueError(f"pruner_settings: no pruner {unknown[0]!r}; there is {', '.join(sorted(BASELINES))}")
         self.pruner_settings = pruner_settings or {}
 
     def train(self, mode: bool = True) -> GlimpseModel:

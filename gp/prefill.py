@@ -166,7 +166,7 @@ class _Run:
             evidence_masks=evidence_masks,
             seed=seed,
             cache=DynamicCache(config=backbone.text_config),
-            stages={min(stage, backbone.num_layers - 1) for stage in pruner.stages},
+            stages=set(pruner.stages),
             vectors=vectors,
             alive=alive,
             layers_run=torch.zeros_like(alive, dtype=torch.long),
@@ -220,6 +220,8 @@ class _Run:
 
     def _look_ahead(self, index: int, rotate: bool) -> Tensor:
         """Attention of the last position in a layer that has not run yet, from its own projections."""
+        if index == self.backbone.num_layers:
+            raise ValueError(f"pruner {self.pruner.name!r} looks ahead after layer {index - 1}, which is the last one")
         hidden, rotary = self.prompt.hidden, self.rotary if rotate else None
         query = self.backbone.query(index, hidden[:, -1:], self._last_rotary() if rotate else None)
         return self._attention_row(query, self.backbone.key(index, hidden, rotary), log_softmax=True)

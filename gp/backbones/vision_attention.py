@@ -74,7 +74,8 @@ def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[tuple[tuple, dic
     recorded: list = [None] * len(modules)
 
     def hook(slot: int):
-        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        # without kwargs: another thread's call, while torch adds or removes the hook and the wish for kwargs in turn
+        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
             if threading.get_ident() == owner:
                 recorded[slot] = (args, kwargs)
 

@@ -124,6 +124,12 @@ class Pruner(nn.Module):
 
     def check(self, options: PruneOptions, num_layers: int) -> None:
         """Raises ValueError if the method cannot work with these options on a model of so many decoder layers."""
+        for attribute, first in (("stages", BEFORE_FIRST_LAYER), ("read_layers", 0)):
+            if outside := [layer for layer in getattr(self, attribute) if not first <= layer < num_layers]:
+                raise ValueError(
+                    f"pruner {self.name!r}: {attribute} {outside} outside {first}..{num_layers - 1}, "
+                    "the decoder layers of this base"
+                )
 
 
 class RankingPruner(Pruner):
@@ -179,6 +185,7 @@ class RankingPruner(Pruner):
             )
 
     def check(self, options: PruneOptions, num_layers: int) -> None:
+        super().check(options, num_layers)
         if all(given is None for given in (options.max_keep_ratio, options.fixed_keep_ratio, options.num_keep)):
             raise ValueError(
                 f"pruner {self.name!r} only ranks tokens: give fixed_keep_ratio, max_keep_ratio or num_keep"

@@ -17,8 +17,8 @@ class CDPruner(RankingPruner):
     """Greedy MAP inference of a DPP whose kernel weighs the similarity of tokens by their relevance to the question.
 
     With unit embeddings f_i: S = f f^T, relevance x_i = mean over question tokens of cos(v_i, t), scaled to
-    r = (x - min + 1e-6) / (max - min) in each prompt, kernel K_ij = r_i S_ij r_j. Greedily T times: the token with the
-    largest conditional variance joins, the variances of the others shrink by what it explains.
+    r = (x - min + 1e-6) / (max - min) in each group that shares a budget, kernel K_ij = r_i S_ij r_j. Greedily T times:
+    the token with the largest conditional variance joins, the variances of the others shrink by what it explains.
 
     Settings: the budget is the only usual one.
 
@@ -29,7 +29,7 @@ class CDPruner(RankingPruner):
     Deviations: the published relevance compares CLIP's image and text embeddings, which only LLaVA's tower has a text
     side for, and which is not part of the LVLM; ours compares what the LLM gets, visual embeddings and the embeddings
     of the tokens after the last image, so it works for every family and needs no second model (as the public port to
-    Qwen does). Minimum and maximum are of the prompt, not of the whole batch. The kernel is formed a column at a time.
+    Qwen does). Minimum and maximum are of the group, not of the whole batch. The kernel is formed a column at a time.
 
     Source: Zhang et al., "Beyond Attention or Similarity", NeurIPS 2025, section 3; greedy MAP: Chen et al., 2018.
     """
@@ -65,8 +65,8 @@ def question_similarity(view: PruneView, embeds: Tensor) -> Tensor:
     question = torch.where((text & behind).any(1, keepdim=True), text & behind, text)
     unit = torch.nn.functional.normalize(prompt.hidden.float(), dim=-1) * question.unsqueeze(-1)
     mean = unit.sum(1) / question.sum(1, keepdim=True).clamp(min=1)  # [B, D]; the mean cosine is linear in it
-    rows = [row for row, size in zip(mean, view.layout.prompt_sizes) for row in [row.expand(size, -1)]]
-    return (embeds * torch.cat(rows)).sum(-1)
+    of_prompt = [row.expand(size, -1) for row, size in zip(mean, view.layout.prompt_sizes)]
+    return (embeds * torch.cat(of_prompt)).sum(-1)
 
 
 def scale(relevance: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def most_diverse(embeds: Tensor, count: int) -> Tensor:
         picks.append(pick)
         distance = 1 - unit @ unit[pick]
         nearest = distance if number == 0 else torch.minimum(nearest, distance)
-        nearest = nearest.index_fill(0, torch.stack(picks), float("-inf"))
+        nearest = nearest.index_fill(0, pick, float("-inf"))
     return torch.stack(picks) if picks else torch.empty(0, dtype=torch.long, device=embeds.device)
 
 

@@ -30,6 +30,9 @@ class PyramidDrop(RankingPruner):
         compact_cache: whether earlier layers forget the dropped tokens; the published code keeps them. If so, the
             last stage meets the budget: lambda^3 = budget.
 
+    Raises:
+        ValueError: layers that do not increase.
+
     Deviations: kept tokens keep their rotary positions, the published code renumbers them. There is no published code
     for Qwen2.5-VL; ours is the same method on it.
 
@@ -40,6 +43,8 @@ class PyramidDrop(RankingPruner):
 
     def __init__(self, layers: Sequence[int], compact_cache: bool = False) -> None:
         super().__init__()
+        if not layers or list(layers) != sorted(set(layers)):
+            raise ValueError(f"pruner 'pyramid_drop': layers must increase and be at least one, got {list(layers)}")
         self.stages = tuple(layers)
         self.compact_cache = compact_cache
 

@@ -65,10 +65,9 @@ class VisionZip(RankingPruner):
     def merge(self, view: PruneView, keep_mask: Tensor) -> Tensor:
         embeds = view.visual_hidden()
         keys = view.prompt.vision_attention[self.attended[0]].keys
-        merged = [
-            _merged(embeds[place], keys[place], self._roles(view, place, count)) for place, count in self._images(view)
-        ]
-        return torch.cat(merged)
+        contextual = self.scores(view) == 1
+        images = image_slices(view)
+        return torch.cat([_merged(embeds[at], keys[at], contextual[at], ~keep_mask[at]) for at in images])
 
     def _images(self, view: PruneView) -> list[tuple[slice, int]]:
         return list(zip(image_slices(view), image_counts(view, self.counts(view)), strict=True))
@@ -84,9 +83,9 @@ class VisionZip(RankingPruner):
         return roles
 
 
-def _merged(embeds: Tensor, keys: Tensor, roles: Tensor) -> Tensor:
-    """Embeddings [V, D] of an image in which the contextual tokens took the dropped ones in."""
-    targets, dropped = (roles == 1).nonzero()[:, 0], (roles == 0).nonzero()[:, 0]
+def _merged(embeds: Tensor, keys: Tensor, contextual: Tensor, dropped: Tensor) -> Tensor:
+    """Embeddings [V, D] of an image in which the contextual tokens [V] took the dropped ones [V] in."""
+    targets, dropped = contextual.nonzero()[:, 0], dropped.nonzero()[:, 0]
     if not len(targets) or not len(dropped):
         return embeds
     unit = torch.nn.functional.normalize(keys, dim=-1)

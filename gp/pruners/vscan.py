@@ -21,7 +21,7 @@ class VScan(RankingPruner):
     Before the LLM, n = int(a N) tokens stay: n // 2 by the attention received in a shallow vision block, dealt over
     windows with a quota of ceil((n // 2) / windows) each; the others by the attention received in the deepest block.
     Each dropped token joins the kept one that it resembles most (cosine of embeddings), which becomes the mean of them
-    all. After the middle decoder layer the top int(b n) stay, by the attention of the last prompt token with the next
+    all. After the middle decoder layer the top int(a b N) stay, by the attention of the last prompt token with the next
     layer's projections *without* rotary embedding, softmax over all keys, mean over heads.
 
     Settings: b = 1/3 and the middle layer, as published for Qwen2.5-VL-7B ([14] of 28, a = 0.167: 11.1 %); a = 0.333
@@ -34,6 +34,9 @@ class VScan(RankingPruner):
         layer: 0-based decoder layer of the second cut, at least one more layer must follow.
         kept_in_llm: b.
         compact_cache: whether the layers up to `layer` forget what the second cut drops; the published code keeps it.
+
+    Raises:
+        ValueError: a `kept_in_llm` outside (0, 1].
 
     Deviations: where the quotas leave tokens missing (images smaller than a window) the global scan fills up, the
     published code stops; quotas are rounded up for LLaVA as for Qwen2.5-VL; its second cut ignores rotary embedding,
@@ -49,6 +52,8 @@ class VScan(RankingPruner):
         self, blocks: tuple[int, int], window: int, layer: int, kept_in_llm: float = 1 / 3, compact_cache: bool = False
     ) -> None:
         super().__init__()
+        if not 0 < kept_in_llm <= 1:
+            raise ValueError(f"pruner 'vscan': kept_in_llm must be in (0, 1], got {kept_in_llm}")
         self.attended = blocks
         self.window = window
         self.stages = (BEFORE_FIRST_LAYER, layer)
