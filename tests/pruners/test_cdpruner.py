@@ -29,9 +29,7 @@ def greedy_by_determinant(k: np.ndarray, count: int) -> list[int]:
     """Each step adds the token with the largest determinant of the subset's kernel."""
     picks: list[int] = []
     while len(picks) < count:
-        gains = {
-            j: np.linalg.slogdet(k[np.ix_([*picks, j], [*picks, j])])[1] for j in range(len(k)) if j not in picks
-        }
+        gains = {j: np.linalg.slogdet(k[np.ix_([*picks, j], [*picks, j])])[1] for j in range(len(k)) if j not in picks}
         picks.append(max(gains, key=gains.get))
     return picks
 

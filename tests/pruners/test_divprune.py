@@ -15,9 +15,7 @@ from tests.pruners.views import hand_view, kept
 
 def at_angles(*degrees: float) -> list[list[float]]:
     """Vectors of different lengths in the plane: only their directions may count."""
-    return [
-        [(1 + i) * math.cos(math.radians(d)), (1 + i) * math.sin(math.radians(d))] for i, d in enumerate(degrees)
-    ]
+    return [[(1 + i) * math.cos(math.radians(d)), (1 + i) * math.sin(math.radians(d))] for i, d in enumerate(degrees)]
 
 
 def brute_force(embeds: np.ndarray, count: int) -> list[int]:

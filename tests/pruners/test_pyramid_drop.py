@@ -76,7 +76,7 @@ def test_default_layers():
     assert [default_layers(n) for n in (28, 32, 36)] == [(1, 6, 13), (1, 7, 15), (1, 8, 17)]  # after 2, L/4, L/2
     for num_layers in range(4, 80):
         layers = default_layers(num_layers)
-        assert list(layers) == sorted(set(layers)) and 0 <= layers[0] and layers[-1] < num_layers - 1
+        assert list(layers) == sorted(set(layers)) and layers[0] >= 0 and layers[-1] < num_layers - 1
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
