@@ -91,7 +91,7 @@ def test_scores_are_what_the_next_layer_will_pay(family):
 
 
 def test_what_cannot_work_is_refused():
-    with pytest.raises(ValueError, match="'pyramid_drop': a budget of 0.24 "):
+    with pytest.raises(ValueError, match=r"'pyramid_drop': a budget of 0\.24 "):
         PyramidDrop([7, 15, 23]).check(PruneOptions(fixed_keep_ratio=0.24), 32)
     for layers in ([], [3, 1], [1, 1]):
         with pytest.raises(ValueError, match="must increase"):

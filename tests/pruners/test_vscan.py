@@ -66,7 +66,7 @@ def test_both_cuts_meet_the_budget():
     # 8 layers, second cut after 4: mean = (4 + 4 b) / 8 of the n tokens = 2/3 n for b = 1/3; half of 10 tokens: n = 7
     pruner = VScan((1, 3), window=2, layer=3)
     assert pruner.shares(0.5, 8) == pytest.approx([0.75, 0.25])
-    grid, attention = [(2, 5)], {1: (sum(SHALLOW, []), [[1.0]] * 10), 3: (DEEP, [[1.0]] * 10)}
+    grid, attention = [(2, 5)], {1: (SHALLOW[0] + SHALLOW[1], [[1.0]] * 10), 3: (DEEP, [[1.0]] * 10)}
     first = hand_view([[1.0]] * 10, grid, vision_attention=attention)
     assert len(kept(pruner, first)) == 7
     later = torch.tensor([[float(j), 0.0] for j in range(10)]).log_softmax(0)
