@@ -24,7 +24,7 @@ class VisionZip(RankingPruner):
     the mean of those that joined. D + C is the budget. Does not see the question.
 
     Settings at 11.1 / 22.2 / 33.3 %: LLaVA (576 tokens) C = 10 / 20 / 30 of 64 / 128 / 192; Qwen2.5-VL C = 5 % of all
-    tokens, at most half of the budget, the rest dominant (6.1 / 17.2 / 28.3 %).
+    tokens, at least 1, at most half of the budget, the rest dominant (6.1 / 17.2 / 28.3 %).
 
     Args:
         block: vision block that is read.
@@ -74,7 +74,7 @@ class VisionZip(RankingPruner):
 
     def _roles(self, view: PruneView, place: slice, count: int) -> Tensor:
         received = view.prompt.vision_attention[self.attended[0]].received[place]
-        contextual = min(int(self.contextual_of_kept * count), int(self.contextual_of_all * len(received)))
+        contextual = min(int(self.contextual_of_kept * count), max(1, int(self.contextual_of_all * len(received))))
         roles = torch.zeros_like(received)
         roles[top(received, count - contextual)] = 2
         others = (roles == 0).nonzero()[:, 0]

@@ -75,6 +75,7 @@ def test_two_images_are_dealt_their_shares_and_merged_apart():
         (111, 1000, (0.5, 0.05), 50),  # 6.1 % dominant, 5 % contextual
         (222, 1000, (0.5, 0.05), 50),
         (40, 1000, (0.5, 0.05), 20),
+        (6, 12, (0.5, 0.05), 1),
     ],
 )
 def test_published_shares(kept_tokens, size, published, expected):
