@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from gp.eval import evaluate, load_run
+from gp.pruners import BASELINES
+from tests.eval.methods import HalfWay, QuarterSize
 from tests.eval.micro import MicroRun, write_run
 
 OVERRIDES = ("eval.pruners=[glimpse,random,oracle]", "eval.budgets=[null,0.5]")
@@ -32,3 +34,15 @@ def evaluated(micro, tmp_path_factory) -> Path:
 def copied(evaluated, tmp_path) -> Path:
     """A copy of it, to be changed."""
     return shutil.copytree(evaluated, tmp_path / "eval")
+
+
+@pytest.fixture
+def half_way(monkeypatch) -> type[HalfWay]:
+    monkeypatch.setitem(BASELINES, HalfWay.name, HalfWay)
+    return HalfWay
+
+
+@pytest.fixture
+def quarter_size(monkeypatch) -> type[QuarterSize]:
+    monkeypatch.setitem(BASELINES, QuarterSize.name, QuarterSize)
+    return QuarterSize
