@@ -37,6 +37,7 @@ def calls(monkeypatch):
         return (clock, clock) if method == UNPRUNED else (0.5 * clock, 0.25 * clock)
 
     monkeypatch.setattr(timing, "time_batch", time_batch)
+    monkeypatch.setattr(timing, "REPEATS", 5)
     monkeypatch.setattr(costs, "memory_mib", lambda *arguments: (None, 1.5))
     return made
 
