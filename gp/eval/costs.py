@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from gp.eval.timing import decode_some, time_ratios
 from gp.model import GlimpseModel
 
 NUM_BATCHES = 2
+MEMORY_REPEATS = 3
 BATCH_SIZE = 8  # samples, or `data.eval_batch_size` if that is less
 FILE = "costs.json"
 
@@ -27,7 +29,7 @@ class Cost:
     Args:
         prefill_ratio, decode_ratio: time pruned / un-pruned, see `gp.eval.timing.time_ratios`.
         peak_mib: peak of memory while the larger batch is prefilled and decoded, above what was in use before; None
-            where the system cannot tell.
+            where the system cannot tell. On a CPU good to some MiB: the C library decides when pages go back.
         kv_cache_mib: of the larger batch after prefill, padding included.
     """
 
@@ -90,16 +92,19 @@ def memory_mib(
 ) -> tuple[float | None, float]:
     """Peak above the use before a batch, and KV cache after its prefill, each of the batch where it is largest.
 
-    Apart from the timed runs, because taking the peak slows them; the first round loads what stays loaded.
+    Median over repeats; the first round loads what stays loaded. Apart from the timed runs, because taking the peak
+    slows them.
     """
-    for _ in range(2):
-        peaks, caches = [], []
+    largest, cache_mib = [], 0.0
+    for _ in range(MEMORY_REPEATS + 1):
+        peaks = []
         for batch in batches:
             peak = PeakMemory(model.backbone.device)
             done = prefill_batch(model, batch, method, seed, num_keep)
-            caches.append(kv_cache_mib(done.cache))
+            cache_mib = max(cache_mib, kv_cache_mib(done.cache))
             decode_some(model, batch, done)
             peaks.append(peak.above_mib())
             del done  # it would count as in use before the next batch
-    known = [value for value in peaks if value is not None]
-    return round(max(known), 2) if known else None, round(max(caches), 4)
+        largest.append(None if None in peaks else max(peaks))
+    counted = largest[1:]
+    return None if None in counted else round(statistics.median(counted), 2), round(cache_mib, 4)

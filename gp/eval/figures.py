@@ -76,8 +76,9 @@ def _draw_pruner(axes: Axes, rows: Sequence[dict[str, Any]], notes: dict[str, st
     """The rows of one pruner; its colour and marker are the same in every figure."""
     number = known_pruners().index(rows[0]["pruner"]) - 1  # without `none`
     style = {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
-    axes.plot([], [], linewidth=1.2, label=rows[0]["pruner"], **style)
     budgeted = sorted((row for row in rows if row["budget"] is not None), key=lambda row: row["cache_ratio"])
+    shown = {"linewidth": 1.2} if budgeted else {"linestyle": "none", **({} if rows[0]["matched"] else OWN)}
+    axes.plot([], [], label=rows[0]["pruner"], **{**style, **shown})
     line = [[100 * row[key] for row in budgeted] for key in ("cache_ratio", "answer_accuracy")]
     axes.plot(*line, color=style["color"], linewidth=1.2)
     for row in rows:

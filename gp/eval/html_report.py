@@ -40,10 +40,10 @@ code, pre { background: #f5f5f5; overflow-x: auto }
 # cells without a value come last in both directions
 SCRIPT = """
 for (const head of document.querySelectorAll("table.rows th")) head.addEventListener("click", () => {
-  const body = head.closest("table").tBodies[0], column = head.cellIndex, isText = head.classList.contains("text");
+  const body = head.closest("table").tBodies[0], column = head.cellIndex;
   const sign = head.dataset.sign = head.dataset.sign === "1" ? -1 : 1;
   const key = row => row.cells[column].dataset.value ?? "";
-  const compare = (a, b) => isText && isNaN(a + b) ? a.localeCompare(b) : a - b;
+  const compare = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
   body.append(...[...body.rows].sort((one, other) => {
     const [a, b] = [key(one), key(other)];
     return a === "" || b === "" ? (a === "") - (b === "") : sign * compare(a, b);
