@@ -1,9 +1,10 @@
-"""Evaluates a trained glimpse beside other pruning methods: table, summary, report.
+"""Evaluates a trained glimpse beside other pruning methods: table, summary, report with figure and intervals.
 
     python evaluate.py ckpt=runs/tiny/last.ckpt
+    python evaluate.py ckpt=runs/tiny pruner=all budget=0.05,0.111,0.222,0.333
     python evaluate.py ckpt=runs/tiny split=test,test_hard num_samples=200
     python evaluate.py ckpt=runs/tiny pruner=glimpse,random budget=0.05,0.1,0.2
-    python evaluate.py ckpt=runs/tiny pruner=all budget=null,0.111 out=runs/tiny/eval-budgets
+    python evaluate.py ckpt=runs/tiny pruner=fastv budget=0.5 eval.methods.fastv.layer=0 out=runs/tiny/eval-fastv
     python evaluate.py ckpt=runs/tiny out=runs/tiny/eval-low prune.threshold=0.3
     python evaluate.py ckpt=path/to/published --config configs/qwen7b.yaml
 
@@ -13,14 +14,15 @@ is the config.yaml beside it, or the one that --config names.
 Short keys, lists with commas:
 
     pruner=A,B        eval.pruners; "all" for every method
-    budget=0.05,null  eval.budgets: shares of visual tokens kept; null: the method's own decision (random: as many as
-                      glimpse kept)
+    budget=0.05,null  eval.budgets: shares of visual entries in the KV cache, mean over layers; null: the method's own
+                      decision (random and others that only rank: as many as glimpse kept)
     split=A,B         eval.splits
     num_samples=N     eval.num_samples
     out=FOLDER        eval.out; default: eval/ beside the checkpoint
 
-Any other key is one of the config, see gp/config/schema.py. Results are appended as they come: the same command goes
-on where it was stopped.
+Any other key is one of the config, see gp/config/schema.py; eval.methods.METHOD.SETTING=VALUE sets what a method takes.
+A method that cannot meet a budget on this base is left out there, with the reason. Results are appended as they come:
+the same command goes on where it was stopped, and methods and budgets can be added to it.
 """
 
 from __future__ import annotations

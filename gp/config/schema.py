@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -117,7 +118,10 @@ class EvalConfig:
 
     splits: list[str] = field(default_factory=lambda: ["test"])
     pruners: list[str] = field(default_factory=lambda: ["none", "glimpse", "random", "oracle"])
-    budgets: list[float | None] = field(default_factory=lambda: [None])  # kept ratios; null: the method's own decision
+    # shares of visual entries in the KV cache, mean over layers; null: the method's own decision
+    budgets: list[float | None] = field(default_factory=lambda: [None])
+    # pruner -> its settings, where they are not the published ones: eval.methods.fastv.layer=1
+    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     max_new_tokens: int = 64
     num_samples: int | None = None  # None: the whole split
     overlays: int = 8  # example images in the report

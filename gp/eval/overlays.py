@@ -18,6 +18,10 @@ from gp.eval.runner import prefill_batch
 from gp.model import GlimpseModel
 
 FOLDER = "figures"
+LEGEND = (
+    "Dropped tokens are darkened, evidence boxes outlined. A method that makes the image smaller drops none of what is "
+    "left: its pictures are not darkened."
+)
 
 
 @dataclass(frozen=True)

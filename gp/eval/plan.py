@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gp.model import GlimpseModel
-from gp.pruners import BASELINES, GlimpsePruner, NoPruner, OraclePruner, RankingPruner
+from gp.pruners import BASELINES, GlimpsePruner, NoPruner, OraclePruner, RandomPruner, RankingPruner, make_baseline
 from gp.types import PruneOptions
 
 ALL = "all"
 # One row whatever the budgets: these keep what they keep.
 WITHOUT_BUDGET = (NoPruner.name, OraclePruner.name)
+NEARLY_NOTHING = 1e-6  # a budget that stands for "one token": what glimpse may have kept of a prompt
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Method:
 
     Args:
         pruner: a pruner's name.
-        budget: kept ratio in (0, 1]; None: the method's own decision.
-        matched: the method only ranks and has no budget: it keeps as many tokens of every prompt as `glimpse` did.
+        budget: share of visual entries in the KV cache, in (0, 1]; None: the method's own decision.
+        matched: the method only ranks and has no budget: each prompt's budget is what `glimpse` kept of it.
     """
 
     pruner: str
@@ -39,39 +40,62 @@ UNPRUNED = Method(NoPruner.name)
 OWN_GLIMPSE = Method(GlimpsePruner.name)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that was asked for but cannot be run on this base, and why."""
+
+    method: Method
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rows to run, in order, and those that cannot be."""
+
+    methods: list[Method]
+    left_out: list[LeftOut]
+
+
 def known_pruners() -> list[str]:
     """The names that `eval.pruners` may hold, in the order of the table."""
-    others = [name for name in BASELINES if name not in WITHOUT_BUDGET]
-    return [NoPruner.name, GlimpsePruner.name, *others, OraclePruner.name]
+    last = [RandomPruner.name, OraclePruner.name]
+    others = [name for name in BASELINES if name not in (NoPruner.name, *last)]
+    return [NoPruner.name, GlimpsePruner.name, *others, *last]
 
 
-def plan(model: GlimpseModel, pruners: Sequence[str], budgets: Sequence[float | None]) -> list[Method]:
+def plan(model: GlimpseModel, pruners: Sequence[str], budgets: Sequence[float | None]) -> Plan:
     """The rows to run, those first that others are compared with or matched to.
 
     `none` is always run, because every row states the accuracy without pruning; so is `glimpse`'s own decision if a
-    row is matched to it. Whatever is run is reported.
+    row is matched to it. Whatever is run is reported. A method that cannot meet a budget on this base, e.g. because
+    it leaves the caches of its first layers alone, is left out at that budget.
 
     Args:
-        model: decides which methods only rank.
+        model: its base and its `pruner_settings` decide which budgets a method can meet.
         pruners: names, or `all`.
-        budgets: kept ratios; None: the method's own decision.
+        budgets: see `Method`; None: the method's own decision.
 
     Raises:
-        ValueError: an unknown name, nothing to run, or `glimpse` on a model without trained parts.
+        ValueError: an unknown name, settings that a method does not take, nothing to run, or `glimpse` on a model
+            without trained parts.
     """
     names = _check_names(pruners)
     if not budgets:
         raise ValueError("eval.budgets is empty: give kept ratios, or null for the method's own decision")
-    methods = [UNPRUNED]
-    for name in sorted(names, key=known_pruners().index):
-        own_only = name in WITHOUT_BUDGET
-        for budget in (None,) if own_only else budgets:
-            methods.append(Method(name, budget, matched=budget is None and _only_ranks(model, name)))
+    _check_settings(model)
+    ordered = sorted(names, key=known_pruners().index)
+    wanted = [UNPRUNED, *(method for name in ordered for method in _rows(name, budgets))]
+    if model.glimpse is None and any(method.matched or method.pruner == GlimpsePruner.name for method in wanted):
+        raise ValueError("eval.pruners: this model has no trained glimpse; name other pruners and give eval.budgets")
+    reasons = {method: _why_not(model, method) for method in wanted}
+    methods = [method for method, reason in reasons.items() if reason is None]
+    left_out = [LeftOut(method, reason) for method, reason in reasons.items() if reason is not None]
+    if left_out and methods == [UNPRUNED]:
+        every = "; ".join(f"{one.method.label}: {one.reason}" for one in left_out)
+        raise ValueError(f"eval.pruners: none of the rows can be run on this base ({every})")
     if any(method.matched for method in methods):
         methods.insert(1, OWN_GLIMPSE)
-    if model.glimpse is None and any(method.pruner == GlimpsePruner.name for method in methods):
-        raise ValueError("eval.pruners: this model has no trained glimpse; name other pruners and give eval.budgets")
-    return list(dict.fromkeys(methods))
+    return Plan(list(dict.fromkeys(methods)), left_out)
 
 
 def options_of(method: Method, default: PruneOptions, num_keep: Sequence[int] | None = None) -> PruneOptions:
@@ -92,9 +116,37 @@ def options_of(method: Method, default: PruneOptions, num_keep: Sequence[int] | 
     return default if method.budget is None else default.but(fixed_keep_ratio=method.budget)
 
 
-def _only_ranks(model: GlimpseModel, name: str) -> bool:
-    """Whether the method refuses to work without a budget."""
-    return name != GlimpsePruner.name and isinstance(model.find_pruner(name), RankingPruner)
+def _rows(name: str, budgets: Sequence[float | None]) -> list[Method]:
+    """The rows of one pruner."""
+    only_ranks = name in BASELINES and issubclass(BASELINES[name], RankingPruner)  # it refuses to work without a budget
+    wanted = (None,) if name in WITHOUT_BUDGET else budgets
+    return [Method(name, budget, matched=budget is None and only_ranks) for budget in wanted]
+
+
+def _why_not(model: GlimpseModel, method: Method) -> str | None:
+    """Why a row cannot be run; None if it can.
+
+    A matched row's budgets are known only when `glimpse` has run, and may be as little as one token of a prompt: a
+    method that cannot go so low could not finish.
+    """
+    tried = Method(method.pruner, NEARLY_NOTHING) if method.matched else method
+    try:
+        pruner = model.find_pruner(method.pruner)
+        pruner.check(options_of(tried, model.options), model.backbone.num_layers)
+    except ValueError as error:
+        return f"cannot keep as little as glimpse may: {error}" if method.matched else str(error)
+    return None
+
+
+def _check_settings(model: GlimpseModel) -> None:
+    """Refuses settings of methods that do not exist or do not take them."""
+    for name, settings in model.pruner_settings.items():
+        if name == GlimpsePruner.name:
+            raise ValueError(f"eval.methods.{name}: it is as it was trained; its decision follows the section prune")
+        try:
+            make_baseline(name, model.backbone, settings=settings)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"eval.methods.{name}: {error}") from error
 
 
 def _check_names(pruners: Sequence[str]) -> list[str]:

@@ -1,29 +1,73 @@
-"""The progress bar of a pass: samples, samples a second, time left."""
+"""Progress of long work: done, rate and time left; a bar on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
+
+LINE_EVERY_S = 20.0
 
 
 class SpeedColumn(ProgressColumn):
-    """Samples a second."""
+    """Units a second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} samples/s")
+        return Text(_speed(task))
 
 
-def make_progress(console: Console | None) -> Progress:
-    """One bar a pass; None shows nothing."""
-    description, time_left = TextColumn("{task.description}"), TimeRemainingColumn()
-    columns = (description, BarColumn(), MofNCompleteColumn(), SpeedColumn(), time_left)
-    return Progress(*columns, console=console, disable=console is None)
+class Tracker:
+    """What work over many rows reports to."""
+
+    def __init__(self, progress: Progress, task: TaskID, prefix: str) -> None:
+        self._progress, self._task, self._prefix = progress, task, prefix
+        self._last_line_s = time.monotonic()
+
+    def advance(self, row: str, count: int = 1) -> None:
+        """So many more units are done, by this row."""
+        self._progress.update(self._task, advance=count, description=f"{self._prefix} {row}")
+        is_log = not self._progress.disable and not self._progress.console.is_terminal
+        if is_log and time.monotonic() - self._last_line_s >= LINE_EVERY_S:
+            self._last_line_s = time.monotonic()
+            self._progress.console.print(self._line(), highlight=False)
+
+    def _line(self) -> str:
+        task = next(task for task in self._progress.tasks if task.id == self._task)
+        left = "?" if task.time_remaining is None else f"{task.time_remaining:.0f}"
+        done = f"{task.completed:.0f} of {task.total or '?'}"
+        return f"{task.description}  {done}  {_speed(task)}  {left} s left"
+
+
+@contextmanager
+def track(
+    console: Console | None, prefix: str, unit: str, total: int | None = None, completed: int = 0
+) -> Iterator[Tracker]:
+    """Progress over `total` units, of which so many were done before; no console shows nothing."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        SpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=console is None) as progress:
+        task = progress.add_task(prefix, total=total, completed=completed, unit=unit)
+        yield Tracker(progress, task, prefix)
 
 
 def count_samples(shards: Sequence[str], limit: int | None = None) -> int | None:
@@ -38,3 +82,8 @@ def count_samples(shards: Sequence[str], limit: int | None = None) -> int | None
         except tarfile.TarError:
             return limit  # reading it will say what is wrong
     return count if limit is None else min(count, limit)
+
+
+def _speed(task: Task) -> str:
+    speed = task.finished_speed or task.speed
+    return "" if speed is None else f"{speed:.1f} {task.fields['unit']}/s"

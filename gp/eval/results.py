@@ -27,8 +27,11 @@ class Result:
         question, answer: as in the shard.
         prediction: decoded text without special tokens.
         correct: whether prediction and answer match exactly, see `gp.metrics.exact_match`.
-        num_visual, num_kept: visual tokens of the prompt, and those left after pruning.
-        tp, fp, fn: visual tokens kept inside the evidence, kept outside it, and dropped inside it.
+        num_visual, num_kept: visual tokens of the prompt, and those that the last layer saw.
+        visual_run, visual_cached: visual tokens that the prefill worked on, and in the KV cache after it; mean over
+            the layers.
+        tp, fp, fn: visual tokens kept inside the evidence, kept outside it, and dropped inside it; on the
+            smaller grid if the method made the images smaller.
         kv_kept, kv_full: entries of the KV cache after pruning, and of the un-pruned prompt; text included, mean over
             the layers.
         prefill_s, decode_s: the sample's share of the time of its batch.
@@ -41,6 +44,8 @@ class Result:
     correct: bool
     num_visual: int
     num_kept: int
+    visual_run: float
+    visual_cached: float
     tp: int
     fp: int
     fn: int

@@ -13,17 +13,19 @@ from gp.config import TrainConfig
 from gp.data.batch import Batch, Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.shards import resolve_shards
+from gp.eval.costs import BATCH_SIZE, NUM_BATCHES, Cost, measure_costs
+from gp.eval.html_report import write_html
+from gp.eval.markdown_report import write_markdown
 from gp.eval.overlays import paint_examples
 from gp.eval.plan import OWN_GLIMPSE, Method, plan
 from gp.eval.process import Process
-from gp.eval.progress import count_samples, make_progress
-from gp.eval.report import write_report
+from gp.eval.progress import count_samples, track
+from gp.eval.report import make_report
 from gp.eval.results import Result, read_results
 from gp.eval.runner import kept_by_id, run_split
-from gp.eval.settings import claim, settings_of, shards_of, weights_id
+from gp.eval.settings import claim, settings_of, settings_of_methods, shards_of, weights_id
 from gp.eval.summary import summarize
 from gp.eval.table import make_console, print_table
-from gp.eval.timing import NUM_BATCHES, TIMED_BATCH_SIZE, time_methods
 from gp.model import GlimpseModel
 
 SAMPLES = "samples"
@@ -43,11 +45,14 @@ def evaluate(
 
     `none` always runs, and so does `glimpse` if a row is matched to it; see `gp.eval.plan`. Finished samples are kept:
     the same call goes on where a killed one stopped, and splits, pruners, budgets and samples can be added later.
+    Rows that cannot be run on this base are left out, and named with the reason.
 
     Args:
-        model: on its device, with its processor and default pruning options.
+        model: on its device, with its processor and default pruning options; `eval.methods` is added to its
+            `pruner_settings`.
         config: the sections `eval`, `data` and `model` and the seed are used.
-        out: the folder: `summary.json`, `report.md`, `settings.json`, `timing.json`, `samples/`, `figures/`.
+        out: the folder: `summary.json`, `report.md`, `report.html`, `settings.json`, `costs.json`, `samples/`,
+            `figures/`.
         ckpt_id: tells the results of checkpoints apart; None: a hash of the trained parts.
         command: that makes the report again; None: the command line of this process.
         console: None: the terminal.
@@ -58,15 +63,21 @@ def evaluate(
         none.
 
     Raises:
-        ValueError: an unknown pruner, results of other settings in `out`, more unusable samples than allowed.
+        ValueError: an unknown pruner or setting of one, no row that can be run, results of other settings in `out`,
+            more unusable samples than allowed.
         FileNotFoundError: a shard is missing.
     """
     out, console, process = Path(out), console or make_console(), process or Process()
-    methods = plan(model, config.eval.pruners, config.eval.budgets)
+    model.pruner_settings = {**model.pruner_settings, **config.eval.methods}
+    planned = plan(model, config.eval.pruners, config.eval.budgets)
+    methods = planned.methods
     shards = {split: resolve_shards(config.data.test[split], config.data.root) for split in config.eval.splits}
     settings = settings_of(model, config, ckpt_id or weights_id(model))
+    of_methods = settings_of_methods(model, methods)
     if process.rank == 0:
-        claim(out, settings, {split: shards_of(paths) for split, paths in shards.items()})
+        claim(out, settings, {split: shards_of(paths) for split, paths in shards.items()}, of_methods)
+        for one in planned.left_out:
+            console.print(f"left out: {one.method.label}: {one.reason}", soft_wrap=True, highlight=False, markup=False)
     process.wait()
     model.eval()
     collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
@@ -78,15 +89,17 @@ def evaluate(
             continue
         first = _first_batches(data, config, split)
         num_keep = kept_by_id(results.get(OWN_GLIMPSE, {}))
-        timings = time_methods(model, first[:NUM_BATCHES], methods, config.seed, num_keep, out, split)
-        rows += summarize(split, results, timings)
+        costs = _measure(model, first, methods, config.seed, num_keep, out, split, console)
+        rows += summarize(split, results, costs, config.seed)
         examples[split] = paint_examples(model, first, results, config.eval.overlays, config.seed, num_keep, out, split)
     if process.rank != 0:
         return []
     (out / SUMMARY).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print_table(rows, console)
-    report = write_report(out, rows, examples, settings, config, model.backbone.device, command)
-    console.print(f"report: {report}", soft_wrap=True, highlight=False)
+    shown = {**settings, "methods": of_methods}
+    report = make_report(out, rows, examples, planned.left_out, shown, config, model.backbone.device, command)
+    for path in (write_markdown(out, report), write_html(out, report)):
+        console.print(f"report: {path}", soft_wrap=True, highlight=False)
     return rows
 
 
@@ -101,16 +114,12 @@ def _run_split(
     console: Console,
     process: Process,
 ) -> dict[Method, dict[str, Result]]:
-    """All passes over one split, in the plan's order."""
+    """All rows over one split."""
     entries, limit = config.data.test[split], config.eval.num_samples
-    total = count_samples(shards, limit)
-    with make_progress(console if process.rank == 0 else None) as progress:
-        tasks = {
-            method: progress.add_task(
-                f"{split} {method.label}", total=total, completed=len(read_results(folder, split, method))
-            )
-            for method in methods
-        }
+    samples = count_samples(shards, limit)
+    total = None if samples is None else samples * len(methods)
+    done = sum(len(read_results(folder, split, method)) for method in methods)
+    with track(console if process.rank == 0 else None, split, "answers", total, done) as progress:
         return run_split(
             model,
             lambda done: data.eval_loader(entries, process.rank, process.world, done, limit),
@@ -120,13 +129,31 @@ def _run_split(
             max_new_tokens=config.eval.max_new_tokens,
             seed=config.seed,
             process=process,
-            advance=lambda method, count: progress.advance(tasks[method], count * process.world),
+            advance=lambda method, count: progress.advance(method.label, count * process.world),
+        )
+
+
+def _measure(
+    model: GlimpseModel,
+    batches: list[Batch],
+    methods: list[Method],
+    seed: int,
+    num_keep: dict[str, int],
+    out: Path,
+    split: str,
+    console: Console,
+) -> dict[Method, Cost]:
+    """Time and memory of all rows on the first batches of a split."""
+    few = batches[:NUM_BATCHES]
+    with track(console, f"{split}, time and memory", "rows", len(methods)) as progress:
+        return measure_costs(
+            model, few, methods, seed, num_keep, out, split, lambda method: progress.advance(method.label)
         )
 
 
 def _first_batches(data: GlimpseDataModule, config: TrainConfig, split: str) -> list[Batch]:
-    """Those that are timed and painted: small ones, because timing goes over them many times."""
-    size = min(TIMED_BATCH_SIZE, config.data.eval_batch_size)
+    """Those that are measured and painted: small ones, because measuring goes over them many times."""
+    size = min(BATCH_SIZE, config.data.eval_batch_size)
     few = GlimpseDataModule(replace(config.data, eval_batch_size=size, num_workers=0), data.collator, config.seed)
     wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples
     return list(few.eval_loader(config.data.test[split], num_samples=wanted if limit is None else min(wanted, limit)))

@@ -70,7 +70,8 @@ def run_split(
         ids = {sample.id for sample in batch.samples}
         todo = [method for method in methods if not ids <= done[method].keys()]
         watch = Stopwatch(model.backbone.device)
-        images = model.see(batch.inputs, [method.pruner for method in todo])
+        shared = [m.pruner for m in todo if not model.find_pruner(m.pruner).sees_own_images]
+        images = model.see(batch.inputs, shared) if shared else None
         vision_s = watch.lap()
         for method in todo:
             num_keep = kept_by_id(done.get(OWN_GLIMPSE, {}))
@@ -102,12 +103,15 @@ def answer_batch(
 
     Args:
         num_keep: for a matched method: tokens to keep of each sample, by id.
-        images: seen before, in `vision_s` seconds; None: this prefill sees them itself.
+        images: seen before, in `vision_s` seconds; None: this prefill sees them itself, as does one of a method that
+            changes the images.
     """
+    sees_own = model.find_pruner(method.pruner).sees_own_images
     watch = Stopwatch(model.backbone.device)
     done = prefill_batch(model, batch, method, seed, num_keep, images)
-    prefill_s = watch.lap() + vision_s
+    prefill_s = watch.lap() + (0.0 if sees_own else vision_s)
     kv_kept = kv_entries(done)
+    visual_run, visual_cached = visual_means(done)
     watch.lap()
     prompt_ids = batch.inputs["input_ids"]
     output_ids = model.decode(prompt_ids, done, max_new_tokens=max_new_tokens, **GREEDY)
@@ -122,8 +126,10 @@ def answer_batch(
             answer=sample.answer,
             prediction=text.strip(),
             correct=exact_match(text, sample.answer),
-            num_visual=done.layout.prompt_sizes[row],
+            num_visual=done.full_layout.prompt_sizes[row],
             num_kept=tp + fp,
+            visual_run=visual_run[row],
+            visual_cached=visual_cached[row],
             tp=tp,
             fp=fp,
             fn=fn,
@@ -158,13 +164,28 @@ def prefill_batch(
 
 def kv_entries(done: Prefill) -> list[float]:
     """Entries in the KV cache of each prompt, without padding, mean over the layers."""
-    lengths = [layer.keys.shape[2] for layer in done.cache.layers]
-    padding = done.attention_mask.shape[1] - done.attention_mask.sum(1)
-    return [sum(lengths) / len(lengths) - float(count) for count in padding]
+    per_layer = torch.stack([mask.sum(1) for mask in done.cache_masks])  # [layers, B]
+    return per_layer.double().mean(0).tolist()
+
+
+def visual_means(done: Prefill) -> tuple[list[float], list[float]]:
+    """Visual tokens of each prompt that the prefill worked on, and in its KV cache, mean over the layers."""
+    num_layers = len(done.cache_masks)
+    of_tokens = (done.layers_run, done.layers_cached)
+    run, cached = ([float(part.sum()) for part in done.layout.split_by_prompt(layers)] for layers in of_tokens)
+    return [total / num_layers for total in run], [total / num_layers for total in cached]
 
 
 def evidence_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[tuple[int, int, int]]:
     """Of each prompt, the visual tokens kept inside its evidence, kept outside it, and dropped inside it."""
-    evidence = torch.cat([mask.flatten() for mask in evidence_masks]).to(done.keep_mask.device)
+    pairs = zip(evidence_masks, done.layout.grids, strict=True)
+    evidence = torch.cat([on_grid(mask, grid).flatten() for mask, grid in pairs]).to(done.keep_mask.device)
     of_prompts = zip(done.layout.split_by_prompt(done.keep_mask), done.layout.split_by_prompt(evidence), strict=True)
     return [tuple(mask_counts(keep, wanted).tolist()) for keep, wanted in of_prompts]
+
+
+def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """An evidence mask on the grid of a smaller image: True where any part of a token is; bool [h, w] -> `grid`."""
+    if tuple(mask.shape) == grid:
+        return mask
+    return torch.nn.functional.adaptive_max_pool2d(mask.float()[None], grid)[0].bool()

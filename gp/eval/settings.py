@@ -12,17 +12,21 @@ from typing import Any
 import torch
 
 from gp.config import TrainConfig
+from gp.eval.plan import Method
 from gp.model import GlimpseModel
 
 SETTINGS = "settings.json"
+FORMAT = 2  # of the result lines
+GROWING = ("data", "methods")  # what a later call may add to
 
 
 def settings_of(model: GlimpseModel, config: TrainConfig, ckpt_id: str) -> dict[str, Any]:
-    """Everything but the data that the results of any row depend on, as plain JSON values.
+    """Everything that the results of all rows depend on, but the data, as plain JSON values.
 
     Batch size, number of samples and number of processes are not among them: an evaluation may go on with others.
     """
     return {
+        "format": FORMAT,
         "ckpt_id": ckpt_id,
         "base": config.model.base,
         "base_revision": config.model.revision,
@@ -38,24 +42,35 @@ def settings_of(model: GlimpseModel, config: TrainConfig, ckpt_id: str) -> dict[
     }
 
 
+def settings_of_methods(model: GlimpseModel, methods: Sequence[Method]) -> dict[str, dict[str, Any]]:
+    """Settings of every pruner that has a row, as given; empty where they are the published ones."""
+    return json.loads(json.dumps({m.pruner: dict(model.pruner_settings.get(m.pruner, {})) for m in methods}))
+
+
 def shards_of(shards: Sequence[str]) -> list[list]:
     """Name and size in bytes of every shard of a split (null for one that is not a local file)."""
     return [[Path(shard).name, Path(shard).stat().st_size if Path(shard).is_file() else None] for shard in shards]
 
 
-def claim(out: Path, settings: dict[str, Any], shards: dict[str, list[list]]) -> None:
+def claim(
+    out: Path,
+    settings: dict[str, Any],
+    shards: dict[str, list[list]],
+    methods: dict[str, dict[str, Any]],
+) -> None:
     """Writes the settings beside the results, or checks them against those that are there.
 
     Args:
         out: the folder of the evaluation.
         settings: see `settings_of`.
         shards: split -> its shards; a split that the folder does not have yet is added.
+        methods: pruner -> its settings; likewise.
 
     Raises:
         ValueError: results of other settings are in the folder; the message names the first key that differs.
     """
     path = out / SETTINGS
-    there = _read(path) if path.is_file() else {"data": {}}
+    there = _read(path) if path.is_file() else {key: {} for key in GROWING}
     remedy = f"delete {out} to start afresh, or write elsewhere with eval.out=..."
     for key, value in settings.items() if path.is_file() else ():
         if there.get(key) != value:
@@ -65,8 +80,14 @@ def claim(out: Path, settings: dict[str, Any], shards: dict[str, list[list]]) ->
     for split, entries in shards.items():
         if there["data"].setdefault(split, entries) != entries:
             raise ValueError(f"{path}: the results there were made with other shards of split {split!r}; {remedy}")
+    for name, value in methods.items():
+        if (before := there["methods"].setdefault(name, value)) != value:
+            raise ValueError(
+                f"{path}: the results there were made with eval.methods.{name} {before}, this run has {value}; {remedy}"
+            )
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**settings, "data": there["data"]}, indent=1) + "\n", encoding="utf-8")
+    grown = {key: there[key] for key in GROWING}
+    path.write_text(json.dumps({**settings, **grown}, indent=1) + "\n", encoding="utf-8")
 
 
 def weights_id(model: GlimpseModel) -> str:
@@ -90,8 +111,9 @@ def _hash(tensors: dict[str, torch.Tensor]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(there["data"], dict):
-            raise ValueError("data is not a mapping")
-    except (ValueError, KeyError, TypeError) as error:
+        there.setdefault("methods", {})
+        if not all(isinstance(there[key], dict) for key in GROWING):
+            raise ValueError(f"{' and '.join(GROWING)} are not mappings")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: not an evaluation's settings ({error}); delete {path.parent}") from error
     return there

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 
+from gp.eval.bootstrap import accuracy_intervals
+from gp.eval.costs import Cost
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.results import Result
-from gp.eval.timing import Timing
 from gp.metrics import AnswerScores
 from gp.metrics.mask import scores_from_counts
 
@@ -18,58 +20,78 @@ DECIMALS = 6
 
 
 def summarize(
-    split: str, results: Mapping[Method, Mapping[str, Result]], timings: Mapping[Method, Timing]
+    split: str,
+    results: Mapping[Method, Mapping[str, Result]],
+    costs: Mapping[Method, Cost],
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """One row a method of one split.
 
     All rows are over the same samples, those that every method has finished: an earlier evaluation with more samples
     may have left more of some rows.
 
+    Args:
+        split: its name.
+        results: row -> id -> result; `none` is among them.
+        costs: of every row.
+        seed: of the bootstrap, which draws the same questions for all rows.
+
     Raises:
         ValueError: no sample is common to all rows.
     """
-    common = [key for key in results[UNPRUNED] if all(key in row for row in results.values())]
+    common = sorted(set.intersection(*(set(row) for row in results.values())))  # the order must not depend on files
     if not common:
         raise ValueError(f"split {split!r}: no sample was answered by every method")
     unpruned = [results[UNPRUNED][key] for key in common]
+    correct = np.array([[row[key].correct for key in common] for row in results.values()])
+    intervals = accuracy_intervals(correct, seed).round(DECIMALS).tolist()
     return [
-        summarize_row(split, method, [row[key] for key in common], unpruned, timings[method])
-        for method, row in results.items()
+        summarize_row(split, method, [row[key] for key in common], unpruned, interval, costs[method])
+        for (method, row), interval in zip(results.items(), intervals)
     ]
 
 
 def summarize_row(
-    split: str, method: Method, results: Sequence[Result], unpruned: Sequence[Result], timing: Timing
+    split: str,
+    method: Method,
+    results: Sequence[Result],
+    unpruned: Sequence[Result],
+    interval: Sequence[float],
+    cost: Cost,
 ) -> dict[str, Any]:
     """The keys of a row of `summary.json`.
 
     split, pruner, budget (null: the method's own decision), matched (whether its budget is what `glimpse` kept);
-    keep_ratio and kv_keep_ratio: mean over samples of kept / all visual tokens, and of entries in the KV cache;
-    answer_accuracy with its standard error answer_accuracy_se, answer_accuracy_unpruned, and agreement: share of the
-    answers that equal the un-pruned model's;
+    shares, mean over samples: keep_ratio, visual tokens that the last layer saw / all; cache_ratio, visual entries in
+    the KV cache / all, mean over layers: the realised budget; compute_ratio, visual tokens that the prefill worked on
+    / all, mean over layers; kv_keep_ratio, entries in the KV cache / all, text included;
+    answer_accuracy with its 95 % bootstrap interval answer_accuracy_ci95 [low, high], answer_accuracy_unpruned, and
+    agreement: share of the answers that equal the un-pruned model's;
     mask_iou, mask_precision, mask_recall, mask_f1: from counts of visual tokens added up over all samples;
     evidence_recall: mean over samples of the kept share of the evidence;
-    prefill_ratio, decode_ratio: see `Timing`; num_samples.
+    prefill_ratio, decode_ratio, peak_mib, kv_cache_mib: see `Cost`; num_samples.
 
     Args:
         split: name of the split.
         method: the row.
         results: of the row.
         unpruned: of `none`, for the same samples in the same order.
-        timing: of the row.
+        interval: of the accuracy.
+        cost: of the row.
     """
     answers = AnswerScores()
     answers.update([r.prediction for r in results], [r.answer for r in results], [r.prediction for r in unpruned])
     scores = answers.compute()
     masks = scores_from_counts(torch.tensor([[r.tp, r.fp, r.fn] for r in results]).sum(0))
-    accuracy = float(scores["answer_accuracy"])
-    figures = {
+    shares = {
         "keep_ratio": _mean([r.num_kept / r.num_visual for r in results]),
+        "cache_ratio": _mean([r.visual_cached / r.num_visual for r in results]),
+        "compute_ratio": _mean([r.visual_run / r.num_visual for r in results]),
         "kv_keep_ratio": _mean([r.kv_kept / r.kv_full for r in results]),
-        "answer_accuracy": accuracy,
-        "answer_accuracy_se": math.sqrt(accuracy * (1 - accuracy) / len(results)),
-        "answer_accuracy_unpruned": float(scores["answer_accuracy_unpruned"]),
-        "agreement": float(scores["agreement"]),
+    }
+    names = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
+    answered = {name: round(float(scores[name]), DECIMALS) for name in names}
+    evidence = {
         **{f"mask_{name}": float(value) for name, value in masks.items()},
         "evidence_recall": _mean([r.tp / (r.tp + r.fn) for r in results if r.tp + r.fn]),
     }
@@ -78,9 +100,11 @@ def summarize_row(
         "pruner": method.pruner,
         "budget": method.budget,
         "matched": method.matched,
-        **{name: round(value, DECIMALS) for name, value in figures.items()},
-        "prefill_ratio": timing.prefill_ratio,
-        "decode_ratio": timing.decode_ratio,
+        **{name: round(value, DECIMALS) for name, value in shares.items()},
+        **answered,
+        "answer_accuracy_ci95": list(interval),
+        **{name: round(value, DECIMALS) for name, value in evidence.items()},
+        **asdict(cost),
         "num_samples": len(results),
     }
 

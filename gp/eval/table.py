@@ -1,8 +1,10 @@
-"""Rows of a summary as text: cells with units, in the terminal and in Markdown."""
+"""Rows of a summary as text: columns with units, in the terminal and in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -10,26 +12,33 @@ from rich.table import Table
 
 from gp.pruners import NoPruner
 
+Row = dict[str, Any]
+
 WIDTH_WITHOUT_TERMINAL = 150  # a log keeps whole rows
-COLUMNS = (
-    "method",
-    "budget",
-    "kept %",
-    "accuracy %",
-    "un-pruned %",
-    "agreement %",
-    "mask IoU",
-    "mask recall",
-    "prefill time",
-    "decode time",
-    "KV cache %",
-    "n",
-)
+NUM_TEXT_COLUMNS = 2
 LEGEND = (
-    "Budget: asked share of visual tokens kept (own: the method decides; as glimpse: as many of each prompt as glimpse "
-    "kept). Accuracy: exact match, with its standard error. Agreement: same answer as without pruning. Times: pruned / "
-    "un-pruned, below 1 is faster; decode time is per token."
+    "Budget: asked share of visual entries in the KV cache, mean over layers (own: the method decides; as glimpse: for "
+    "each prompt what glimpse kept). Cache: the realised share. Last layer: visual tokens kept to the end. Computed: "
+    "visual tokens that the prefill worked on, mean over layers. KV total: entries of the cache, text included. "
+    "Accuracy: exact match, with its 95 % bootstrap interval over questions. Agree: same answer as without pruning. "
+    "Times: pruned / un-pruned, below 1 is faster; decode time is per token. Peak: memory while a batch is prefilled "
+    "and decoded, above what was in use before; KV: that batch's cache after prefill. n: questions."
 )
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Args:
+        name: its head.
+        text: a row's cell.
+        value: what the cell is sorted by; None sorts last.
+    """
+
+    name: str
+    text: Callable[[Row], str]
+    value: Callable[[Row], str | float | None]
 
 
 def make_console() -> Console:
@@ -38,43 +47,35 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def cells(row: dict[str, Any]) -> list[str]:
+def cells(row: Row) -> list[str]:
     """The cells of `COLUMNS`."""
-    return [
-        row["pruner"],
-        _budget(row),
-        _percent(row["keep_ratio"]),
-        f"{_percent(row['answer_accuracy'])} ± {_percent(row['answer_accuracy_se'])}",
-        _percent(row["answer_accuracy_unpruned"]),
-        _percent(row["agreement"]),
-        f"{row['mask_iou']:.3f}",
-        f"{row['mask_recall']:.3f}",
-        f"{row['prefill_ratio']:.2f}",
-        f"{row['decode_ratio']:.2f}",
-        _percent(row["kv_keep_ratio"]),
-        str(row["num_samples"]),
-    ]
+    return [column.text(row) for column in COLUMNS]
 
 
-def print_table(rows: Sequence[dict[str, Any]], console: Console) -> None:
+def print_table(rows: Sequence[Row], console: Console) -> None:
     """One table a split."""
     for split in dict.fromkeys(row["split"] for row in rows):
-        table = Table(title=f"split {split}", title_justify="left")
-        for index, name in enumerate(COLUMNS):
-            table.add_column(name, justify="left" if index < 2 else "right", no_wrap=index < 2)
-        for row in rows:
-            if row["split"] == split:
-                table.add_row(*cells(row))
+        of_split = [row for row in rows if row["split"] == split]
+        table = Table(title=f"split {split}", title_justify="left", padding=(0, 1, 0, 0))
+        for index, column in enumerate(COLUMNS):
+            widest = max(len(column.text(row)) for row in of_split)
+            head = textwrap.fill(column.name, max(widest, max(map(len, column.name.split()))))  # it widens no column
+            is_text = index < NUM_TEXT_COLUMNS
+            table.add_column(head, justify="left" if is_text else "right", no_wrap=is_text)
+        for row in of_split:
+            table.add_row(*cells(row))
         console.print(table)
 
 
-def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
+def markdown_table(rows: Sequence[Row]) -> str:
     """The same as a Markdown table."""
-    rule = ["---", "---", *["---:"] * (len(COLUMNS) - 2)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (COLUMNS, rule, *map(cells, rows)))
+    heads = [column.name for column in COLUMNS]
+    rule = ["---"] * NUM_TEXT_COLUMNS + ["---:"] * (len(COLUMNS) - NUM_TEXT_COLUMNS)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *map(cells, rows)))
 
 
-def _budget(row: dict[str, Any]) -> str:
+def budget_text(row: Row) -> str:
+    """What was asked for."""
     if row["pruner"] == NoPruner.name:
         return "-"
     if row["budget"] is not None:
@@ -82,5 +83,40 @@ def _budget(row: dict[str, Any]) -> str:
     return "as glimpse" if row["matched"] else "own"
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
     return f"{100 * value:.1f}"
+
+
+def mib(value: float) -> str:
+    """Three digits or more, as few places as that takes."""
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
+def accuracy_text(row: Row) -> str:
+    """`98.4 [97.6, 99.1]`, in percent."""
+    low, high = row["answer_accuracy_ci95"]
+    return f"{percent(row['answer_accuracy'])} [{percent(low)}, {percent(high)}]"
+
+
+def _figure(name: str, key: str, show: Callable[[Any], str]) -> Column:
+    """A column of one key; None, which the system could not tell, is shown as a dash."""
+    return Column(name, lambda row: "-" if row[key] is None else show(row[key]), lambda row: row[key])
+
+
+COLUMNS = (
+    Column("method", lambda row: row["pruner"], lambda row: row["pruner"]),
+    Column("budget", budget_text, lambda row: row["budget"]),
+    _figure("cache %", "cache_ratio", percent),
+    _figure("last layer %", "keep_ratio", percent),
+    _figure("computed %", "compute_ratio", percent),
+    _figure("KV total %", "kv_keep_ratio", percent),
+    Column("accuracy % [95 % CI]", accuracy_text, lambda row: row["answer_accuracy"]),
+    _figure("agree %", "agreement", percent),
+    _figure("mask IoU", "mask_iou", "{:.3f}".format),
+    _figure("mask recall", "mask_recall", "{:.3f}".format),
+    _figure("prefill time", "prefill_ratio", "{:.2f}".format),
+    _figure("decode time", "decode_ratio", "{:.2f}".format),
+    _figure("peak MiB", "peak_mib", mib),
+    _figure("KV MiB", "kv_cache_mib", mib),
+    _figure("n", "num_samples", str),
+)

@@ -8,10 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from gp.eval import evaluate, load_run
+from gp.eval import evaluate, load_run, timing
+from gp.pruners import BASELINES
+from tests.eval.methods import HalfWay, QuarterSize
 from tests.eval.micro import MicroRun, write_run
 
 OVERRIDES = ("eval.pruners=[glimpse,random,oracle]", "eval.budgets=[null,0.5]")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_timing():
+    """Times are of no interest here, that they are taken is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "REPEATS", 1)
+        patch.setattr(timing, "DECODED_TOKENS", 2)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +43,15 @@ def evaluated(micro, tmp_path_factory) -> Path:
 def copied(evaluated, tmp_path) -> Path:
     """A copy of it, to be changed."""
     return shutil.copytree(evaluated, tmp_path / "eval")
+
+
+@pytest.fixture
+def half_way(monkeypatch) -> type[HalfWay]:
+    monkeypatch.setitem(BASELINES, HalfWay.name, HalfWay)
+    return HalfWay
+
+
+@pytest.fixture
+def quarter_size(monkeypatch) -> type[QuarterSize]:
+    monkeypatch.setitem(BASELINES, QuarterSize.name, QuarterSize)
+    return QuarterSize

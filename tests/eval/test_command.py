@@ -54,6 +54,8 @@ def test_mistakes_in_the_config_are_one_line_too(micro, capsys):
     assert "unknown key 'prunr'; the nearest known one is 'prune" in capsys.readouterr().err
     assert evaluate.main([f"ckpt={micro.ckpt}", "split=tset"]) == 2
     assert "eval.splits ['tset'] not in data.test" in capsys.readouterr().err
+    assert evaluate.main([f"ckpt={micro.ckpt}", "eval.methods.random.layer=1"]) == 2
+    assert "error: eval.methods.random: pruner 'random' has no setting 'layer'" in capsys.readouterr().err
     with pytest.raises(ValueError, match="prunr"):
         evaluate.main([f"ckpt={micro.ckpt}", "prunr=none", "--traceback"])
 
@@ -74,6 +76,6 @@ def test_a_real_run(micro, tmp_path):
         ("random", 0.5, 5),
         ("oracle", None, 5),
     ]
-    for word in ("split test", "accuracy %", "samples/s", "report: "):
+    for word in ("split test", "accuracy %", "answers/s", "rows/s", "report.md", "report.html"):
         assert word in done.stdout, done.stdout
     assert f"ckpt={micro.ckpt}" in (tmp_path / "report.md").read_text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from pathlib import Path
 from threading import Barrier, Thread
@@ -23,7 +22,7 @@ ORDER = [
     ("random", 0.5),
     ("oracle", None),
 ]
-TIMES = ("prefill_ratio", "decode_ratio")
+COSTS = ("prefill_ratio", "decode_ratio", "peak_mib", "kv_cache_mib")
 
 
 def lines_of(out: Path, label: str) -> dict[str, dict]:
@@ -65,9 +64,10 @@ def test_figures_by_hand(evaluated, pruner, budget):
     accuracy = mean(same(line["prediction"], line["answer"]) for line in lines.values())
     expected = {
         "keep_ratio": mean(line["num_kept"] / line["num_visual"] for line in lines.values()),
+        "cache_ratio": mean(line["visual_cached"] / line["num_visual"] for line in lines.values()),
+        "compute_ratio": mean(line["visual_run"] / line["num_visual"] for line in lines.values()),
         "kv_keep_ratio": mean(line["kv_kept"] / line["kv_full"] for line in lines.values()),
         "answer_accuracy": accuracy,
-        "answer_accuracy_se": math.sqrt(accuracy * (1 - accuracy) / NUM_SAMPLES),
         "answer_accuracy_unpruned": mean(same(line["prediction"], line["answer"]) for line in plain.values()),
         "agreement": mean(same(line["prediction"], plain[key]["prediction"]) for key, line in lines.items()),
         "mask_iou": tp / (tp + fp + fn),
@@ -77,13 +77,19 @@ def test_figures_by_hand(evaluated, pruner, budget):
         "evidence_recall": mean(line["tp"] / (line["tp"] + line["fn"]) for line in lines.values()),
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected, abs=2e-6)
-    assert row["prefill_ratio"] > 0 and row["decode_ratio"] > 0
+    low, high = row["answer_accuracy_ci95"]
+    assert 0 <= low <= accuracy <= high <= 1
+    assert row["prefill_ratio"] > 0 and row["decode_ratio"] > 0 and row["kv_cache_mib"] > 0
 
 
 def test_lines_are_consistent(evaluated):
     for pruner, budget in ORDER:
         for line in lines_of(evaluated, f"{pruner}-{budget or 'own'}").values():
             assert line["tp"] + line["fp"] == line["num_kept"] <= line["num_visual"]
+            assert line["visual_cached"] == line["num_kept"]  # all of these forget what they dropped, in every layer
+            dropped_after = {"none": 4, "glimpse": 2, "random": 2, "oracle": 2}[pruner]  # of 4 layers
+            late = (4 - dropped_after) * line["num_kept"]
+            assert line["visual_run"] == (dropped_after * line["num_visual"] + late) / 4
             assert line["kv_full"] - line["kv_kept"] == line["num_visual"] - line["num_kept"]
             assert line["correct"] == same(line["prediction"], line["answer"])
             assert line["prefill_s"] > 0 and line["decode_s"] > 0
@@ -202,8 +208,8 @@ def test_two_processes_equal_one(evaluated, micro, tmp_path):
     for thread in threads:
         thread.join()
     assert rows[1] == []
-    without_times = [{k: v for k, v in row.items() if k not in TIMES} for row in rows[0]]
-    assert without_times == [{k: v for k, v in row.items() if k not in TIMES} for row in rows_of(evaluated).values()]
+    without_costs = [{k: v for k, v in row.items() if k not in COSTS} for row in rows[0]]
+    assert without_costs == [{k: v for k, v in row.items() if k not in COSTS} for row in rows_of(evaluated).values()]
     assert [(tmp_path / f"samples/test-random-own.rank{rank}of2.jsonl").is_file() for rank in range(2)] == [True, True]
     assert len(lines_of(tmp_path, "random-own")) == NUM_SAMPLES
     rows = evaluate(*runs[0], tmp_path)  # and one process may go on where two stopped
@@ -217,6 +223,7 @@ def test_report(evaluated):
     for word in words:
         assert word in text, word
     pictures = re.findall(r"\]\((figures/[^)]+)\)", text)
+    assert "## Left out" not in text
     assert len(pictures) == 1 + 2 * 3  # the curve, and two examples under three methods
     for picture in pictures:
         with Image.open(evaluated / picture) as image:

@@ -16,17 +16,59 @@ def model():
 
 
 def test_what_rows_need_runs_first_even_if_not_asked_for(model):
-    assert plan(model, ["oracle"], [None]) == [UNPRUNED, Method("oracle")]
-    assert plan(model, ["random"], [0.2]) == [UNPRUNED, Method("random", 0.2)]
-    assert plan(model, ["random"], [None]) == [UNPRUNED, OWN_GLIMPSE, Method("random", None, matched=True)]
+    assert plan(model, ["oracle"], [None]).methods == [UNPRUNED, Method("oracle")]
+    assert plan(model, ["random"], [0.2]).methods == [UNPRUNED, Method("random", 0.2)]
+    assert plan(model, ["random"], [None]).methods == [UNPRUNED, OWN_GLIMPSE, Method("random", None, matched=True)]
 
 
 def test_all_and_repeated_names(model):
-    methods = plan(model, ["all", "random"], [0.1, None, 0.1])
+    planned = plan(model, ["all", "random"], [0.1, None, 0.1])
+    methods = planned.methods
     assert [m.pruner for m in methods] == sorted((m.pruner for m in methods), key=known_pruners().index)
-    assert {m.pruner for m in methods} == set(known_pruners())
+    assert {m.pruner for m in methods} | {one.method.pruner for one in planned.left_out} == set(known_pruners())
     assert len(set(methods)) == len(methods)
     assert [m.label for m in methods if m.pruner == "glimpse"] == ["glimpse-own", "glimpse-0.1"]
+
+
+def test_the_order_of_the_table(half_way, quarter_size):
+    names = known_pruners()
+    assert names[:2] == ["none", "glimpse"] and names[-2:] == ["random", "oracle"]
+    assert {"half_way", "quarter_size"} <= set(names[2:-2]) and len(set(names)) == len(names)
+
+
+def test_budgets_that_cannot_be_met_are_left_out(model, half_way):
+    planned = plan(model, ["half_way", "random"], [0.4, None, 0.6])
+    assert [m.label for m in planned.methods] == ["none-own", "glimpse-own", "half_way-0.6"] + [
+        f"random-{budget}" for budget in ("0.4", "own", "0.6")
+    ]
+    low, matched = planned.left_out
+    assert low.method == Method("half_way", 0.4) and "budget of 0.4 cannot be met" in low.reason
+    # glimpse may keep one token of a prompt, which is less than half of the layers' caches
+    assert matched.method == Method("half_way", None, matched=True) and "as glimpse may" in matched.reason
+    with pytest.raises(ValueError, match=r"none of the rows .* \(half_way-0\.4: .* cannot be met"):
+        plan(model, ["half_way", "none"], [0.4])
+
+
+def test_a_setting_can_make_a_budget_reachable(half_way):
+    own = micro_glimpse(tiny_qwen())
+    own.pruner_settings = {"half_way": {"layer": 0}}
+    assert Method("half_way", 0.4) in plan(own, ["half_way"], [0.4]).methods
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"halfway": {}}, "eval.methods.halfway: no pruner 'halfway'"),
+        ({"half_way": {"layr": 1}}, "eval.methods.half_way: pruner 'half_way' has no setting 'layr'; it has layer"),
+        ({"half_way": {"layer": "x"}}, "eval.methods.half_way: "),
+        ({"glimpse": {"layer": 1}}, "eval.methods.glimpse: it is as it was trained"),
+    ],
+)
+def test_refused_settings(half_way, settings, message):
+    own = micro_glimpse(tiny_qwen())
+    own.pruner_settings = settings
+    with pytest.raises(ValueError, match=message):
+        plan(own, ["random"], [0.5])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""The report as Markdown, with its pictures in files beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gp.eval import figures, table
+from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
+from gp.eval.overlays import Example
+from gp.eval.report import Report, Section
+from gp.eval.results import Result
+
+FILE = "report.md"
+
+
+def write_markdown(out: Path, report: Report) -> Path:
+    """Writes `report.md` into the folder; returns its path."""
+    facts = {**report.facts, "command": f"`{report.facts['command']}`"}
+    parts = [f"# Evaluation of {report.name}", "\n".join(f"- {name}: {value}" for name, value in facts.items())]
+    if report.left_out:
+        parts += ["## Left out", "\n".join(f"- `{one.method.label}`: {one.reason}" for one in report.left_out)]
+    for section in report.sections:
+        parts += _section(section)
+    parts += ["## Settings", f"```json\n{json.dumps(report.settings, indent=1)}\n```"]
+    path = out / FILE
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+def _section(section: Section) -> list[str]:
+    parts = [f"## Split `{section.split}`", table.markdown_table(section.rows), table.LEGEND]
+    parts += [f"![accuracy against budget]({section.curve})", figures.LEGEND]
+    if section.examples:
+        parts += ["### Examples", OVERLAY_LEGEND, *map(_example, section.examples)]
+    return parts
+
+
+def _example(example: Example) -> str:
+    """Question and answer, then one picture a method with what it kept and answered."""
+    sample, unpruned = example.sample, example.unpruned
+    head = f"**{_plain(sample.question)}** Answer: {_plain(sample.answer)}; un-pruned: {_answered(unpruned)}"
+    if not example.painted:
+        return head
+    names = [f"{p.method.pruner}, {p.result.num_kept} of {p.result.num_visual} tokens" for p in example.painted]
+    pictures = [f"![{p.method.pruner}]({p.picture})" for p in example.painted]
+    answers = [_answered(p.result) for p in example.painted]
+    lines = [names, ["---"] * len(names), pictures, answers]
+    return head + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _answered(result: Result) -> str:
+    return f"{_plain(result.prediction) or '(nothing)'} ({'right' if result.correct else 'wrong'})"
+
+
+def _plain(text: str) -> str:
+    """One line that Markdown and its tables show as it is."""
+    for character in "\\`*_|<>[]":
+        text = text.replace(character, "\\" + character)
+    return " ".join(text.split())

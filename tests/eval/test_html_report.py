@@ -1,0 +1,113 @@
+"""The HTML report: well formed, complete, and nothing in it comes from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from gp.eval.figures import draw
+from gp.eval.svg import inline_svg
+from gp.eval.table import COLUMNS, cells
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Rows of tables, all attributes, titles inside figures; refuses tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.titles: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        elif tag == "title" and "svg" in self.open:
+            self.titles.append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+        elif self.open and self.open[-1] == "title" and "svg" in self.open:
+            self.titles[-1] += data
+
+
+@pytest.fixture(scope="module")
+def text(evaluated: Path) -> str:
+    return (evaluated / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(text: str) -> Page:
+    return Page(text)
+
+
+@pytest.fixture(scope="module")
+def rows(evaluated: Path) -> list[dict]:
+    return json.loads((evaluated / "summary.json").read_text())
+
+
+def test_the_table_has_each_row_and_what_it_is_sorted_by(page, rows):
+    assert page.rows == [[column.name for column in COLUMNS], *map(cells, rows)]
+    values = [
+        float(value) for tag, name, value in page.attributes if name == "data-value" and re.match(r"[\d.]", value)
+    ]
+    for row in rows:
+        for key in ("cache_ratio", "compute_ratio", "answer_accuracy", "mask_iou", "kv_cache_mib"):
+            assert row[key] in values, key
+
+
+def test_every_point_of_the_figure_has_its_numbers(page, rows):
+    pruned = [row for row in rows if row["pruner"] != "none"]
+    assert len(page.titles) == len(pruned)
+    for row in pruned:
+        low, high = row["answer_accuracy_ci95"]
+        numbers = f"{100 * row['answer_accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}] %"
+        cache = f"cache {100 * row['cache_ratio']:.1f} %"
+        assert [t for t in page.titles if t.startswith(f"{row['pruner']}, ") and numbers in t and cache in t]
+
+
+def test_nothing_is_loaded_from_elsewhere(page, text):
+    sources = [
+        value for tag, name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "action")
+    ]
+    assert sources and all(value.startswith(("data:image/jpeg;base64,", "#")) for value in sources)
+    assert sum(value.startswith("data:") for value in sources) == 2 * 3  # two examples under three methods
+    assert not re.search(r"url\((?!#)|@import|<link|<script src", text)
+    assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
+
+
+def test_figures_of_two_splits_do_not_share_ids(rows):
+    """Or a reference of the one would find the other's part."""
+    names = [set(re.findall(r' id="([^"]+)"', inline_svg(*draw(rows), name=split))) for split in ("test", "test_hard")]
+    assert names[0] and not names[0] & names[1]
+
+
+def test_settings_command_and_legend_are_there(text):
+    for word in ("max_new_tokens", "<code>python ", "bootstrap interval", "Stars: ", "evidence boxes outlined"):
+        assert word in text, word
+    assert "Left out" not in text
