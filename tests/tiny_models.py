@@ -174,6 +174,8 @@ def tiny_llava(
     std: float = 0.15,
     dtype: torch.dtype = torch.float32,
     attn_implementation: str = "sdpa",
+    vocabulary: int = VOCABULARY,
+    image_token_id: int = IMAGE_PAD,
 ) -> LlavaForConditionalGeneration:
     """As `tiny_qwen`: a frozen random LLaVA whose images have `LLAVA_SIDE` x `LLAVA_SIDE` visual tokens."""
     text = LlamaConfig(
@@ -182,7 +184,7 @@ def tiny_llava(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         max_position_embeddings=4096,
         bos_token_id=None,
         eos_token_id=None,
@@ -199,7 +201,7 @@ def tiny_llava(
         initializer_range=std,
     )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=IMAGE_PAD, image_seq_length=LLAVA_SIDE**2
+        vision_config=vision, text_config=text, image_token_index=image_token_id, image_seq_length=LLAVA_SIDE**2
     )
     config.pad_token_id = 0
     config._attn_implementation = attn_implementation

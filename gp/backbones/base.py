@@ -9,12 +9,15 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedModel
 from transformers.masking_utils import create_causal_mask
 
+from gp.backbones.processor import ImageGrids
 from gp.types import ImageFeatures, Prompt, VisualLayout
 
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, head size]
@@ -24,6 +27,7 @@ class Backbone(ABC):
     """Adapter of one transformers family; `self.model` is the stock `...ForConditionalGeneration`."""
 
     model_type: str  # config.model_type of the family
+    processor: type[ImageGrids]  # the family's stock processor class with `ImageGrids`
     prompt_keys: tuple[str, ...]  # processor outputs that describe a prompt
     window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
 
@@ -58,6 +62,28 @@ class Backbone(ABC):
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         """Rotary positions of the prompt, [P, B, S] int64."""
+
+    # ---- before there is a model --------------------------------------------------------------------------------
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a base with this `config.json` is of the family."""
+        return config.get("model_type") == cls.model_type
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        config: Mapping[str, Any],
+        revision: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        attn_implementation: str | None = None,
+        device_map: Any = None,
+    ) -> PreTrainedModel:
+        """The stock model from a hub id or folder; `config` is its `config.json`, the rest as transformers has it."""
+        return AutoModelForImageTextToText.from_pretrained(
+            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
+        )
 
     # ---- shared by decoder-only families ----------------------------------------------------------------------
 

@@ -8,12 +8,14 @@ from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
 from gp.backbones.base import Backbone, record_outputs
+from gp.backbones.processor import Qwen2_5_VLProcessor
 
 
 class Qwen2_5_VL(Backbone):
     """Three rotary axes (time, height, width); vision blocks in windows, 2 x 2 patches merged into a visual token."""
 
     model_type = "qwen2_5_vl"
+    processor = Qwen2_5_VLProcessor
     prompt_keys = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
 
     @property
