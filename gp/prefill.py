@@ -145,7 +145,7 @@ class _Run:
         hidden = self.prompt.hidden
         if index in self.vectors and index > 0:
             hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index]
-        self.prompt.hidden = self.backbone.layer(index, hidden, self.mask, self.rotary, self.cache)
+        self.prompt.hidden = self.backbone.run_layer(index, self.prompt, self.mask, self.rotary, self.cache)
         if index in self.pruner.read_layers:
             self.attention[index] = self._read(index, hidden)
 

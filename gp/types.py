@@ -128,10 +128,12 @@ class ImageFeatures:
     Args:
         embeds: [N, D], what the LLM sees.
         taps: vision layer -> its features [N, C], raster order.
+        deepstack: decoder layer -> what the LLM adds to the visual tokens behind that layer, [N, D].
     """
 
     embeds: Tensor
     taps: dict[int, Tensor]
+    deepstack: dict[int, Tensor] = field(default_factory=dict)
 
     def tapped(self, layers: Sequence[int]) -> list[Tensor]:
         """The features of some layers; ValueError if one was not tapped."""
@@ -147,10 +149,11 @@ class Prompt:
     Args:
         hidden: [B, S, D], input of the next decoder layer.
         attention_mask: [B, S] bool, False on padding.
-        position_ids: [P, B, S] int64, P rotary axes (3 for Qwen2.5-VL, 1 for LLaVA).
+        position_ids: [P, B, S] int64, P rotary axes (3 for the Qwen families, 1 for LLaVA).
         visual_id: [B, S] int64, number of the visual token at each position, -1 for text and padding.
         layout: the images of the batch.
         taps: one [N, C] per tapped vision layer, raster order, in the order asked for.
+        deepstack: decoder layer -> [N, D], added to the hidden states of the visual tokens behind that layer.
     """
 
     hidden: Tensor
@@ -159,6 +162,7 @@ class Prompt:
     visual_id: Tensor
     layout: VisualLayout
     taps: list[Tensor] = field(default_factory=list)
+    deepstack: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def last_position(self) -> Tensor:

@@ -10,8 +10,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from gp.backbones.base import Backbone, Rotary, read_attention
 from gp.backbones.llava import Llava
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
+from gp.backbones.qwen3_vl import Qwen3VL
 
-FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (Qwen2_5_VL, Llava)}
+FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (Qwen2_5_VL, Qwen3VL, Llava)}
 
 
 def backbone_of(model: PreTrainedModel) -> Backbone:

@@ -56,8 +56,8 @@ class Backbone(ABC):
         """(height, width) in merged tokens of every image of the inputs, in order."""
 
     @abstractmethod
-    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Runs the vision tower once: embeddings for the LLM [N, D], and one [N, C] per tapped layer, raster order."""
+    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> ImageFeatures:
+        """Runs the vision tower once, on at least one image; taps are vision layers whose features are wanted."""
 
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
@@ -121,11 +121,10 @@ class Backbone(ABC):
 
     def see(self, inputs: Mapping[str, Tensor], taps: Sequence[int] = ()) -> ImageFeatures:
         """The images of a batch through the vision tower, once; `embed` takes the result."""
-        if not self.image_sizes(inputs):
-            empty = torch.empty(0, self.hidden_size, device=self.device, dtype=self.dtype)
-            return ImageFeatures(empty, {k: empty[:, :0] for k in taps})
-        embeds, tapped = self.encode_images(inputs, taps)
-        return ImageFeatures(embeds, dict(zip(taps, tapped)))
+        if self.image_sizes(inputs):
+            return self.encode_images(inputs, taps)
+        empty = torch.empty(0, self.hidden_size, device=self.device, dtype=self.dtype)
+        return ImageFeatures(empty, {k: empty[:, :0] for k in taps})
 
     def embed(
         self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), images: ImageFeatures | None = None
@@ -159,6 +158,7 @@ class Backbone(ABC):
             visual_id=torch.where(is_visual, number, -1),
             layout=layout,
             taps=images.tapped(taps),
+            deepstack=images.deepstack,
         )
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> Rotary:
@@ -184,10 +184,7 @@ class Backbone(ABC):
         """Rotated queries of the rows `hidden` [B, Q, D], the input of layer `index`: [B, A, Q, head size]."""
         decoder_layer = self.text_model.layers[index]
         projected = decoder_layer.self_attn.q_proj(decoder_layer.input_layernorm(hidden))
-        query = projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        cos, sin = (x.unsqueeze(1) for x in rotary)
-        first, second = query.chunk(2, dim=-1)
-        return query * cos + torch.cat([-second, first], dim=-1) * sin
+        return rotate(projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rotary)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and language-model head: [B, Q, D] -> [B, Q, vocabulary]."""
@@ -216,6 +213,14 @@ class Backbone(ABC):
             **kwargs,
         )
 
+    def run_layer(self, index: int, prompt: Prompt, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
+        """One stock decoder layer on a prompt, and what the family adds to its visual tokens behind that layer."""
+        hidden = self.layer(index, prompt.hidden, mask, rotary, cache)
+        if index not in prompt.deepstack:
+            return hidden
+        added = prompt.deepstack[index].to(hidden)[prompt.visual_id.clamp(min=0)]  # [B, S, D]
+        return hidden + added * (prompt.visual_id >= 0).unsqueeze(-1)
+
     def _layout(self, inputs: Mapping[str, Tensor], is_visual: Tensor) -> VisualLayout:
         """Deals the images to the rows of the batch, checking that tokens and features match."""
         per_row = is_visual.sum(1).tolist()
@@ -243,6 +248,13 @@ class Backbone(ABC):
                 "prompts must be padded on the left, but the last position of a row is padding: "
                 "set processor.tokenizer.padding_side = 'left'"
             )
+
+
+def rotate(states: Tensor, rotary: Rotary) -> Tensor:
+    """Rotary embedding of [B, A, Q, head size], pairs rotated by halves."""
+    cos, sin = (x.unsqueeze(1) for x in rotary)
+    first, second = states.chunk(2, dim=-1)
+    return states * cos + torch.cat([-second, first], dim=-1) * sin
 
 
 def read_attention(query: Tensor, keys: Tensor, visible: Tensor, log_softmax: bool) -> Tensor:

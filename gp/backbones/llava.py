@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from gp.backbones.base import Backbone, record_outputs
 from gp.backbones.llava_original import is_original, load_original
 from gp.backbones.llava_processor import LlavaProcessor
+from gp.types import ImageFeatures
 
 
 class Llava(Backbone):
@@ -62,14 +63,16 @@ class Llava(Backbone):
         side = self.vision_config.image_size // self.vision_config.patch_size
         return [] if pixels is None else [(side, side)] * pixels.shape[0]
 
-    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> ImageFeatures:
         """Tap k is CLIP's hidden state k: 0 is the embedding output, k the output of block k - 1; without [CLS]."""
         layers = self._hidden_state_modules()
         pixels = inputs["pixel_values"].to(self.device, self.dtype)
         with record_outputs([layers[k] for k in taps]) as recorded:
             per_image = self.model.get_image_features(pixel_values=pixels).pooler_output
-        embeds = torch.cat([features.flatten(0, -2) for features in per_image])
-        return embeds, [out[:, 1:].flatten(0, 1) for out in recorded]
+        return ImageFeatures(
+            torch.cat([features.flatten(0, -2) for features in per_image]),
+            {k: out[:, 1:].flatten(0, 1) for k, out in zip(taps, recorded)},
+        )
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         """Counted from each row's first real token."""

@@ -69,6 +69,10 @@ class Qwen2_5_VLProcessor(QwenImages, transformers.Qwen2_5_VLProcessor):
     """Of Qwen2.5-VL and of the embedded model; patches of 14 px, `pixel_values` [n_patches, 1176]."""
 
 
+class Qwen3VLProcessor(QwenImages, transformers.Qwen3VLProcessor):
+    """Of Qwen3-VL; patches of 16 px, `pixel_values` [n_patches, 1536]."""
+
+
 def load_processor(name_or_dir: str | Path, revision: str | None = None, **options: Any) -> ProcessorMixin:
     """Load the processor of a supported base, for images and text.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from gp.backbones.base import Backbone, record_outputs
 from gp.backbones.processor import Qwen2_5_VLProcessor
+from gp.types import ImageFeatures
 
 
 class Qwen2_5_VL(Backbone):
@@ -53,23 +55,30 @@ class Qwen2_5_VL(Backbone):
             sizes.append((height // self._merge, width // self._merge))
         return sizes
 
-    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    def encode_images(self, inputs: Mapping[str, Tensor], taps: Sequence[int]) -> ImageFeatures:
         visual = self.model.model.visual
         grid = inputs["image_grid_thw"].to(self.device)
         pixels = inputs["pixel_values"].to(self.device, visual.dtype)
-        with record_outputs([visual.blocks[k] for k in taps]) as recorded:
-            image_embeds = visual(pixels, grid_thw=grid).pooler_output
-        if not taps:
-            return image_embeds, []
-        to_window_order, _ = get_vision_window_index(
+        with record_outputs([visual.blocks[k] for k in taps]) as outputs:
+            seen = visual(pixels, grid_thw=grid)
+        raster = self._raster_order(grid) if taps else None
+        tapped = {k: self._merged(out)[raster] for k, out in zip(taps, outputs)}
+        return ImageFeatures(seen.pooler_output, tapped, deepstack=self._deepstack(seen))
+
+    def _raster_order(self, grid: Tensor) -> Tensor:
+        """Index that undoes the window order of the vision blocks, [N]."""
+        window_order, _ = get_vision_window_index(
             grid, self._merge, self.vision_config.window_size, self.vision_config.patch_size
         )
-        to_raster_order = to_window_order.argsort().to(self.device)
-        return image_embeds, [self._merged(out, to_raster_order) for out in recorded]
+        return window_order.argsort().to(self.device)
 
-    def _merged(self, block_output: Tensor, to_raster_order: Tensor) -> Tensor:
-        """Mean over the patches of each visual token, back in raster order: [4 N, C] -> [N, C]."""
-        return block_output.view(-1, self._merge**2, block_output.shape[-1]).mean(1)[to_raster_order]
+    def _merged(self, block_output: Tensor) -> Tensor:
+        """Mean over the patches of each visual token: [4 N, C] -> [N, C]."""
+        return block_output.view(-1, self._merge**2, block_output.shape[-1]).mean(1)
+
+    def _deepstack(self, seen: BaseModelOutputWithPooling) -> dict[int, Tensor]:
+        """Decoder layer -> what it adds to the visual tokens; nothing in this family."""
+        return {}
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         input_ids = inputs["input_ids"]
