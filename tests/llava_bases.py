@@ -81,6 +81,7 @@ def save_original(folder: Path, base: LlavaForConditionalGeneration, aspect_rati
     config = {name: getattr(text, name) for name in (*names, "rms_norm_eps", "max_position_embeddings")}
     config |= {"model_type": "llava_llama", "vocab_size": len(PIECES), "torch_dtype": "float32"}
     config |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "mm_projector_type": "mlp2x_gelu"}
+    config["mm_hidden_size"] = base.config.vision_config.hidden_size
     config |= {"mm_vision_tower": "./clip", "mm_vision_select_layer": -2, "mm_vision_select_feature": "patch"}
     (folder / "config.json").write_text(json.dumps({**config, "image_aspect_ratio": aspect_ratio}))
     return str(folder)

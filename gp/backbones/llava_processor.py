@@ -124,11 +124,22 @@ def _padding(images: Any, do_pad: bool) -> LlavaImageProcessorPil:
     return LlavaImageProcessorPil(do_pad=do_pad, **{name: getattr(images, name) for name in names})
 
 
+def _original_tokenizer(source: str | Path, revision: str | None) -> LlamaTokenizer:
+    """The original encodes the text before and behind an image apart, each with a leading space: `legacy` does so."""
+    try:
+        return LlamaTokenizer.from_pretrained(str(source), revision=revision, legacy=True, add_bos_token=True)
+    except (ImportError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"{source}: cannot read its tokenizer ({reason}); for a tokenizer.model, pip install sentencepiece"
+        ) from error
+
+
 def _of_original(
     cls: type[LlavaProcessor], source: str | Path, config: Mapping[str, Any], revision: str | None
 ) -> LlavaProcessor:
     """From a base in the original naming, which has a LLaMA tokenizer and the image processor of its CLIP tower."""
-    tokenizer = LlamaTokenizer.from_pretrained(str(source), revision=revision, legacy=True, add_bos_token=True)
+    tokenizer = _original_tokenizer(source, revision)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if image_token_id != config["vocab_size"]:

@@ -178,6 +178,14 @@ def test_what_cannot_work_is_refused(folders, processors, tmp_path):
         load_processor(other)
 
 
+def test_a_tokenizer_that_cannot_be_read_says_what_is_missing(tmp_path):
+    folder = save_original(tmp_path / "base", micro_base())
+    (tmp_path / "base" / "tokenizer.json").unlink()
+    (tmp_path / "base" / "tokenizer.model").write_bytes(b"no model")
+    with pytest.raises(ValueError, match="pip install sentencepiece"):
+        load_processor(folder)
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path):
     folder = save_original(tmp_path / "base", micro_base())
     weights = load_file(tmp_path / "base" / "model.safetensors")
