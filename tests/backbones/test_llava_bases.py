@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -144,6 +145,15 @@ def test_evidence_is_drawn_where_the_model_sees_it(processors):
 def test_frames_travel_with_the_batch(processors):
     batch = Collator(processors["pad"])([SMALL, LARGE])
     assert batch.frames == [(0.0, -0.5, 1.0, 1.5), (0.0, -0.25, 1.0, 1.25)] == batch.to("cpu").frames
+
+
+def test_the_collator_travels_to_workers(processors):
+    for processor in processors.values():
+        batch, again = (
+            one([SMALL, LARGE]) for one in (Collator(processor), pickle.loads(pickle.dumps(Collator(processor))))
+        )
+        assert torch.equal(batch.inputs["input_ids"], again.inputs["input_ids"]) and batch.frames == again.frames
+        assert batch.inputs["attention_mask"][:, -1].all()
 
 
 def test_boxes_in_a_frame():

@@ -122,6 +122,17 @@ def test_painted_images_are_small_and_boxes_follow_the_image():
     assert image[200, 100].max() < 100
 
 
+def test_tokens_are_painted_where_the_model_saw_them():
+    """The grid reaches as far again beyond the right border: only its left column lies on the image."""
+    fake, paint = trainer(), PaintKept(1)
+    paint.on_validation_start(fake, None)
+    given = SimpleNamespace(samples=[sample(0)], frames=[(0.0, 0.0, 2.0, 1.0)])
+    outputs = {"keep_masks": [torch.tensor([[True, False], [False, False]])], "answers": ["blue"]}
+    paint.on_validation_batch_end(fake, None, outputs, given, 0)
+    image = fake.logger.experiment.calls[0][1]
+    assert (image[5, [5, 30]] == 250).all() and image[30].max() < 100
+
+
 def test_no_images_are_painted_if_none_are_asked_for():
     fake, paint = trainer(), PaintKept(0)
     paint.on_validation_start(fake, None)
