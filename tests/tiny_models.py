@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,25 +57,7 @@ def tiny_qwen(
         patch_px: side of a patch; 14 for the real image processor.
         token_ids: of the image tokens, as the config names them; those of another tokenizer than `tiny_inputs`.
     """
-    text = {
-        "hidden_size": hidden,
-        "intermediate_size": 2 * hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": _mrope_section(hidden // heads),
-        },
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-        "initializer_range": std,
-        "tie_word_embeddings": False,
-    }
+    text = _qwen_text(layers, hidden, heads, kv_heads, std)
     vision = {
         "depth": vision_depth,
         "hidden_size": vision_hidden,
@@ -159,6 +142,26 @@ def _prompt_ids(grids: Sequence[Grid], num_text: int, generator: torch.Generator
     return torch.cat([text[:head], *images, text[head:]])
 
 
+def _qwen_text(layers: int, hidden: int, heads: int, kv_heads: int, std: float) -> dict[str, Any]:
+    """The decoder's part of a config."""
+    section = _mrope_section(hidden // heads)
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": section},
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+        "initializer_range": std,
+        "tie_word_embeddings": False,
+    }
+
+
 def _mrope_section(head_dim: int) -> list[int]:
     """Rotary pairs of the time, height and width axes; they add up to head_dim / 2."""
     spatial = head_dim * 3 // 16
@@ -180,26 +183,7 @@ def tiny_qwen3(
     token_ids: dict[str, int] = TOKEN_IDS,
 ) -> Qwen3VLForConditionalGeneration:
     """As `tiny_qwen`: a frozen random Qwen3-VL; vision blocks 0 and 2 go to the first two decoder layers."""
-    text = {
-        "hidden_size": hidden,
-        "intermediate_size": 2 * hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "head_dim": hidden // heads,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": _mrope_section(hidden // heads),
-            "mrope_interleaved": True,
-        },
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-        "initializer_range": std,
-    }
+    text = {**_qwen_text(layers, hidden, heads, kv_heads, std), "head_dim": hidden // heads}
     vision = {
         "depth": vision_depth,
         "hidden_size": vision_hidden,

@@ -102,7 +102,7 @@ def _one_size(min_pixels: int | None, max_pixels: int | None) -> ValueError:
 
 def _pads(images: Any) -> bool:
     """CLIP's image processor has `do_pad` too, but means something else by it."""
-    return bool(images.do_pad) and "Llava" in type(images).__name__
+    return bool(images.do_pad) and type(images).__name__.startswith("LlavaImageProcessor")
 
 
 def _resized(images: Any, width: int, height: int) -> tuple[int, int]:
