@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 Boxes = Tensor | Sequence[Sequence[float]]
+Frame = tuple[float, float, float, float]  # x1, y1, x2, y2 of what a grid of visual tokens lies over
+WHOLE_IMAGE: Frame = (0.0, 0.0, 1.0, 1.0)
 
 
 def normalize_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
@@ -47,6 +49,29 @@ def has_area(boxes_xyxy: Boxes) -> Tensor:
     """Which boxes are neither reversed nor without area; bool [n]. A box wholly outside fails it once clipped."""
     boxes = as_boxes(boxes_xyxy)
     return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+
+
+def boxes_in_frame(boxes_xyxy_norm: Boxes, frame: Frame) -> Tensor:
+    """Boxes as fractions of what the model sees: the image with a border (`pad`), a part of it (crop), or all of it.
+
+    Args:
+        boxes_xyxy_norm: [n, 4], fractions of the image.
+        frame: the rectangle that the grid of visual tokens lies over, as fractions of the image; it reaches beyond
+            0..1 where the image was padded.
+
+    Returns:
+        boxes_xyxy_norm, float64 [m, 4], fractions of the frame, clipped to it; boxes that do not reach into it are
+        left out. Over the whole image the boxes come back as they are.
+    """
+    boxes = as_boxes(boxes_xyxy_norm)
+    if frame == WHOLE_IMAGE:
+        return boxes
+    x1, y1, x2, y2 = frame
+    origin = torch.tensor([x1, y1, x1, y1], dtype=torch.float64)
+    scale = torch.tensor([x2 - x1, y2 - y1, x2 - x1, y2 - y1], dtype=torch.float64)
+    moved = (boxes - origin) / scale
+    reaches_in = ((moved[:, 2:] > 0) & (moved[:, :2] < 1)).all(dim=1)
+    return moved[reaches_in].clamp(0, 1)
 
 
 def evidence_mask(boxes_xyxy_norm: Boxes, height: int, width: int) -> Tensor:

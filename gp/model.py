@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from gp.backbones import backbone_of
+from gp.backbones import backbone_of, find_family
 from gp.backbones.processor import load_processor
 from gp.checkpoint import EMBEDDED, load_glimpse
 from gp.embedded import BASE_DIR
@@ -236,15 +236,14 @@ def from_pretrained(
         dtype: of the base and the trained parts; "auto": what the base was saved in.
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
         device_map: as in transformers.
-        processor_options: e.g. `min_pixels`, `max_pixels`.
+        processor_options: see `gp.backbones.processor.load_processor`: `min_pixels`, `max_pixels` or `do_pad`.
 
     Raises:
         FileNotFoundError, ValueError: see `gp.checkpoint.load_glimpse`.
     """
     source = BASE_DIR if str(base) == EMBEDDED else base
-    model = AutoModelForImageTextToText.from_pretrained(
-        source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
-    )
+    family, config = find_family(source, revision)
+    model = family.load(source, config, revision, dtype, attn_implementation, device_map)
     if str(base) == EMBEDDED:
         model.config.name_or_path = EMBEDDED
     processor = load_processor(source, revision=revision, **processor_options)

@@ -179,7 +179,7 @@ class _Run:
         hidden = self.prompt.hidden
         if index in self.vectors and index > 0:
             hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index]
-        self.prompt.hidden = self.backbone.layer(index, hidden, self.mask, self.rotary, self.cache)
+        self.prompt.hidden = self.backbone.run_layer(index, self.prompt, self.mask, self.rotary, self.cache)
         self.cache_masks.append(self.prompt.attention_mask)
         if index in self.pruner.read_layers:
             query = self.backbone.query(index, hidden[:, -1:], self._last_rotary())

@@ -47,7 +47,7 @@ def read_config(folder: Path) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
         prune_layer=given["reduce_layer"],
         read_layers=list(given["selected_layers"]),
         # the original's LLaVA takes the log-softmax whatever this flag says (measured: golden case l04)
-        attention_logits=given.get("use_attention_logits", False) and not given["model_type"].startswith("llava"),
+        attention_logits=given.get("use_attention_logits", False) and not _is_llava(given),
     )
     vip = VIPConfig(
         hidden_size=given["attn_fuse_size"],
@@ -69,14 +69,14 @@ def read_config(folder: Path) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
 def read_base(folder: Path) -> dict[str, Any]:
     """Shape of the base that a published folder belongs to, from the base's fields that its config repeats."""
     given = json.loads((folder / "config.json").read_text())
-    vision = given.get("vision_config", {})
+    vision_hidden_size = given.get("mm_hidden_size") or given.get("vision_config", {}).get("hidden_size")
     return {
         "name": given.get("_name_or_path") or None,
-        "model_type": given["model_type"].removesuffix("_gp"),
+        "model_type": "llava" if _is_llava(given) else given["model_type"].removesuffix("_gp"),
         "num_layers": given["num_hidden_layers"],
         "hidden_size": given["hidden_size"],
         "num_heads": given["num_attention_heads"],
-        "vision_hidden_size": vision.get("hidden_size"),
+        "vision_hidden_size": vision_hidden_size,
     }
 
 
@@ -86,10 +86,17 @@ def make_config(
     """The reference's `config.json`: the base's own fields and its words for ours.
 
     Raises:
-        ValueError: pruning options that the reference does not know.
+        ValueError: pruning options or features that the reference does not know, or a LLaVA base in another naming than
+            the original one.
     """
     if options.fixed_keep_ratio is not None or options.budget_scope != "prompt":
         raise ValueError("the published format knows no fixed_keep_ratio and no budget_scope but 'prompt'")
+    if _is_llava(base_config):
+        if "mm_vision_tower" not in base_config:
+            raise ValueError("the published format of LLaVA repeats the config of a base in the original naming")
+        if glimpse.attention_logits:
+            raise ValueError("the published format of LLaVA knows no raw attention logits, only their log-softmax")
+        base_config = {**base_config, "model_type": "llava_llama"}
     num_layers = base_config.get("num_hidden_layers") or base_config["text_config"]["num_hidden_layers"]
     return {
         **base_config,
@@ -117,6 +124,10 @@ def make_config(
         "use_ref_masks": False,
         "use_zero_masks": False,
     }
+
+
+def _is_llava(config: dict[str, Any]) -> bool:
+    return config["model_type"].startswith("llava")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

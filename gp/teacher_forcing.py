@@ -85,7 +85,7 @@ def run_prefix(
     mask = backbone.causal_mask(prompt.hidden, prompt.attention_mask, None)
     rotary = backbone.rotary(prompt.hidden, prompt.position_ids)
     for index in range(num_layers):
-        prompt.hidden = backbone.layer(index, prompt.hidden, mask, rotary, cache)
+        prompt.hidden = backbone.run_layer(index, prompt, mask, rotary, cache)
     return prompt
 
 

@@ -143,11 +143,13 @@ class ImageFeatures:
         embeds: [N, D], what the LLM sees.
         taps: vision layer -> its features [N, C], raster order.
         attention: vision block -> its attention.
+        deepstack: decoder layer -> what the LLM adds to the visual tokens behind that layer, [N, D].
     """
 
     embeds: Tensor
     taps: dict[int, Tensor]
     attention: dict[int, VisionAttention] = field(default_factory=dict)
+    deepstack: dict[int, Tensor] = field(default_factory=dict)
 
     def tapped(self, layers: Sequence[int]) -> list[Tensor]:
         """The features of some layers; ValueError if one was not tapped."""
@@ -169,11 +171,12 @@ class Prompt:
     Args:
         hidden: [B, S, D], input of the next decoder layer.
         attention_mask: [B, S] bool, False on padding.
-        position_ids: [P, B, S] int64, P rotary axes (3 for Qwen2.5-VL, 1 for LLaVA).
+        position_ids: [P, B, S] int64, P rotary axes (3 for the Qwen families, 1 for LLaVA).
         visual_id: [B, S] int64, number of the visual token at each position, -1 for text and padding.
         layout: the images of the batch.
         taps: one [N, C] per tapped vision layer, raster order, in the order asked for.
         vision_attention: vision block -> its attention, of the blocks asked for.
+        deepstack: decoder layer -> [N, D], added to the hidden states of the visual tokens behind that layer.
     """
 
     hidden: Tensor
@@ -183,6 +186,7 @@ class Prompt:
     layout: VisualLayout
     taps: list[Tensor] = field(default_factory=list)
     vision_attention: dict[int, VisionAttention] = field(default_factory=dict)
+    deepstack: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def last_position(self) -> Tensor:

@@ -10,9 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from gp.checkpoint import load_glimpse
+import gp
+from gp.checkpoint import load_glimpse, save_glimpse
 from gp.convert import main
 from gp.reference_format import read_weights
+from tests.glimpses import micro_glimpse
+from tests.llava_bases import micro_base, save_base, save_original
 from tests.parity import Case, load_qwen
 
 CASE = Path(__file__).parent / "golden/q03_batch3_left_padding"
@@ -44,6 +47,39 @@ def test_there_and_back_gives_the_published_files(ours, tmp_path):
     assert len(reads) > 12
     assert {k: config[k] for k in reads if k != "use_cache"} == {k: published[k] for k in reads if k != "use_cache"}
     assert config["model_type"] == published["model_type"]
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    """A base in the original naming, a model on it, and its trained parts as a folder of ours."""
+    folder = tmp_path_factory.mktemp("llava")
+    base = save_original(folder / "base", micro_base())
+    model = micro_glimpse(gp.from_pretrained(base).base, attention_logits=False)
+    return Path(base), model, save_glimpse(folder / "ours", model.glimpse, model.backbone, model.options)
+
+
+def test_llava_there_and_back(llava, tmp_path):
+    base, model, ours = llava
+    assert main([str(ours), str(tmp_path / "published"), "--base", str(base)]) == 0
+    config = json.loads((tmp_path / "published/config.json").read_text())
+    assert config["model_type"] == "llava_llama_gp" and config["mm_projector_type"] == "mlp2x_gelu"
+    assert main([str(tmp_path / "published"), str(tmp_path / "back")]) == 0
+    for folder in ("published", "back"):
+        pruner, options = load_glimpse(tmp_path / folder, model.backbone)
+        assert options == model.options and pruner.log_softmax
+        expected = model.glimpse.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in pruner.state_dict().items())
+
+
+def test_what_the_published_llava_cannot_hold_is_refused(llava, tmp_path, capsys):
+    base, model, ours = llava
+    other = save_base(tmp_path / "hf")
+    assert main([str(ours), str(tmp_path / "out"), "--base", other]) == 2
+    assert "original naming" in capsys.readouterr().err
+    raw = micro_glimpse(model.base)
+    save_glimpse(tmp_path / "raw", raw.glimpse, raw.backbone, raw.options)
+    assert main([str(tmp_path / "raw"), str(tmp_path / "out"), "--base", str(base)]) == 2
+    assert "log-softmax" in capsys.readouterr().err
 
 
 def test_ours_to_published_asks_for_the_base(ours, tmp_path, capsys):

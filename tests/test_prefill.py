@@ -72,14 +72,16 @@ def test_every_attention_kernel_gives_the_same_masks(family, ragged):
     torch.testing.assert_close(eager.importance_logits, sdpa.importance_logits, atol=1e-4, rtol=1e-4)
 
 
-def embedded(base, ids, mask, is_visual, inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings and rotary positions of a sequence, by the stock model's own means."""
+def embedded(base, ids, mask, is_visual, inputs) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """Embeddings, rotary positions and deepstack features of a sequence, by the stock model's own means."""
     images = base.get_image_features(**{k: inputs[k] for k in ("pixel_values", "image_grid_thw") if k in inputs})
     features = torch.cat([f.flatten(0, -2) for f in images.pooler_output])
     hidden = base.model.language_model.embed_tokens(ids).masked_scatter(is_visual.unsqueeze(-1), features)
-    if "image_grid_thw" in inputs:
-        return hidden, base.model.get_rope_index(ids, is_visual.int(), inputs["image_grid_thw"], attention_mask=mask)[0]
-    return hidden, (mask.long().cumsum(1) - 1).clamp(min=0)
+    deepstack = [torch.cat(list(features)) for features in getattr(images, "deepstack_features", ())]
+    if "image_grid_thw" not in inputs:
+        return hidden, (mask.long().cumsum(1) - 1).clamp(min=0), deepstack
+    positions, _ = base.model.get_rope_index(ids, is_visual.int(), inputs["image_grid_thw"], attention_mask=mask)
+    return hidden, positions, deepstack
 
 
 def reference_logits(base, inputs, keep_mask, prune_layer, new_ids) -> torch.Tensor:
@@ -92,7 +94,7 @@ def reference_logits(base, inputs, keep_mask, prune_layer, new_ids) -> torch.Ten
     length, prompt = ids.shape[1], inputs["input_ids"].shape[1]
     # a random model may answer with the image token: that one is text
     visual = (ids == base.config.image_token_id) & (torch.arange(length) < prompt)
-    hidden, positions = embedded(base, ids, mask, visual, inputs)
+    hidden, positions, deepstack = embedded(base, ids, mask, visual, inputs)
     dropped = torch.zeros_like(visual).masked_scatter(visual, ~keep_mask)
     causal = torch.ones(length, length, dtype=torch.bool).tril() & mask[:, None, None, :]
     causal = causal | torch.eye(length, dtype=torch.bool)  # padded rows need something to look at
@@ -103,6 +105,8 @@ def reference_logits(base, inputs, keep_mask, prune_layer, new_ids) -> torch.Ten
         allowed = early if index <= prune_layer else without
         bias = torch.zeros_like(allowed, dtype=hidden.dtype).masked_fill(~allowed, torch.finfo(hidden.dtype).min)
         hidden = layer(hidden, attention_mask=bias, position_embeddings=rotary)
+        if index < len(deepstack):
+            hidden = text._deepstack_process(hidden, visual, deepstack[index])
     return base.lm_head(text.norm(hidden))[:, prompt - 1 : -1]
 
 

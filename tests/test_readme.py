@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gp.backbones import FAMILIES
 from gp.config import load_config
 from gp.pruners import BASELINES, GlimpsePruner
 
@@ -32,8 +33,18 @@ def test_every_linked_file_exists():
 
 
 def test_every_method_is_in_the_table():
-    rows = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
+    rows = set(re.findall(r"^\| `(\w+)` \|", README.partition("## Methods")[2], re.MULTILINE))
     assert rows == {*BASELINES, GlimpsePruner.name}
+
+
+def test_every_family_is_in_the_table_with_its_config():
+    rows = dict(re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|[^|]*\|[^|]*\|$", README, re.MULTILINE))
+    assert rows.keys() == FAMILIES.keys()
+    for family, cell in rows.items():
+        configs = re.findall(r"`(configs/[^`]+)`", cell)
+        assert configs, family
+        for path in configs:
+            load_config(ROOT / path)
 
 
 def test_every_command_line_of_training_is_accepted():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from transformers import (
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 VOCABULARY = 64
@@ -54,25 +57,7 @@ def tiny_qwen(
         patch_px: side of a patch; 14 for the real image processor.
         token_ids: of the image tokens, as the config names them; those of another tokenizer than `tiny_inputs`.
     """
-    text = {
-        "hidden_size": hidden,
-        "intermediate_size": 2 * hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 4096,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10000.0,
-            "mrope_section": _mrope_section(hidden // heads),
-        },
-        "bos_token_id": None,
-        "eos_token_id": None,
-        "pad_token_id": 0,
-        "initializer_range": std,
-        "tie_word_embeddings": False,
-    }
+    text = _qwen_text(layers, hidden, heads, kv_heads, std)
     vision = {
         "depth": vision_depth,
         "hidden_size": vision_hidden,
@@ -157,10 +142,70 @@ def _prompt_ids(grids: Sequence[Grid], num_text: int, generator: torch.Generator
     return torch.cat([text[:head], *images, text[head:]])
 
 
+def _qwen_text(layers: int, hidden: int, heads: int, kv_heads: int, std: float) -> dict[str, Any]:
+    """The decoder's part of a config."""
+    section = _mrope_section(hidden // heads)
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": 2 * hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": section},
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": 0,
+        "initializer_range": std,
+        "tie_word_embeddings": False,
+    }
+
+
 def _mrope_section(head_dim: int) -> list[int]:
     """Rotary pairs of the time, height and width axes; they add up to head_dim / 2."""
     spatial = head_dim * 3 // 16
     return [head_dim // 2 - 2 * spatial, spatial, spatial]
+
+
+def tiny_qwen3(
+    seed: int = 0,
+    layers: int = 4,
+    hidden: int = 64,
+    heads: int = 4,
+    kv_heads: int = 2,
+    vision_hidden: int = 32,
+    vision_depth: int = 4,
+    std: float = 0.15,
+    dtype: torch.dtype = torch.float32,
+    attn_implementation: str = "sdpa",
+    patch_px: int = PATCH_PX,
+    token_ids: dict[str, int] = TOKEN_IDS,
+) -> Qwen3VLForConditionalGeneration:
+    """As `tiny_qwen`: a frozen random Qwen3-VL; vision blocks 0 and 2 go to the first two decoder layers."""
+    text = {**_qwen_text(layers, hidden, heads, kv_heads, std), "head_dim": hidden // heads}
+    vision = {
+        "depth": vision_depth,
+        "hidden_size": vision_hidden,
+        "intermediate_size": 2 * vision_hidden,
+        "num_heads": 2,
+        "out_hidden_size": hidden,
+        "patch_size": patch_px,
+        "spatial_merge_size": MERGE,
+        "temporal_patch_size": TEMPORAL,
+        "num_position_embeddings": 36,
+        "deepstack_visual_indexes": [0, 2],
+        "initializer_range": std,
+    }
+    config = Qwen3VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False, **token_ids)
+    config._attn_implementation = attn_implementation
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Qwen3VLForConditionalGeneration(config)
+        for name, weight in model.named_parameters():  # norms that do something
+            if name.endswith(("q_norm.weight", "k_norm.weight")):
+                torch.nn.init.uniform_(weight, 0.5, 1.5)
+    return model.to(dtype).requires_grad_(False).eval()
 
 
 def tiny_llava(
@@ -174,6 +219,8 @@ def tiny_llava(
     std: float = 0.15,
     dtype: torch.dtype = torch.float32,
     attn_implementation: str = "sdpa",
+    vocabulary: int = VOCABULARY,
+    image_token_id: int = IMAGE_PAD,
 ) -> LlavaForConditionalGeneration:
     """As `tiny_qwen`: a frozen random LLaVA whose images have `LLAVA_SIDE` x `LLAVA_SIDE` visual tokens."""
     text = LlamaConfig(
@@ -182,7 +229,7 @@ def tiny_llava(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         max_position_embeddings=4096,
         bos_token_id=None,
         eos_token_id=None,
@@ -199,7 +246,7 @@ def tiny_llava(
         initializer_range=std,
     )
     config = LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=IMAGE_PAD, image_seq_length=LLAVA_SIDE**2
+        vision_config=vision, text_config=text, image_token_index=image_token_id, image_seq_length=LLAVA_SIDE**2
     )
     config.pad_token_id = 0
     config._attn_implementation = attn_implementation
@@ -242,5 +289,6 @@ class Family:
 
 FAMILIES = {
     "qwen2_5_vl": Family(tiny_qwen, tiny_inputs),
+    "qwen3_vl": Family(tiny_qwen3, tiny_inputs),
     "llava": Family(tiny_llava, tiny_llava_inputs, (LLAVA_SIDE, LLAVA_SIDE)),
 }

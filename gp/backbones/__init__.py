@@ -1,12 +1,18 @@
 """LVLM families, by transformers' model type. A new one is a file here and an entry in `FAMILIES`."""
 
-from transformers import PreTrainedModel
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedModel
 
 from gp.backbones.base import Backbone, Rotary, read_attention
 from gp.backbones.llava import Llava
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
+from gp.backbones.qwen3_vl import Qwen3VL
 
-FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (Qwen2_5_VL, Llava)}
+FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (Qwen2_5_VL, Qwen3VL, Llava)}
 
 
 def backbone_of(model: PreTrainedModel) -> Backbone:
@@ -21,4 +27,22 @@ def backbone_of(model: PreTrainedModel) -> Backbone:
     return FAMILIES[model_type](model)
 
 
-__all__ = ["FAMILIES", "Backbone", "Rotary", "backbone_of", "read_attention"]
+def find_family(source: str | Path, revision: str | None = None) -> tuple[type[Backbone], dict[str, Any]]:
+    """The family of a base that is not loaded yet, and its `config.json`.
+
+    Args:
+        source: hub id or folder.
+        revision: of the hub id.
+
+    Raises:
+        OSError: no such model or folder, or no `config.json` in it.
+        ValueError: no adapter for this family.
+    """
+    config, _ = PretrainedConfig.get_config_dict(str(source), revision=revision)
+    for family in FAMILIES.values():
+        if family.reads(config):
+            return family, config
+    raise ValueError(f"{source}: no backbone for model type {config.get('model_type')!r}; there is {sorted(FAMILIES)}")
+
+
+__all__ = ["FAMILIES", "Backbone", "Rotary", "backbone_of", "find_family", "read_attention"]

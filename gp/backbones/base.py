@@ -9,13 +9,16 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_causal_mask
 
+from gp.backbones.processor import ImageGrids
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, head size]
@@ -25,6 +28,7 @@ class Backbone(ABC):
     """Adapter of one transformers family; `self.model` is the stock `...ForConditionalGeneration`."""
 
     model_type: str  # config.model_type of the family
+    processor: type[ImageGrids]  # the family's stock processor class with `ImageGrids`
     prompt_keys: tuple[str, ...]  # processor outputs that describe a prompt
     num_position_axes: int = 1  # P, rotary axes
     attends_from_cls: bool = False  # whether the vision tower has a [CLS] token
@@ -78,6 +82,28 @@ class Backbone(ABC):
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         """Rotary positions of the prompt, [P, B, S] int64."""
+
+    # ---- before there is a model --------------------------------------------------------------------------------
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        """Whether a base with this `config.json` is of the family."""
+        return config.get("model_type") == cls.model_type
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        config: Mapping[str, Any],
+        revision: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        attn_implementation: str | None = None,
+        device_map: Any = None,
+    ) -> PreTrainedModel:
+        """The stock model from a hub id or folder; `config` is its `config.json`, the rest as transformers has it."""
+        return AutoModelForImageTextToText.from_pretrained(
+            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
+        )
 
     # ---- shared by decoder-only families ----------------------------------------------------------------------
 
@@ -157,6 +183,7 @@ class Backbone(ABC):
             layout=layout,
             taps=images.tapped(taps),
             vision_attention=images.attended(attended),
+            deepstack=images.deepstack,
         )
 
     def layout(self, inputs: Mapping[str, Tensor]) -> tuple[VisualLayout, Tensor]:
@@ -252,6 +279,14 @@ class Backbone(ABC):
                 kernel_masks[id(mask)] = create_causal_mask(self.text_config, hidden, mask, one_layer)
             hidden = self.layer(index, hidden, kernel_masks[id(mask)], rotary, cache)
         return self.text_model.norm(hidden)
+
+    def run_layer(self, index: int, prompt: Prompt, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
+        """One stock decoder layer on a prompt, and what the family adds to its visual tokens behind that layer."""
+        hidden = self.layer(index, prompt.hidden, mask, rotary, cache)
+        if index not in prompt.deepstack:
+            return hidden
+        added = prompt.deepstack[index].to(hidden)[prompt.visual_id.clamp(min=0)]  # [B, S, D]
+        return hidden + added * (prompt.visual_id >= 0).unsqueeze(-1)
 
     def _layout(self, inputs: Mapping[str, Tensor], is_visual: Tensor) -> VisualLayout:
         """Deals the images to the rows of the batch, checking that tokens and features match."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from gp.backbones.base import Backbone, record_outputs
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
+from gp.backbones.llava_original import is_original, load_original
+from gp.backbones.llava_processor import LlavaProcessor
 from gp.backbones.vision_attention import record_calls
 from gp.types import ImageFeatures, VisionAttention
 
@@ -18,8 +22,28 @@ class Llava(Backbone):
     """One rotary axis; every image is a square of CLIP patches, 24 x 24 unless downsampled."""
 
     model_type = "llava"
+    processor = LlavaProcessor
     prompt_keys = ("input_ids", "attention_mask", "pixel_values")
     attends_from_cls = True
+
+    @classmethod
+    def reads(cls, config: Mapping[str, Any]) -> bool:
+        return super().reads(config) or is_original(config)
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        config: Mapping[str, Any],
+        revision: str | None = None,
+        dtype: str | torch.dtype = "auto",
+        attn_implementation: str | None = None,
+        device_map: Any = None,
+    ) -> PreTrainedModel:
+        """As in every family; also from weights in the original naming (`gp.backbones.llava_original`)."""
+        if is_original(config):
+            return load_original(source, config, revision, dtype, attn_implementation, device_map)
+        return super().load(source, config, revision, dtype, attn_implementation, device_map)
 
     @property
     def text_model(self):

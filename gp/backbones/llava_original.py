@@ -5,17 +5,18 @@ The numbers are the same as in the `llava-hf` conversions; only names differ, an
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPVisionModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 PROJECTOR = "mlp2x_gelu"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 RENAMED = {
     "model.mm_projector.0.": "model.multi_modal_projector.linear_1.",
     "model.mm_projector.2.": "model.multi_modal_projector.linear_2.",
@@ -39,18 +40,33 @@ LLAMA_FIELDS = (
 )
 
 
-def is_original(config: dict[str, Any]) -> bool:
+def is_original(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` is of the original layout."""
     return "mm_vision_tower" in config
 
 
-def load_original(folder: str | Path, dtype: torch.dtype = torch.float32) -> LlavaForConditionalGeneration:
-    """Builds the stock class from a folder in the original layout.
+def vision_tower(source: str | Path, config: Mapping[str, Any]) -> str:
+    """Where the CLIP tower is: a Hub id, or a folder whose path is given relative to the base's own."""
+    folder = Path(source) / config["mm_vision_tower"]
+    return str(folder) if folder.is_dir() else config["mm_vision_tower"]
+
+
+def load_original(
+    source: str | Path,
+    config: Mapping[str, Any],
+    revision: str | None = None,
+    dtype: str | torch.dtype = "auto",
+    attn_implementation: str | None = None,
+    device_map: Any = None,
+) -> LlavaForConditionalGeneration:
+    """Builds the stock class from a base in the original layout.
 
     Args:
-        folder: with `config.json` and weights (`*.safetensors` or `pytorch_model*.bin`). Its `mm_vision_tower` is a Hub
-            id, or a folder relative to this one.
-        dtype: of the weights.
+        source: hub id or folder, with weights (`*.safetensors` or `pytorch_model*.bin`).
+        config: its `config.json`.
+        revision: of the hub id.
+        dtype: of the weights; "auto": what `config.json` says.
+        attn_implementation, device_map: as in transformers.
 
     Returns:
         As `from_original`.
@@ -58,15 +74,20 @@ def load_original(folder: str | Path, dtype: torch.dtype = torch.float32) -> Lla
     Raises:
         ValueError: no weights, another projector than LLaVA-1.5's, or names that do not fit.
     """
-    folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text())
-    tower = folder / config["mm_vision_tower"]
-    vision = CLIPVisionModel.from_pretrained(tower if tower.is_dir() else config["mm_vision_tower"], dtype=dtype)
-    return from_original(config, _weights(folder), vision).to(dtype)
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json", *WEIGHTS]))
+    if dtype == "auto":
+        dtype = getattr(torch, config.get("torch_dtype") or "float32")
+    vision = CLIPVisionModel.from_pretrained(vision_tower(source, config), dtype=dtype)
+    options = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
+    model = from_original(config, _weights(folder), vision, **options)
+    model.config.name_or_path = str(source)
+    return model
 
 
 def from_original(
-    config: dict[str, Any], weights: Mapping[str, Tensor], vision: CLIPVisionModel
+    config: Mapping[str, Any], weights: Mapping[str, Tensor], vision: CLIPVisionModel, **options: Any
 ) -> LlavaForConditionalGeneration:
     """Builds the stock class from what an original checkpoint holds.
 
@@ -74,6 +95,7 @@ def from_original(
         config: the original `config.json`.
         weights: under the original names, without the vision tower.
         vision: the vision tower.
+        options: of transformers' `from_pretrained`: `dtype`, `attn_implementation`, `device_map`.
 
     Returns:
         The model in eval mode. Its image token is the first id behind the vocabulary, which the original does not
@@ -84,18 +106,18 @@ def from_original(
     """
     if config.get("mm_projector_type") != PROJECTOR:
         raise ValueError(f"LLaVA: expected mm_projector_type {PROJECTOR!r}, got {config.get('mm_projector_type')!r}")
-    model = LlavaForConditionalGeneration(_config(config, vision))
     renamed = {new: value for old, value in weights.items() if (new := _renamed(old)) is not None}
     renamed |= {f"model.vision_tower.{name}": value for name, value in vision.state_dict().items()}
-    problems = model.load_state_dict(renamed, strict=False)
-    if problems.missing_keys or problems.unexpected_keys:
-        raise ValueError(
-            f"LLaVA: weights do not fit: missing {problems.missing_keys[:4]}, unknown {problems.unexpected_keys[:4]}"
-        )
+    model, problems = LlavaForConditionalGeneration.from_pretrained(
+        None, config=_config(config, vision), state_dict=renamed, output_loading_info=True, **options
+    )
+    missing, unknown = sorted(problems["missing_keys"]), sorted(problems["unexpected_keys"])
+    if missing or unknown or problems["mismatched_keys"]:
+        raise ValueError(f"LLaVA: weights do not fit: missing {missing[:4]}, unknown {unknown[:4]}")
     return model.eval()
 
 
-def _config(config: dict[str, Any], vision: CLIPVisionModel) -> LlavaConfig:
+def _config(config: Mapping[str, Any], vision: CLIPVisionModel) -> LlavaConfig:
     text = LlamaConfig(
         **{name: config[name] for name in LLAMA_FIELDS if name in config},
         rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
@@ -112,14 +134,13 @@ def _config(config: dict[str, Any], vision: CLIPVisionModel) -> LlavaConfig:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    files = sorted(folder.glob("*.safetensors"))
-    if files:
-        parts = [load_file(file) for file in files]
+    safe, pickled = (sorted(folder.glob(pattern)) for pattern in WEIGHTS)
+    if safe:
+        parts = [load_file(file) for file in safe]
     else:
-        files = sorted(folder.glob("pytorch_model*.bin"))
-        parts = [torch.load(file, map_location="cpu", weights_only=True) for file in files]
+        parts = [torch.load(file, map_location="cpu", weights_only=True, mmap=True) for file in pickled]
     if not parts:
-        raise ValueError(f"{folder}: no *.safetensors and no pytorch_model*.bin in it")
+        raise ValueError(f"{folder}: no {' and no '.join(WEIGHTS)} in it")
     return {name: value for part in parts for name, value in part.items()}
 
 

@@ -1,24 +1,52 @@
-"""Loading the processor of the Qwen2.5-VL family, with or without torchvision."""
+"""Processors: transformers' own classes, and what training and pictures ask of them beside tensors."""
 
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import transformers
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from gp.boxes import WHOLE_IMAGE, Frame
 
 
-class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):
-    """transformers' processor for images and text, without its video processor.
+class ImageGrids(ABC):
+    """Mixed into a family's stock processor; the class keeps its parent's name, which `save_pretrained` writes."""
 
-    The stock class insists on a video processor, and every video processor insists on torchvision. What a processor
+    @classmethod
+    def load(cls, source: str | Path, config: Mapping[str, Any], revision: str | None, **options: Any) -> ImageGrids:
+        """The processor of a base; `config` is the base's `config.json`, `options` replace saved settings."""
+        return cls.from_pretrained(str(source), revision=revision or "main", **options)
+
+    @abstractmethod
+    def grids(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+        """(height, width) in visual tokens of every image of what this processor returned, in order."""
+
+    @abstractmethod
+    def pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> dict[str, Any]:
+        """The call's `images_kwargs` for areas of at least and at most so many pixels; None: as saved."""
+
+    def frame(self, width: int, height: int) -> Frame:
+        """What the grid of visual tokens lies over, as fractions of an image of so many pixels."""
+        return WHOLE_IMAGE
+
+
+class QwenImages(ImageGrids):
+    """Qwen's processors for images and text, without their video processor.
+
+    The stock classes insist on a video processor, and every video processor insists on torchvision. What a processor
     loads and checks follows the names in its constructor, so leaving `video_processor` out of it is enough.
-    The class keeps the name of its parent because `save_pretrained` writes that name into the folder.
     """
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
     def __call__(self, images=None, text=None, videos=None, **kwargs):
-        """As the parent's call; the result has `input_ids`, `pixel_values` [n_patches, 1176], `image_grid_thw`, ...
+        """As the parent's call; the result has `input_ids`, `pixel_values` [n_patches, C], `image_grid_thw`, ...
 
         Raises:
             ValueError: videos were passed.
@@ -27,26 +55,46 @@ class Qwen2_5_VLProcessor(transformers.Qwen2_5_VLProcessor):
             raise ValueError("this processor takes images and text, got videos: gp prunes the tokens of images only")
         return super().__call__(images=images, text=text, **kwargs)
 
+    def grids(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+        merge = self.image_processor.merge_size
+        return [(height // merge, width // merge) for _, height, width in inputs["image_grid_thw"].tolist()]
 
-def load_processor(name_or_dir: str | Path, revision: str | None = None, **options: Any) -> Qwen2_5_VLProcessor:
-    """Load the processor of a Qwen2.5-VL model, for images and text.
+    def pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> dict[str, Any]:
+        wanted = {"shortest_edge": min_pixels, "longest_edge": max_pixels}  # areas, whatever these names say
+        own = self.image_processor.size
+        return {"size": {key: own[key] if area is None else area for key, area in wanted.items()}}
 
-    Works for the embedded model and for the published ones alike, and whether or not torchvision is installed:
-    without it transformers' `Qwen2_5_VLProcessor.from_pretrained` fails, because it also loads a video processor,
-    for which there is only a torchvision version. Images then go through `Qwen2VLImageProcessorPil`.
+
+class Qwen2_5_VLProcessor(QwenImages, transformers.Qwen2_5_VLProcessor):
+    """Of Qwen2.5-VL and of the embedded model; patches of 14 px, `pixel_values` [n_patches, 1176]."""
+
+
+class Qwen3VLProcessor(QwenImages, transformers.Qwen3VLProcessor):
+    """Of Qwen3-VL; patches of 16 px, `pixel_values` [n_patches, 1536]."""
+
+
+def load_processor(name_or_dir: str | Path, revision: str | None = None, **options: Any) -> ProcessorMixin:
+    """Load the processor of a supported base, for images and text.
+
+    Works whether or not torchvision is installed: without it images go through transformers' Pillow classes.
 
     Args:
         name_or_dir: model id on the Hub or a local folder.
         revision: branch, tag or commit on the Hub; None is the default branch.
-        options: settings that replace the saved ones, e.g. `min_pixels`, `max_pixels`; None: as saved.
+        options: settings that replace the saved ones; None: as saved. Qwen: `min_pixels`, `max_pixels`;
+            LLaVA: `do_pad` (see `gp.backbones.llava_processor`).
 
     Returns:
-        A `transformers.Qwen2_5_VLProcessor` that pads on the left, as batched generation needs.
+        The family's stock processor with `ImageGrids`, padding on the left, as batched generation needs.
 
     Raises:
         OSError: there is no such folder or model, or it lacks a file.
+        ValueError: no such family, or options that it does not have.
     """
+    from gp.backbones import find_family  # the families import this file
+
+    family, config = find_family(name_or_dir, revision)
     given = {name: value for name, value in options.items() if value is not None}
-    processor = Qwen2_5_VLProcessor.from_pretrained(str(name_or_dir), revision=revision or "main", **given)
+    processor = family.processor.load(name_or_dir, config, revision, **given)
     processor.tokenizer.padding_side = "left"
     return processor

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from gp.backbones.base import Backbone, record_outputs
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
+from gp.backbones.processor import Qwen2_5_VLProcessor
 from gp.backbones.vision_attention import fused_attention, record_calls
 from gp.types import ImageFeatures, VisionAttention
 
@@ -18,6 +20,7 @@ class Qwen2_5_VL(Backbone):
     """Three rotary axes (time, height, width); vision blocks in windows, 2 x 2 patches merged into a visual token."""
 
     model_type = "qwen2_5_vl"
+    processor = Qwen2_5_VLProcessor
     prompt_keys = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
     num_position_axes = 3
 
@@ -69,15 +72,14 @@ class Qwen2_5_VL(Backbone):
         pixels = inputs["pixel_values"].to(self.device, visual.dtype)
         attention = [visual.blocks[k].attn for k in attended]
         with record_outputs([visual.blocks[k] for k in taps]) as outputs, record_calls(attention) as calls:
-            embeds = visual(pixels, grid_thw=grid).pooler_output
-        if not taps and not attended:
-            return ImageFeatures(embeds, {})
-        raster = self._raster_order(grid)
-        seen = [fused_attention(module, *call, self._merge**2) for module, call in zip(attention, calls)]
+            seen = visual(pixels, grid_thw=grid)
+        raster = self._raster_order(grid) if taps or attended else None
+        looks = [fused_attention(module, *call, self._merge**2) for module, call in zip(attention, calls)]
         return ImageFeatures(
-            embeds,
+            seen.pooler_output,
             {k: self._merged(out)[raster] for k, out in zip(taps, outputs)},
-            {k: VisionAttention(one.received[raster], one.keys[raster]) for k, one in zip(attended, seen)},
+            {k: VisionAttention(look.received[raster], look.keys[raster]) for k, look in zip(attended, looks)},
+            self._deepstack(seen),
         )
 
     def _raster_order(self, grid: Tensor) -> Tensor:
@@ -108,6 +110,10 @@ class Qwen2_5_VL(Backbone):
         image = resize_pixels(image, new[0] * side, new[1] * side)
         blocks = image.view(time, -1, new[0] // merge, merge, side, new[1] // merge, merge, side)
         return blocks.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(new[0] * new[1], -1)
+
+    def _deepstack(self, seen: BaseModelOutputWithPooling) -> dict[int, Tensor]:
+        """Decoder layer -> what it adds to the visual tokens; nothing in this family."""
+        return {}
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         input_ids = inputs["input_ids"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gp.backbones import Backbone
 from gp.pruners import GlimpsePruner, PruneView
@@ -51,6 +51,10 @@ def whole_sequence(
         if index in pruner.read_layers:
             attention[index] = _attention_row(layer, hidden, rotary, at, seen, prompt, pruner.log_softmax)
         hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
+        if index in prompt.deepstack:
+            added = torch.zeros_like(hidden)
+            added[:, :length][prompt.visual_id >= 0] = prompt.deepstack[index].to(hidden.dtype)
+            hidden = hidden + added
 
     num_layers = backbone.num_layers
     view = PruneView(pruner.prune_layer, num_layers, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
@@ -79,8 +83,9 @@ def _attention_row(layer, hidden, rotary, at: int, seen: Tensor, prompt: Prompt,
     """Attention of position `at` to every visual token, [N, A], from queries and keys of the whole sequence."""
     attention = layer.self_attn
     normed = layer.input_layernorm(hidden)
-    query = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
-    key = _rotated(attention.k_proj(normed), attention.head_dim, rotary)
+    query_norm, key_norm = (getattr(attention, name, nn.Identity()) for name in ("q_norm", "k_norm"))
+    query = _rotated(attention.q_proj(normed), query_norm, attention.head_dim, rotary)
+    key = _rotated(attention.k_proj(normed), key_norm, attention.head_dim, rotary)
     key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     row = torch.einsum("bad,bakd->bak", query[:, :, at], key) / attention.head_dim**0.5
     if log_softmax:
@@ -91,9 +96,9 @@ def _attention_row(layer, hidden, rotary, at: int, seen: Tensor, prompt: Prompt,
     return row[:, :, : is_visual.shape[1]].transpose(1, 2)[is_visual]
 
 
-def _rotated(projected: Tensor, head_dim: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """[B, L, heads * d] -> [B, heads, L, d], rotated by halves."""
-    x = projected.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+def _rotated(projected: Tensor, norm: nn.Module, head_dim: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """[B, L, heads * d] -> [B, heads, L, d], normalised where the family does that, then rotated by halves."""
+    x = norm(projected.unflatten(-1, (-1, head_dim))).transpose(1, 2)
     cos, sin = (r.unsqueeze(1) for r in rotary)
     half = head_dim // 2
     turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)

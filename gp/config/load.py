@@ -125,6 +125,12 @@ def prune_options(config: TrainConfig) -> PruneOptions:
     return PruneOptions(**{**values, "anchors": tuple(values["anchors"])})
 
 
+def processor_options(config: TrainConfig) -> dict[str, Any]:
+    """What the config says about the base's processor: options of `gp.from_pretrained`."""
+    given = {name: getattr(config.model, name) for name in ("min_pixels", "max_pixels", "do_pad")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _merge(base: DictConfig, extra: DictConfig, where: str) -> DictConfig:
     _refuse_unknown(OmegaConf.get_type(base), OmegaConf.to_container(extra), where)
     try:

@@ -18,6 +18,7 @@ class ModelConfig:
     attn_implementation: str = "sdpa"  # eager, sdpa, flash_attention_2, flash_attention_3
     min_pixels: int | None = None  # None: the base's own image processor settings
     max_pixels: int | None = None
+    do_pad: bool | None = None  # LLaVA: pad images to a square, not crop them; None: as the base was saved
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gp.boxes import evidence_mask, normalize_boxes
+from gp.boxes import WHOLE_IMAGE, Frame, boxes_in_frame, evidence_mask, normalize_boxes
 from gp.data.cursor import Cursor
 from gp.data.sample import Sample
 
@@ -20,13 +20,14 @@ class Batch:
 
     Args:
         inputs: the prompts up to and including the assistant header, as the processor made them, left padded:
-            `input_ids`, `attention_mask` and `mm_token_type_ids` int64 [B, L], `pixel_values` float32 [n_patches, C],
-            `image_grid_thw` int64 [B, 3] (patches).
+            `input_ids` and `attention_mask` int64 [B, L], `pixel_values` float32, and what else the family has
+            (Qwen: `image_grid_thw` int64 [B, 3], in patches).
         answer_ids: int64 [B, A], answer tokens and the token that ends a turn, right padded.
         answer_mask: bool [B, A], False on padding.
         evidence_masks: one bool [h, w] an image, on the grid of merged tokens.
         samples: one a row, without their images in training.
         cursor: in training, where the worker's stream stands after this batch.
+        frames: what the grid of visual tokens of each image lies over, as fractions of the image; None: all of it.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Batch:
         evidence_masks: list[Tensor],
         samples: list[Sample],
         cursor: Cursor | None = None,
+        frames: list[Frame] | None = None,
     ):
         self.inputs = inputs
         self.answer_ids = answer_ids
@@ -44,6 +46,7 @@ class Batch:
         self.evidence_masks = evidence_masks
         self.samples = samples
         self.cursor = cursor
+        self.frames = frames if frames is not None else [WHOLE_IMAGE] * len(evidence_masks)
 
     def __len__(self) -> int:
         """B."""
@@ -65,6 +68,7 @@ class Batch:
             [change(mask) for mask in self.evidence_masks],
             self.samples,
             self.cursor,
+            self.frames,
         )
 
 
@@ -72,12 +76,12 @@ class Collator:
     """Turns samples into a `Batch`.
 
     Args:
-        processor: of the base model, e.g. from `gp.backbones.processor.load_processor`.
+        processor: of the base model, from `gp.backbones.processor.load_processor`.
         min_pixels: images are enlarged to at least this area; None: the processor's own setting.
         max_pixels: images are reduced to at most this area; None: the processor's own setting.
 
     Raises:
-        ValueError: the chat template has no token that ends a turn.
+        ValueError: the chat template has no token that ends a turn, or limits for images of one fixed size.
     """
 
     def __init__(self, processor: Any, min_pixels: int | None = None, max_pixels: int | None = None):
@@ -85,10 +89,7 @@ class Collator:
         self.end_id = end_of_turn_id(processor)
         self.processor_kwargs: dict[str, Any] = {"padding": True, "padding_side": "left"}
         if min_pixels is not None or max_pixels is not None:
-            size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}  # areas, whatever these names say
-            own = processor.image_processor.size
-            size = {key: own[key] if area is None else area for key, area in size.items()}
-            self.processor_kwargs["images_kwargs"] = {"size": size}
+            self.processor_kwargs["images_kwargs"] = processor.pixel_limits(min_pixels, max_pixels)
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Tokenises prompts and answers, prepares the images and draws the evidence masks."""
@@ -103,9 +104,12 @@ class Collator:
             )
         )
         answer_ids, answer_mask = self.answers([sample.answer for sample in samples])
-        grids = self.grids(inputs)
-        masks = [sample_evidence(sample, *grid) for sample, grid in zip(samples, grids, strict=True)]
-        return Batch(inputs, answer_ids, answer_mask, masks, list(samples))
+        grids = self.processor.grids(inputs)
+        frames = [self.processor.frame(*sample.image.size) for sample in samples]
+        masks = [
+            sample_evidence(sample, *grid, frame) for sample, grid, frame in zip(samples, grids, frames, strict=True)
+        ]
+        return Batch(inputs, answer_ids, answer_mask, masks, list(samples), frames=frames)
 
     def answers(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Answers as the assistant would write them, end token included: ids int64 [B, A] and mask bool [B, A]."""
@@ -116,11 +120,6 @@ class Collator:
         lengths = torch.tensor([len(row) for row in rows])
         return ids, torch.arange(ids.shape[1]) < lengths[:, None]
 
-    def grids(self, inputs: dict[str, Tensor]) -> list[tuple[int, int]]:
-        """(height, width) of each image in merged visual tokens."""
-        merge = self.processor.image_processor.merge_size
-        return [(height // merge, width // merge) for _, height, width in inputs["image_grid_thw"].tolist()]
-
 
 def question_messages(sample: Sample) -> list[dict[str, Any]]:
     """The conversation up to the answer, in transformers' chat format: one user turn, image first."""
@@ -128,9 +127,10 @@ def question_messages(sample: Sample) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-def sample_evidence(sample: Sample, height: int, width: int) -> Tensor:
-    """The evidence mask of a sample on a grid of height x width visual tokens; bool [height, width]."""
-    return evidence_mask(normalize_boxes(sample.boxes_xyxy_px, sample.width, sample.height), height, width)
+def sample_evidence(sample: Sample, height: int, width: int, frame: Frame = WHOLE_IMAGE) -> Tensor:
+    """The evidence mask of a sample on a grid of height x width visual tokens over `frame`; bool [height, width]."""
+    boxes_xyxy_norm = normalize_boxes(sample.boxes_xyxy_px, sample.width, sample.height)
+    return evidence_mask(boxes_in_frame(boxes_xyxy_norm, frame), height, width)
 
 
 def end_of_turn_id(processor: Any) -> int:

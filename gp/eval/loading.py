@@ -12,7 +12,7 @@ from torch import Tensor
 from gp.backbones import Backbone
 from gp.checkpoint import EMBEDDED, base_shape, load_glimpse
 from gp.config import TrainConfig, load_config
-from gp.config.load import prune_options
+from gp.config.load import processor_options, prune_options
 from gp.embedded import GLIMPSE_DIR
 from gp.model import GlimpseModel, from_pretrained
 from gp.pruners import GlimpsePruner
@@ -21,7 +21,6 @@ CONFIG = "config.yaml"
 LAST = "last.ckpt"
 PARTS = "config.json"
 EVAL = "eval"
-PIXELS = ("min_pixels", "max_pixels")
 GLIMPSE_KEY = "model.glimpse."  # what the LightningModule calls the trained parts ...
 INFO_KEY = "gp"  # ... and its note about the base that they were trained on
 
@@ -51,13 +50,12 @@ def load_run(
     config = load_config(config_file, overrides)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"config {config_file}: expected task glimpse, got {config.task}")
-    pixels = {key: value for key in PIXELS if (value := getattr(config.model, key)) is not None}
     model = from_pretrained(
         config.model.base,
         revision=config.model.revision,
         dtype=getattr(torch, config.model.dtype),
         attn_implementation=config.model.attn_implementation,
-        **pixels,
+        **processor_options(config),
     )
     if path.is_dir():
         model.glimpse, _ = load_glimpse(path, model.backbone)

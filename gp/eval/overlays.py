@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from gp.boxes import WHOLE_IMAGE, Frame
 from gp.data.batch import Batch
 from gp.data.painting import paint_tokens
 from gp.data.sample import Sample
@@ -80,14 +81,14 @@ def paint_examples(
             painted = []
             for method, masks in kept.items():
                 picture = f"{stem}-{method.label}.png"
-                paint_sample(sample, masks[row]).save(out / picture)
+                paint_sample(sample, masks[row], batch.frames[row]).save(out / picture)
                 painted.append(Painted(method, picture, results[method][sample.id]))
             examples.append(Example(sample, results[UNPRUNED][sample.id], painted))
     return examples
 
 
-def paint_sample(sample: Sample, keep_mask: Tensor) -> Image.Image:
-    """Kept tokens and evidence boxes of a sample with one image; keep_mask is [h, w] bool."""
+def paint_sample(sample: Sample, keep_mask: Tensor, frame: Frame = WHOLE_IMAGE) -> Image.Image:
+    """Kept tokens and evidence boxes of a sample with one image; keep_mask is [h, w] bool, over `frame`."""
     across, down = sample.image.width / sample.width, sample.image.height / sample.height
     boxes_xyxy_px = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in sample.boxes_xyxy_px]
-    return paint_tokens(sample.image, keep_mask, boxes_xyxy_px)
+    return paint_tokens(sample.image, keep_mask, boxes_xyxy_px, frame)

@@ -35,6 +35,7 @@ def settings_of(model: GlimpseModel, config: TrainConfig, ckpt_id: str) -> dict[
         "attn_implementation": config.model.attn_implementation,
         "min_pixels": config.model.min_pixels,
         "max_pixels": config.model.max_pixels,
+        "do_pad": config.model.do_pad,
         "prune_layer": model.glimpse.prune_layer if model.glimpse is not None else None,
         "prune": json.loads(json.dumps(asdict(model.options))),
         "max_new_tokens": config.eval.max_new_tokens,

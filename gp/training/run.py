@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gp.checkpoint import save_glimpse
 from gp.config import TrainConfig
-from gp.config.load import prune_options
+from gp.config.load import processor_options, prune_options
 from gp.data.batch import Collator
 from gp.data.cursor import fit_workers
 from gp.data.datamodule import GlimpseDataModule
@@ -111,13 +111,12 @@ def build_model(config: TrainConfig, start_token: bool = True) -> GlimpseModel:
         start_token: apply `glimpse.init_from_prompt` if it is set.
     """
     settings = config.model
-    pixels = {k: v for k in ("min_pixels", "max_pixels") if (v := getattr(settings, k)) is not None}
     model = from_pretrained(
         settings.base,
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
         attn_implementation=settings.attn_implementation,
-        **pixels,
+        **processor_options(config),
     )
     model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
     model.options = prune_options(config)

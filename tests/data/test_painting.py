@@ -47,3 +47,14 @@ def test_grey_and_transparent_images_come_out_as_rgb():
 def test_a_mask_that_is_no_grid_is_refused(shape):
     with pytest.raises(ValueError, match=r"keep_mask must be \[h, w\]"):
         paint_tokens(image(), torch.ones(shape))
+
+
+def test_a_grid_over_a_padded_or_cropped_image():
+    mask = torch.tensor([[True, False, True, False]] * 4)
+    padded = np.asarray(paint_tokens(image(40, 20), mask, frame=(0.0, -0.5, 1.0, 1.5))).max(axis=2)
+    assert (padded[:, :10] == 200).all() and (padded[:, 10:20] < 60).all()  # columns of 10 px, 2 of 4 rows on the image
+    upper = torch.arange(4)[:, None].expand(4, 4) < 2
+    padded = np.asarray(paint_tokens(image(40, 20), upper, frame=(0.0, -0.5, 1.0, 1.5))).max(axis=2)
+    assert (padded[:10] == 200).all() and (padded[10:] < 60).all()
+    cropped = np.asarray(paint_tokens(image(40, 20), torch.ones(2, 2), frame=(0.25, 0.0, 0.75, 1.0))).max(axis=2)
+    assert (cropped[:, 10:30] == 200).all() and (cropped[:, :10] < 60).all() and (cropped[:, 30:] < 60).all()

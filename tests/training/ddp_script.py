@@ -1,6 +1,6 @@
 """Run by test_ddp: gradients, losses and validation figures of one global batch on one or two processes.
 
-python -m tests.training.ddp_script FOLDER BASE NUM_PROCESSES
+python -m tests.training.ddp_script FOLDER NUM_PROCESSES BASE [BASE ...]
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ class Recorder(runs.pl.Callback):
         self.losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
 
 
-def main(folder: Path, base: str, num_processes: int) -> None:
+def main(folder: Path, num_processes: int, *bases: str) -> None:
+    """One after the other, each into a folder of its base's name."""
+    for base in bases:
+        run_one(folder / Path(base).name, base, num_processes)
+
+
+def run_one(folder: Path, base: str, num_processes: int) -> None:
     overrides = ("optim.max_steps=1", "trainer.gradient_clip_val=null", f"trainer.devices={num_processes}")
     config = write_config(folder, base, *overrides)
     runs.pl.seed_everything(0, verbose=False)
@@ -55,4 +61,4 @@ def main(folder: Path, base: str, num_processes: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

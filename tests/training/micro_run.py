@@ -20,13 +20,18 @@ BOXES = ([0, 0, 27, 27], [28, 0, 83, 27], [84, 28, 111, 55])
 ANSWERS = ("red", "1 2 3 4", "big blue")  # ragged
 
 
-def save_base(folder: Path, seed: int = 0, **changes) -> str:
-    """Saves a micro base that fits `small_processor`, with it; returns its path."""
-    processor = small_processor()
+def save_base(folder: Path, seed: int = 0, make=tiny_qwen, processor=None, **changes) -> str:
+    """Saves a micro base of a Qwen family that fits its processor, with it; returns its path.
+
+    Args:
+        make: builds the base.
+        processor: None: `small_processor`.
+    """
+    processor = processor or small_processor()
     names = {"image": "<|image_pad|>", "video": "<|video_pad|>", "vision_start": "<|vision_start|>"}
     names["vision_end"] = "<|vision_end|>"
     token_ids = {f"{k}_token_id": processor.tokenizer.convert_tokens_to_ids(v) for k, v in names.items()}
-    base = tiny_qwen(seed, patch_px=14, token_ids=token_ids, **changes)
+    base = make(seed, patch_px=processor.image_processor.patch_size, token_ids=token_ids, **changes)
     base.generation_config.eos_token_id = processor.tokenizer.eos_token_id
     base.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from gp.boxes import WHOLE_IMAGE
 from gp.data.sample import Sample
 from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, PlainProgress, RichProgress
 from gp.training.callbacks import make_progress as choose
@@ -88,7 +89,7 @@ def sample(number: int, size: tuple[int, int] = (80, 40)) -> Sample:
 
 
 def batch(count: int = 2) -> SimpleNamespace:
-    return SimpleNamespace(samples=[sample(number) for number in range(count)])
+    return SimpleNamespace(samples=[sample(number) for number in range(count)], frames=[WHOLE_IMAGE] * count)
 
 
 def painted_outputs(count: int = 2) -> dict:
@@ -112,12 +113,24 @@ def test_the_first_images_are_painted_at_every_validation():
 def test_painted_images_are_small_and_boxes_follow_the_image():
     fake, paint = trainer(), PaintKept(1)
     paint.on_validation_start(fake, None)
-    given = SimpleNamespace(samples=[sample(0, size=(1600, 800))])  # twenty times the size that the boxes are for
+    large = sample(0, size=(1600, 800))
+    given = SimpleNamespace(samples=[large], frames=[WHOLE_IMAGE])  # twenty times the size that the boxes are for
     paint.on_validation_batch_end(fake, None, painted_outputs(1), given, 0)
     image = fake.logger.experiment.calls[0][1]
     assert image.shape == (224, 448, 3)
     assert tuple(image[0, 224]) == (255, 64, 64) and tuple(image[50, 100]) == (250, 250, 250)
     assert image[200, 100].max() < 100
+
+
+def test_tokens_are_painted_where_the_model_saw_them():
+    """The grid reaches as far again beyond the right border: only its left column lies on the image."""
+    fake, paint = trainer(), PaintKept(1)
+    paint.on_validation_start(fake, None)
+    given = SimpleNamespace(samples=[sample(0)], frames=[(0.0, 0.0, 2.0, 1.0)])
+    outputs = {"keep_masks": [torch.tensor([[True, False], [False, False]])], "answers": ["blue"]}
+    paint.on_validation_batch_end(fake, None, outputs, given, 0)
+    image = fake.logger.experiment.calls[0][1]
+    assert (image[5, [5, 30]] == 250).all() and image[30].max() < 100
 
 
 def test_no_images_are_painted_if_none_are_asked_for():

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.bases import BASES
 from tests.training import ddp_script
-from tests.training.micro_run import save_base, write_config
+from tests.training.micro_run import write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,17 +28,32 @@ def python(*arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return save_base(tmp_path_factory.mktemp("base"))
+def bases(tmp_path_factory):
+    """Of every family."""
+    folder = tmp_path_factory.mktemp("bases")
+    return {family: save(folder / family) for family, save in BASES.items()}
 
 
 @pytest.fixture(scope="module")
-def one_and_two(tmp_path_factory, base):
-    """What `ddp_script` found with one process and with two."""
+def base(bases):
+    return bases["qwen2_5_vl"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory, bases):
+    """What `ddp_script` found with one process and with two: a folder each."""
     folder = tmp_path_factory.mktemp("ddp")
-    ddp_script.main(folder / "one", base, 1)
-    python("-m", "tests.training.ddp_script", str(folder / "two"), base, "2")
-    return [torch.load(folder / "one" / "processes1.pt"), torch.load(folder / "two" / "processes2.pt")]
+    ddp_script.main(folder / "one", 1, *bases.values())
+    python("-m", "tests.training.ddp_script", str(folder / "two"), "2", *bases.values())
+    return folder
+
+
+@pytest.fixture(scope="module", params=BASES)
+def one_and_two(found, request):
+    """Of one family, with one process and with two."""
+    return [
+        torch.load(found / name / request.param / f"processes{count}.pt") for count, name in ((1, "one"), (2, "two"))
+    ]
 
 
 def test_gradients_equal_those_of_one_process(one_and_two):

@@ -44,11 +44,12 @@ class PaintKept(pl.Callback):
             return
         writer = trainer.logger.experiment
         step = trainer.global_step - int(trainer.state.fn == "fit")  # where Lightning puts the figures of validation
-        for sample, keep_mask, answer in zip(batch.samples, outputs["keep_masks"], outputs["answers"]):
+        of_samples = zip(batch.samples, outputs["keep_masks"], outputs["answers"], batch.frames)
+        for sample, keep_mask, answer, frame in of_samples:
             if self._num_painted >= self.num_images:
                 return
             tag = f"val/kept/{self._num_painted}"
-            painted = paint_tokens(*_shown(sample, keep_mask))
+            painted = paint_tokens(*_shown(sample, keep_mask), frame)
             writer.add_image(tag, np.asarray(painted), step, dataformats="HWC")
             kept = f"{int(keep_mask.sum())} of {keep_mask.numel()} tokens"
             writer.add_text(tag, f"{sample.question} — right: {sample.answer}; model: {answer} ({kept})", step)
