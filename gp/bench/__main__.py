@@ -15,6 +15,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+import torch
+
 from gp.bench.options import OptionError
 
 # name -> module with a docstring, `add_arguments(parser)` and `run(arguments) -> int`
@@ -28,7 +30,7 @@ BENCHES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hands over to the bench that is named; returns its exit status (2: an option that cannot be)."""
+    """Hands over to the bench that is named; returns 0, 1 (out of memory), 2 (an option that cannot be) or 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python -m gp.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except torch.OutOfMemoryError as error:
+        print(f"error: {str(error).split('. ')[0]}: take a smaller --preset, --visual or --batch", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from gp.bench.bill import GIB, WAYS, Bill, bill_of
-from gp.bench.options import ATTENTIONS, DTYPES, WORKLOAD, add_output_arguments, check_choice, read_preset
+from gp.bench.options import ATTENTIONS, DTYPES, WORKLOAD, add_output_arguments, check_choice, command_line, read_preset
 from gp.bench.presets import PRESETS
 from gp.bench.report import Report, Table, versions
 
@@ -40,8 +40,7 @@ def run(options: argparse.Namespace) -> int:
     tokens = f"{preset.batch} x ({preset.visual} visual + {preset.text} text + {preset.answer} answer tokens)"
     title = f"Bill of a training step, GiB: {options.preset}, {dtype}, {options.attn}, {tokens}"
     tables = [bill_table(title, bills), card_table(bills)]
-    command = " ".join(["python -m gp.bench", *options.arguments])
-    Report("memory", command, versions(), {"bills": _figures(bills)}, tables).publish(options)
+    Report("memory", command_line(options.arguments), versions(), {"bills": _figures(bills)}, tables).publish(options)
     return 0
 
 

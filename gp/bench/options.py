@@ -43,7 +43,7 @@ class Setup:
 
     @property
     def command(self) -> str:
-        return shlex.join(["python", "-m", "gp.bench", *self.arguments])
+        return command_line(self.arguments)
 
     @property
     def kept(self) -> int:
@@ -54,14 +54,19 @@ class Setup:
     def prune_options(self) -> PruneOptions:
         return PruneOptions(fixed_keep_ratio=self.keep_ratio, min_kept=0)
 
-    def model(self) -> GlimpseModel:
+    def model(self, training: bool = False) -> GlimpseModel:
         """The preset's model on the device.
+
+        Args:
+            training: the trained parts stay float32 (training casts as it goes); else they have the base's type.
 
         Raises:
             OptionError: an attention kernel that is not installed.
         """
         try:
-            return random_model(self.preset, self.device, self.dtype, self.attn).eval()
+            model = random_model(self.preset, self.device, self.dtype, self.attn).train(training)
+            model.glimpse.to(torch.float32 if training else self.dtype)
+            return model
         except ImportError as error:
             raise OptionError(f"--attn {self.attn}: {str(error).splitlines()[0]}") from error
 
@@ -88,6 +93,14 @@ def add_arguments(parser: argparse.ArgumentParser, workload: Sequence[str], keep
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here")
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """The command that repeats a measurement; where its results were written to does not matter."""
+    outputs = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_output_arguments(outputs)
+    _, rest = outputs.parse_known_args(list(arguments))
+    return shlex.join(["python", "-m", "gp.bench", *rest])
 
 
 def read_setup(options: argparse.Namespace) -> Setup:

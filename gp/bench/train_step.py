@@ -16,6 +16,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
+
 from gp.bench.bill import step_mib
 from gp.bench.cost import CostModel
 from gp.bench.measure import Spread, in_own_process, interleaved, peak_of, ratio
@@ -65,17 +67,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def step(model: GlimpseModel, batch: tuple, way: str) -> None:
-    """Forward and backward of one training step; gradients are dropped."""
+    """Forward and backward of one training step, mixed with float32 as Lightning does it; gradients are dropped."""
     inputs, (answer_ids, answer_mask, evidence_masks) = batch
-    forced = WAYS[way](model.backbone, model.glimpse, inputs, answer_ids, answer_mask)
-    sums = batch_sums(forced, evidence_masks, answer_ids, answer_mask, kept_counts(forced, model.options))
+    dtype, kind = model.backbone.dtype, model.backbone.device.type
+    with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
+        forced = WAYS[way](model.backbone, model.glimpse, inputs, answer_ids, answer_mask)
+        sums = batch_sums(forced, evidence_masks, answer_ids, answer_mask, kept_counts(forced, model.options))
     step_loss(sums, LossConfig())[0].backward.backward()
     model.zero_grad()
 
 
 def measure_time_s(setup: Setup) -> dict[str, list[float]]:
     """Seconds of every measured step of each way."""
-    model, batch = setup.model().train(), _batch(setup)
+    model, batch = setup.model(training=True), _batch(setup)
     ways = {way: partial(step, model, batch, way) for way in WAYS}
     return interleaved(ways, setup.repeats, setup.device, "training steps")
 
@@ -83,7 +87,7 @@ def measure_time_s(setup: Setup) -> dict[str, list[float]]:
 def measure_memory_mib(setup: Setup, way: str) -> float:
     """Peak of a step above model, batch and libraries, MiB; to be run in a fresh process."""
     small = replace(setup, preset=replace(setup.preset, visual=4, text=4, answer=1, batch=1))
-    model, batch = setup.model().train(), _batch(setup)
+    model, batch = setup.model(training=True), _batch(setup)
     step(model, _batch(small), way)  # kernels and libraries are loaded now
     return peak_of(partial(step, model, batch, way), setup.device)
 

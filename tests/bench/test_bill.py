@@ -42,7 +42,7 @@ def test_standing_bytes():
 @pytest.mark.parametrize("way", ["prefix", "whole"])
 def test_what_autograd_keeps(way):
     """Distinct storages saved for the backward pass, frozen weights left out, against the bill's entries."""
-    preset = replace(TINY, layers=4, visual=64)
+    preset = replace(TINY, layers=8, heads=4, kv_heads=2, inner=320, visual=256)
     model, batch = random_model(preset).train(), (random_inputs(preset), random_answers(preset))
     frozen = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
@@ -58,9 +58,9 @@ def test_what_autograd_keeps(way):
         forced = train_step.WAYS[way](model.backbone, model.glimpse, inputs, *answers[:2])
     assert forced.answer_logits is not None
     entries = bill_of(preset, 4, "sdpa", way).moments["backward"]
-    passing = {"logits", "gradients of one layer"}  # the loss is not computed, nothing runs backward
-    expected = sum(size for name, size in entries.items() if name not in passing)
-    assert sum(kept.values()) == pytest.approx(expected, rel=0.25)
+    elsewhere = {"logits", "gradients of one layer", "prefix cache"}  # no loss, nothing runs backward; in the cache
+    expected = sum(size for name, size in entries.items() if name not in elsewhere)
+    assert sum(kept.values()) == pytest.approx(expected, rel=0.15)
 
 
 def test_a_card_must_leave_room_for_what_is_not_counted():

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gp.bench import decode, train_step
 from gp.bench.__main__ import BENCHES, main
 from gp.bench.measure import Spread, ratio, share_of_bound
 from gp.bench.presets import PRESETS, near_square, random_inputs, random_model
+
+MEMORY = {"prefill": 3.0, "held": 1.0, "decode": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -54,6 +57,13 @@ def test_presets_have_the_released_sizes(name, parameters):
 def test_mid_is_about_75_million():
     text = random_model(PRESETS["mid"], "meta").backbone.text_model
     assert 55e6 < sum(p.numel() for p in text.parameters()) + 512 * 16384 < 80e6
+
+
+@pytest.mark.parametrize("bench", ["prefill", "decode", "train"])
+def test_sixteen_bits(bench, monkeypatch):
+    for module in (decode, train_step):
+        monkeypatch.setattr(module, "in_own_process", lambda *_: MEMORY if bench == "decode" else 1.0)
+    assert main([bench, "--preset", "tiny", "--repeats", "1", "--dtype", "bfloat16"]) == 0
 
 
 def test_inputs_fit_the_model():

@@ -40,6 +40,7 @@ def test_through_the_command(tmp_path, monkeypatch):
     assert figures["against"]["whole"]["memory_ratio"] == 3.0
     assert figures["against"]["whole, checkpointed"]["bound"] > figures["against"]["whole"]["bound"] > 1
     assert figures["where"]["preset"]["answer"] == 3
+    assert figures["command"] == "python -m gp.bench train --preset tiny --repeats 2 --answer 3"
     assert "3 answer tokens" in markdown and figures["command"] in markdown
 
 
