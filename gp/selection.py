@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from gp.types import PruneOptions, VisualLayout
 
@@ -34,21 +35,21 @@ def select(importance_logits: Tensor, layout: VisualLayout, options: PruneOption
     sizes = layout.group_sizes(options.budget_scope)
     if not sizes or layout.num_tokens == 0:
         return torch.ones(layout.num_tokens, dtype=torch.bool, device=importance_logits.device)
-    scores, valid = _pad_groups(importance_logits.float(), sizes)
-    size = torch.tensor(sizes, device=scores.device).unsqueeze(1)  # [G, 1]
+    scores = _pad_groups(importance_logits.float(), sizes, float("-inf"))
+    valid = _pad_groups(torch.ones_like(importance_logits, dtype=torch.bool), sizes, False)
+    size = valid.sum(1, keepdim=True)  # [G, 1]
     rank = _rank_descending(scores)
-    budget = _exact_budget(sizes, options)
+    budget = _exact_budget(size, sizes, options)
     if budget is not None:
-        keep = rank < budget.to(scores.device)
+        keep = rank < budget
     else:
         keep = scores.sigmoid() > options.threshold
         if options.max_keep_ratio is not None:
             too_many = keep.sum(1, keepdim=True).double() / size.clamp(min=1) > options.max_keep_ratio
-            cap = torch.tensor([int(options.max_keep_ratio * s) for s in sizes], device=scores.device).unsqueeze(1)
-            keep = torch.where(too_many, rank < cap, keep)
+            keep = torch.where(too_many, rank < _share(size, options.max_keep_ratio), keep)
     too_few = (keep & valid).sum(1, keepdim=True) < options.min_kept
     keep = keep | (too_few & (rank < options.min_kept))
-    keep = keep[valid]
+    keep = torch.cat([row[:count] for row, count in zip(keep, sizes)])
     return keep | anchor_mask(layout, options.anchors).to(keep.device) if options.anchors else keep
 
 
@@ -63,28 +64,28 @@ def anchor_mask(layout: VisualLayout, anchors: tuple[str, ...]) -> Tensor:
     return torch.cat(masks)
 
 
-def _exact_budget(sizes: list[int], options: PruneOptions) -> Tensor | None:
+def _exact_budget(size: Tensor, sizes: list[int], options: PruneOptions) -> Tensor | None:
     """Number of tokens to keep in each group, [G, 1], if the call fixes it."""
     if options.num_keep is not None:
         if len(options.num_keep) != len(sizes):
             raise ValueError(f"num_keep has {len(options.num_keep)} entries for {len(sizes)} {options.budget_scope}s")
-        for wanted, size in zip(options.num_keep, sizes):
-            if not 0 <= wanted <= size:
-                raise ValueError(f"num_keep {wanted} is outside 0..{size}, the tokens of its {options.budget_scope}")
-        return torch.tensor(options.num_keep).unsqueeze(1)
+        for wanted, limit in zip(options.num_keep, sizes):
+            if not 0 <= wanted <= limit:
+                raise ValueError(f"num_keep {wanted} is outside 0..{limit}, the tokens of its {options.budget_scope}")
+        return torch.tensor(options.num_keep).unsqueeze(1).to(size.device, non_blocking=True)
     if options.fixed_keep_ratio is not None:
-        return torch.tensor([int(options.fixed_keep_ratio * size) for size in sizes]).unsqueeze(1)
+        return _share(size, options.fixed_keep_ratio)
     return None
 
 
-def _pad_groups(values: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
-    """[N] -> [G, max size] filled up with -inf, and where the real values are."""
-    longest = max(sizes)
-    size = torch.tensor(sizes, device=values.device).unsqueeze(1)
-    valid = torch.arange(longest, device=values.device) < size
-    padded = values.new_full((len(sizes), longest), float("-inf"))
-    padded[valid] = values
-    return padded, valid
+def _share(size: Tensor, ratio: float) -> Tensor:
+    """int(ratio * size), in float64 as Python computes it."""
+    return (ratio * size.double()).long()
+
+
+def _pad_groups(values: Tensor, sizes: list[int], filling: float) -> Tensor:
+    """[N] -> [G, max size]; sizes are known to the host, so that it does not wait for the device."""
+    return pad_sequence(values.split(sizes), batch_first=True, padding_value=filling)
 
 
 def _rank_descending(scores: Tensor) -> Tensor:

@@ -1,27 +1,39 @@
 """Runs one measurement.
 
 python -m gp.bench train             prefix without gradients against the whole sequence under autograd
+python -m gp.bench prefill           pruned against un-pruned, and where the time goes
+python -m gp.bench decode            step time and memory behind a pruned, an un-pruned and a short prompt
+python -m gp.bench batch             throughput by batch size, with rows that keep different numbers
+python -m gp.bench memory            bill of a training step, and the cards that it fits
 python -m gp.bench scoring           memory of ranking many visual tokens
-python -m gp.bench train --help
+python -m gp.bench train --help      options: size of the model, device, attention kernel, JSON and markdown output
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-# threads that spin while they wait disturb the timings of small steps; read when torch is imported
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+import torch
+
+from gp.bench.options import OptionError
 
 # name -> module with a docstring, `add_arguments(parser)` and `run(arguments) -> int`
-BENCHES = {"train": "gp.bench.train_step", "scoring": "gp.bench.scoring"}
+BENCHES = {
+    "train": "gp.bench.train_step",
+    "prefill": "gp.bench.prefill",
+    "decode": "gp.bench.decode",
+    "batch": "gp.bench.batch",
+    "memory": "gp.bench.memory",
+    "scoring": "gp.bench.scoring",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hands over to the bench that is named; returns its exit status."""
+    """Hands over to the bench that is named; returns 0, 1 (out of memory), 2 (an option that cannot be) or 130."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     parser = argparse.ArgumentParser(
         prog="python -m gp.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,8 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    options = parser.parse_args(arguments)
-    return options.run(options)
+    options = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
+    try:
+        return options.run(options)
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(f"error: {str(error).split('. ')[0]}: take a smaller --preset, --visual or --batch", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ divprune, cdpruner: greedy selection, beside one N x N matrix of distances, or k
 joins the kept one that it resembles most, beside one N x N matrix of similarities. All matrices in float32.
 
 Random tokens. Each cell is a process of its own, which notes its peak before and after the scoring; the difference is
-reported, so libraries and the tokens themselves are left out. For the marks that are read see `gp.bench.train_step`.
+reported, so libraries and the tokens themselves are left out. For the marks that are read see `gp.bench.measure`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gp.backbones.vision_attention import received_attention
-from gp.bench.train_step import peak_mib, reset_peak
+from gp.bench.measure import peak_mib, reset_peak
 from gp.pruners.cdpruner import greedy_map
 from gp.pruners.divprune import most_diverse
 from gp.pruners.vscan import merge_into_kept

@@ -8,9 +8,11 @@ sequence from the model's own function, and attention rows from keys that are pr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gp.backbones import Backbone
 from gp.pruners import GlimpsePruner, PruneView
@@ -26,10 +28,12 @@ def whole_sequence(
     inputs: Mapping[str, Tensor],
     answer_ids: Tensor,
     answer_mask: Tensor,
+    checkpointed: bool = False,
 ) -> TeacherForced:
     """As `gp.teacher_forcing.teacher_forced`, with gradients flowing through one sequence of S + T + A tokens.
 
-    Works with the attention kernels `eager` and `sdpa`.
+    Works with the attention kernels `eager` and `sdpa`. `checkpointed`: only the inputs of the layers are kept for the
+    backward pass, which runs each layer again.
     """
     prompt = backbone.embed(inputs, pruner.taps)
     vectors = {i: v.to(prompt.hidden.dtype) for i, v in pruner.tokens().items()}
@@ -50,7 +54,8 @@ def whole_sequence(
             hidden = hidden + added
         if index in pruner.read_layers:
             attention[index] = _attention_row(layer, hidden, rotary, at, seen, prompt, pruner.log_softmax)
-        hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary)
+        run = partial(layer, attention_mask=mask, position_embeddings=rotary)
+        hidden = checkpoint(run, hidden, use_reentrant=False) if checkpointed else run(hidden)
         if index in prompt.deepstack:
             added = torch.zeros_like(hidden)
             added[:, :length][prompt.visual_id >= 0] = prompt.deepstack[index].to(hidden.dtype)

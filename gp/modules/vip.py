@@ -163,8 +163,12 @@ class AttentionSpans:
 
     @staticmethod
     def _attend_equal(query: Tensor, key: Tensor, value: Tensor, count: int) -> Tensor:
+        size = value.shape[-1]
+        if query.device.type == "cpu":  # its fused kernel wants equal head sizes; the other one builds N x N weights
+            value = F.pad(value, (0, query.shape[-1] - size))
         query, key, value = (x.unflatten(0, (count, -1)).transpose(1, 2) for x in (query, key, value))
-        return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(0, 1)
+        out = F.scaled_dot_product_attention(query, key, value)[..., :size]
+        return out.transpose(1, 2).flatten(0, 1)
 
 
 def _window_order(layout: VisualLayout, window: int) -> tuple[Tensor, list[int]]:

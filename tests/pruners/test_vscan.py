@@ -110,8 +110,9 @@ def test_the_second_cut_ignores_rotary_embedding(family):
     layer = base.model.language_model.layers[2]
     normed = layer.input_layernorm(base(**inputs, output_hidden_states=True).hidden_states[2][0])
     attn, heads, kv_heads = layer.self_attn, 4, 2
-    query = attn.q_proj(normed[-1]).view(heads, -1)
-    keys = attn.k_proj(normed).view(len(normed), kv_heads, -1).repeat_interleave(heads // kv_heads, 1)
+    q_norm, k_norm = (getattr(attn, name, lambda states: states) for name in ("q_norm", "k_norm"))  # Qwen3-VL has them
+    query = q_norm(attn.q_proj(normed[-1]).view(heads, -1))
+    keys = k_norm(attn.k_proj(normed).view(len(normed), kv_heads, -1)).repeat_interleave(heads // kv_heads, 1)
     weights = (torch.einsum("ad,sad->as", query, keys) / math.sqrt(query.shape[1])).softmax(-1).mean(0)
     expected = weights[inputs["input_ids"][0] == base.config.image_token_id]
     torch.testing.assert_close(done.importance_logits, expected, atol=1e-6, rtol=1e-4)

@@ -1,0 +1,120 @@
+"""Throughput by batch size: un-pruned, pruned to equal numbers, and pruned to numbers that differ from row to row.
+
+Rows of a batch that keep different numbers are padded to the longest, which costs time and cache. `uneven` spreads the
+kept numbers from about none to twice the mean; `equal` gives every row the mean. All three in turn in one process, at
+each batch size: prompts a second of the prefill (vision tower included), tokens a second of `generate` behind it. The
+bound is the ratio of floating-point operations for the prefill and of bytes read for a token.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from gp.bench.cost import total
+from gp.bench.decode import add_new_tokens, check_new_tokens, generate
+from gp.bench.measure import Spread, interleaved, ratio
+from gp.bench.options import OptionError, Setup, read_setup
+from gp.bench.options import add_arguments as add_shared_arguments
+from gp.bench.prefill import cost_model
+from gp.bench.presets import random_inputs, spread_counts
+from gp.bench.report import RATIO_COLUMNS, SHARE_NOTE, Report, Table, environment, ratio_cells, ratio_figures
+from gp.model import GlimpseModel
+from gp.types import PruneOptions
+
+UNPRUNED, EQUAL, UNEVEN = "un-pruned", "equal", "uneven"
+WAYS = (UNPRUNED, EQUAL, UNEVEN)
+PREFILL, DECODE = "prefill", "decode"
+PAIRS = ((UNPRUNED, UNEVEN), (UNEVEN, EQUAL))  # what pruning saves, and what padding costs
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_shared_arguments(parser, ("visual", "text", "prune_layer"))
+    parser.add_argument("--batch-sizes", default="1,2,4,8", help="prompts, a list with commas (1,2,4,8)")
+    add_new_tokens(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the tables and writes the files that were asked for."""
+    setup = read_setup(options)
+    sizes = read_sizes(options.batch_sizes)
+    check_new_tokens(options.new_tokens)
+    model = setup.model()
+    seconds = {size: measure(setup, model, size, options.new_tokens) for size in sizes}
+    summarize(setup, options.new_tokens, seconds).publish(options)
+    return 0
+
+
+def read_sizes(text: str) -> list[int]:
+    """OptionError unless it is a list of numbers from 1 on."""
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = [0]
+    if min(sizes) < 1:
+        raise OptionError(f"--batch-sizes must be numbers from 1 on with commas between them, got {text!r}")
+    return sizes
+
+
+def kept_numbers(setup: Setup, size: int) -> dict[str, tuple[int, ...] | None]:
+    """Visual tokens that each row keeps; None: all."""
+    uneven = tuple(spread_counts(setup.kept, setup.preset.visual, size))
+    return {UNPRUNED: None, EQUAL: (setup.kept,) * size, UNEVEN: uneven}
+
+
+def measure(setup: Setup, model: GlimpseModel, size: int, new_tokens: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of the prefill and of the generation behind it, by way, at one batch size."""
+    inputs = random_inputs(replace(setup.preset, batch=size), setup.device)
+    prefills, generations = {}, {}
+    for way, kept in kept_numbers(setup, size).items():
+        options = PruneOptions() if kept is None else PruneOptions(num_keep=kept, min_kept=0)
+        prefills[way] = partial(model.prefill, inputs, "none" if kept is None else "glimpse", options)
+        generations[way] = partial(generate, model, inputs["input_ids"], prefills[way](), new_tokens)
+    return {
+        PREFILL: interleaved(prefills, setup.repeats, setup.device, f"batch {size}, prefills"),
+        DECODE: interleaved(generations, setup.repeats, setup.device, f"batch {size}, generations"),
+    }
+
+
+def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[str, list[float]]]]) -> Report:
+    """Tables and figures of all batch sizes."""
+    model = f"{setup.preset.layers} layers of {setup.preset.hidden}, {setup.preset.visual} visual"
+    title = f"Throughput, {model} + {setup.preset.text} text tokens; {setup.kept} kept on average"
+    rates = Table(title, ("batch", "rows", "padding", "prompts a second", "tokens a second"))
+    ratios = Table("Time saved by pruning, and lost by padding", RATIO_COLUMNS)
+    figures: dict[str, Any] = {"batches": {}}
+    for size, measured in seconds.items():
+        entry: dict[str, Any] = {"rows": {}, "ratios": {}}
+        for way, kept in kept_numbers(setup, size).items():
+            prompts = size / Spread.of(measured[PREFILL][way]).median
+            tokens = size * (new_tokens - 1) / Spread.of(measured[DECODE][way]).median
+            padding = padded_share(setup, kept)
+            rates.add(str(size), way, f"{100 * padding:.0f} %", f"{prompts:.2f}", f"{tokens:.1f}")
+            entry["rows"][way] = {"kept": kept, "padding": padding, "prompts_per_s": prompts, "tokens_per_s": tokens}
+        for slow, fast in PAIRS:
+            for part in (PREFILL, DECODE):
+                speed_up = ratio(measured[part][slow], measured[part][fast])
+                bound = _work(setup, size, slow, part, new_tokens) / _work(setup, size, fast, part, new_tokens)
+                ratios.add(*ratio_cells(f"batch {size}, {part}: {slow} / {fast}", speed_up, bound))
+                entry["ratios"][f"{part}: {slow} / {fast}"] = ratio_figures(speed_up, bound)
+        figures["batches"][size] = entry
+    return Report("batch", setup.command, environment(setup), figures, [rates, ratios], [SHARE_NOTE])
+
+
+def padded_share(setup: Setup, kept: tuple[int, ...] | None) -> float:
+    """Of the positions behind the pruning, those that are padding."""
+    if kept is None:
+        return 0.0
+    lengths = [setup.preset.text + count for count in kept]
+    return 1 - sum(lengths) / (len(lengths) * max(lengths))
+
+
+def _work(setup: Setup, size: int, way: str, part: str, new_tokens: int) -> int:
+    """Operations of a prefill, or bytes of a token, in the cost model."""
+    cost, preset, kept = cost_model(setup), setup.preset, kept_numbers(setup, size)[way]
+    if part == PREFILL:
+        return total(cost.prefill([preset.grid] * size, preset.text, kept)).flops
+    longest = preset.visual if kept is None else max(kept)
+    return cost.decode(size, preset.text + longest + new_tokens // 2).bytes

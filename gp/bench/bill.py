@@ -1,0 +1,207 @@
+"""The memory of a training step, entry by entry, from sizes alone.
+
+A step has three moments at which memory peaks: while the vision tower runs, while the last decoder layer of the
+forward pass runs, and when the backward pass starts with everything that it needs. The bill is what lies there all
+the time, and the largest of the three.
+
+Kept for the backward pass of a decoder layer with frozen matrices, per token: the inputs of both norms (float32), the
+query, the attention's output, the keys and values as the kernel saw them, and three tensors of the MLP's inner width.
+Not counted: what the allocator wastes, CUDA's own context, workspaces of kernels; 1 to 2 GiB on a GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from gp.bench.presets import Preset, random_model
+from gp.bench.sizes import DecoderSizes, VisionSizes
+
+MIB = 2**20
+GIB = 2**30
+TRAINED_ITEMSIZE = 4  # trained parts, their gradients and both of AdamW's moments are float32
+ADAMW_MOMENTS = 2
+WAYS = ("prefix", "whole", "whole, checkpointed")
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Bytes of one training step.
+
+    Args:
+        standing: what lies there all the time: frozen weights, trained parts, gradients, optimizer.
+        moments: moment -> what lies there then, entry by entry.
+    """
+
+    standing: Mapping[str, int]
+    moments: Mapping[str, Mapping[str, int]]
+
+    @property
+    def worst(self) -> str:
+        """The moment that needs most."""
+        return max(self.moments, key=lambda moment: sum(self.moments[moment].values()))
+
+    @property
+    def step_bytes(self) -> int:
+        """The worst moment alone: what a step adds to weights and optimizer."""
+        return sum(self.moments[self.worst].values())
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(self.standing.values()) + self.step_bytes
+
+
+def bill_of(preset: Preset, itemsize: int, attn: str, way: str) -> Bill:
+    """The bill of a step.
+
+    Args:
+        preset: model and batch.
+        itemsize: bytes of an entry of the frozen model; the trained parts compute in the same type.
+        attn: attention kernel; `sdpa` repeats grouped keys and values under a mask, `eager` also keeps its weights.
+        way: one of `WAYS`.
+    """
+    step = _Step(preset, itemsize, attn)
+    return Bill(
+        standing=standing_bytes(preset, itemsize),
+        moments={
+            "vision tower": step.vision_moment(),
+            "last layer forward": step.layer_moment(way),
+            "backward": step.backward_moment(way),
+        },
+    )
+
+
+def step_mib(preset: Preset, itemsize: int, attn: str, way: str) -> float:
+    """What a step adds to the model, MiB: the worst moment and the gradients."""
+    bill = bill_of(preset, itemsize, attn, way)
+    return (bill.step_bytes + bill.standing["gradients"]) / MIB
+
+
+def standing_bytes(preset: Preset, itemsize: int) -> dict[str, int]:
+    """Frozen weights in the model's type, the rest in float32; parameters counted on the model itself."""
+    model = random_model(preset, "meta")
+    trained = _parameters(model.glimpse) * TRAINED_ITEMSIZE
+    return {
+        "frozen weights": _parameters(model.base) * itemsize,
+        "trained parts": trained,
+        "gradients": trained,
+        "optimizer (AdamW)": ADAMW_MOMENTS * trained,
+    }
+
+
+@dataclass(frozen=True)
+class _Step:
+    preset: Preset
+    itemsize: int
+    attn: str
+
+    @property
+    def decoder(self) -> DecoderSizes:
+        return DecoderSizes.of(self.preset.config.text_config)
+
+    @property
+    def tower(self) -> VisionSizes:
+        return VisionSizes.of(self.preset.config)
+
+    @property
+    def visual(self) -> int:
+        return self.preset.batch * self.preset.visual
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of all prompts."""
+        return self.visual + self.preset.batch * self.preset.text
+
+    @property
+    def suffix(self) -> int:
+        """Glimpse and answer tokens of all prompts."""
+        return self.preset.batch * (self.preset.glimpse.num_tokens + self.preset.answer)
+
+    def vision_moment(self) -> dict[str, int]:
+        """Behind the last block's MLP: its inner tensors, the stream around them, and the taps so far."""
+        patches, tower = self.visual * self.tower.merge**2, self.tower
+        stream = patches * tower.hidden * self.itemsize
+        return {
+            "taps, unmerged": len(self.preset.taps) * stream,
+            "vision tower, one block": 3 * stream + 3 * patches * tower.inner * self.itemsize,
+        }
+
+    def layer_moment(self, way: str) -> dict[str, int]:
+        entries = {"embeddings and taps": self._taps() + self._stream(self.prompt)}
+        if way == "prefix":
+            entries["prefix cache"] = self._cache(self.prompt)
+            return entries | {"decoder, one layer": self._transient(self.prompt)}
+        kept = self._kept_layers(way, self.prompt + self.suffix)
+        return entries | kept | {"decoder, one layer": self._transient(self.prompt + self.suffix)}
+
+    def backward_moment(self, way: str) -> dict[str, int]:
+        """The forward pass is over, the VIP's graph and the logits are there, the first layer runs backward."""
+        entries = {"taps": self._taps(), "VIP": self._vip(), "logits": self._logits()}
+        if way == "prefix":
+            entries |= {"prefix cache": self._cache(self.prompt + self.suffix)}
+            return entries | self._kept_suffix()
+        length = self.prompt + self.suffix
+        entries |= self._kept_layers(way, length)
+        if way == "whole, checkpointed":
+            entries["one layer, again"] = self._kept_layer(length)
+        return entries | {"gradients of one layer": self._transient(length)}
+
+    def _kept_suffix(self) -> dict[str, int]:
+        """Of the suffix's own tokens, and keys and values of everything that they see, as the kernel saw them."""
+        layers, seen = self.decoder.layers, self.prompt + self.suffix
+        entries = {"suffix activations": layers * self._kept_layer(self.suffix, keys=False)}
+        if self._repeats:
+            entries["keys and values, repeated"] = layers * 2 * seen * self.decoder.attention_size * self.itemsize
+        if self.attn == "eager":
+            rows = self.suffix * (seen // self.preset.batch)
+            entries["attention weights"] = layers * rows * self.decoder.heads * (4 + self.itemsize)
+        return entries
+
+    def _kept_layers(self, way: str, length: int) -> dict[str, int]:
+        if way == "whole, checkpointed":
+            return {"inputs of all layers": self.decoder.layers * self._stream(length)}
+        return {"activations of all layers": self.decoder.layers * self._kept_layer(length)}
+
+    def _kept_layer(self, tokens: int, keys: bool = True) -> int:
+        """Of one decoder layer, for the backward pass."""
+        decoder = self.decoder
+        wide = 2 * decoder.attention_size + 3 * decoder.inner  # query, output, and the MLP's
+        if keys:
+            wide += 2 * (decoder.attention_size if self._repeats else decoder.kv_size)
+        kept = tokens * (4 * 2 * decoder.hidden + self.itemsize * wide)
+        if keys and self.attn == "eager":
+            kept += tokens * (tokens // self.preset.batch) * decoder.heads * (4 + self.itemsize)
+        return kept
+
+    @property
+    def _repeats(self) -> bool:
+        """transformers repeats grouped keys and values for all heads unless the kernel is FlashAttention."""
+        return self.attn != "flash_attention_2" and self.decoder.kv_heads < self.decoder.heads
+
+    def _stream(self, tokens: int) -> int:
+        return tokens * self.decoder.hidden * self.itemsize
+
+    def _transient(self, tokens: int) -> int:
+        """Inside an MLP: residual, norm, and three tensors of the inner width."""
+        return 2 * self._stream(tokens) + 3 * tokens * self.decoder.inner * self.itemsize
+
+    def _cache(self, tokens: int) -> int:
+        return 2 * tokens * self.decoder.layers * self.decoder.kv_size * self.itemsize
+
+    def _taps(self) -> int:
+        return len(self.preset.taps) * self.visual * self.tower.hidden * self.itemsize
+
+    def _vip(self) -> int:
+        """Of all blocks: seven tensors of its width, the joint one with query and key, four of the MLP's width."""
+        width, joint = self.preset.vip_hidden, self.preset.vip_hidden + self.preset.vip_cond
+        return len(self.preset.taps) * self.visual * (7 * width + 3 * joint + 4 * 2 * width) * self.itemsize
+
+    def _logits(self) -> int:
+        """In the model's type, then three times in float32: copy, log-softmax and gradient."""
+        return self.preset.batch * self.preset.answer * self.decoder.vocabulary * (self.itemsize + 3 * 4)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,203 @@
+"""The analytic cost of the forward pass: floating-point operations and bytes, from sizes alone.
+
+Counted: matrix products (a multiplication and an addition are two operations), as `torch.utils.flop_counter` counts
+them; the bytes of weights and of the KV cache, each read or written once. Not counted: norms, activations, rotary
+embeddings, and the bytes of hidden states. So a ratio of two costs is what pruning can reach at best on a device that
+does nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PretrainedConfig
+
+from gp.bench.sizes import DecoderSizes, Grid, VisionSizes
+from gp.config import GlimpseConfig, VIPConfig
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations, and bytes of weights and cache."""
+
+    flops: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.flops + other.flops, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Costs of a frozen model with a glimpse.
+
+    Args:
+        config: of the whole model.
+        glimpse, vip: of the trained parts.
+        itemsize: bytes of a weight or cache entry.
+        causal_half: the attention kernel skips what a causal mask forbids; False for `eager`, which computes it.
+    """
+
+    config: PretrainedConfig
+    glimpse: GlimpseConfig
+    vip: VIPConfig
+    itemsize: int = 4
+    causal_half: bool = True
+
+    @property
+    def decoder(self) -> DecoderSizes:
+        return DecoderSizes.of(self.config.text_config)
+
+    @property
+    def tower(self) -> VisionSizes:
+        return VisionSizes.of(self.config)
+
+    # ---- stages of a prefill, in the order in which they run --------------------------------------------------
+
+    def vision(self, grids: Sequence[Grid]) -> Cost:
+        """Patch embedding, blocks, and merger or projector, of all images."""
+        tower = self.tower
+        patches = sum(tower.patches(grid) for grid in grids)
+        tokens = patches + tower.class_tokens * len(grids)
+        block = tower.hidden * (4 * tower.hidden + tower.mlp_matrices * tower.inner)
+        embedding, projector = tower.patch_inputs * tower.hidden, sum(a * b for a, b in tower.projector)
+        linear = patches * embedding + tokens * tower.blocks * block + patches // tower.merge**2 * projector
+        pairs = tower.full_blocks * sum(map(tower.full_pairs, grids))
+        if tower.window:
+            pairs += (tower.blocks - tower.full_blocks) * sum(map(tower.window_pairs, grids))
+        weights = embedding + tower.blocks * block + projector
+        return Cost(2 * linear + 4 * tower.hidden * pairs, self.itemsize * weights)
+
+    def layers(self, count: int, rows: int, queries: int, keys: int | None = None) -> Cost:
+        """Decoder layers on `rows` sequences of `queries` tokens behind a cache.
+
+        Args:
+            keys: tokens that the last query sees, itself included; None: as many as there are queries.
+        """
+        keys = keys or queries
+        decoder = self.decoder
+        linear = rows * queries * decoder.layer_weights
+        pairs = rows * self._pairs(queries, keys)
+        cache = 2 * rows * keys * decoder.kv_size
+        flops = 2 * linear + 4 * decoder.attention_size * pairs
+        return Cost(count * flops, count * self.itemsize * (decoder.layer_weights + cache))
+
+    def glimpse_vectors(self) -> Cost:
+        """The vectors of all layers, made once a prompt."""
+        layers = self.decoder.layers if self.glimpse.layers is None else len(self.glimpse.layers)
+        return Cost(2 * layers * self.glimpse.num_tokens * self.decoder.hidden**2)
+
+    def read(self, rows: int, keys: int) -> Cost:
+        """One query and its products with all keys, in every read layer."""
+        decoder = self.decoder
+        once = rows * decoder.attention_size * (decoder.hidden + keys)
+        return Cost(2 * once * len(self.glimpse.read_layers or [0]))
+
+    def importance(self, grids: Sequence[Grid]) -> Cost:
+        """The VIP over all visual tokens."""
+        vip, tokens = self.vip, sum(h * w for h, w in grids)
+        width, joint = vip.hidden_size, vip.hidden_size + vip.cond_size
+        block = 2 * joint**2 + 2 * width**2 + 3 * width * 2 * width
+        cond = self.tower.hidden * vip.cond_size
+        features = self.decoder.heads * len(self.glimpse.read_layers or [0])
+        pairs = sum(self.vip_pairs(grid) for grid in grids)
+        linear = tokens * (features * width + len(vip.taps) * (cond + block) + width)
+        return Cost(2 * linear + 2 * len(vip.taps) * pairs * (joint + width))
+
+    def head(self, rows: int) -> Cost:
+        """The language-model head on `rows` positions."""
+        weights = self.decoder.head_weights
+        return Cost(2 * rows * weights, self.itemsize * weights)
+
+    # ---- whole runs -------------------------------------------------------------------------------------------
+
+    def prefill(
+        self, grids: Sequence[Grid], text: int, kept: Sequence[int] | None = None, prune_layer: int | None = None
+    ) -> dict[str, Cost]:
+        """Stage -> cost of a batch of prompts with one image each; rows are padded to the longest.
+
+        Args:
+            grids: one a prompt.
+            text: other tokens of each prompt.
+            kept: visual tokens that survive in each prompt; None: nothing is pruned and no glimpse appended.
+            prune_layer: the last layer that sees all tokens; None: the glimpse's.
+        """
+        rows, length = len(grids), text + max(h * w for h, w in grids)
+        stages = {"vision": self.vision(grids)}
+        if kept is None:
+            return stages | {"layers": self.layers(self.decoder.layers, rows, length), "head": self.head(rows)}
+        before = (self.glimpse.prune_layer if prune_layer is None else prune_layer) + 1
+        seen = length + self.glimpse.num_tokens
+        return stages | {
+            "glimpse vectors": self.glimpse_vectors(),
+            "layers before": self.layers(before, rows, seen),
+            "glimpse read": self.read(rows, seen),
+            "VIP": self.importance(grids),
+            "layers after": self.layers(self.decoder.layers - before, rows, text + max(kept)),
+            "head": self.head(rows),
+        }
+
+    def decode(self, rows: int, length: int) -> Cost:
+        """One token for every row behind `length` cached ones (the new one included)."""
+        return self.layers(self.decoder.layers, rows, 1, length) + self.head(rows)
+
+    def cache_bytes(self, rows: int, length: int) -> int:
+        return 2 * self.itemsize * self.decoder.layers * rows * length * self.decoder.kv_size
+
+    # ---- training steps ---------------------------------------------------------------------------------------
+
+    def prefix_step(self, grids: Sequence[Grid], text: int, answer: int) -> int:
+        """Operations of a step with a prefix without gradients (`gp.teacher_forcing`)."""
+        rows, prefix = len(grids), text + max(h * w for h, w in grids)
+        suffix = self.glimpse.num_tokens + answer
+        forward = self.vision(grids).flops + self.layers(self.decoder.layers, rows, prefix).flops
+        return forward + self._graded_layers(rows, suffix, prefix + suffix) + self._graded_ends(grids, text, answer)
+
+    def whole_step(self, grids: Sequence[Grid], text: int, answer: int, checkpointed: bool = False) -> int:
+        """Operations of a step with everything under autograd; `checkpointed`: the layers run forward twice."""
+        rows, length = len(grids), text + max(h * w for h, w in grids) + self.glimpse.num_tokens + answer
+        total = self.vision(grids).flops + self._graded_layers(rows, length, length)
+        if checkpointed:
+            total += self._dense_layers(rows, length, length)[0] + self._dense_layers(rows, length, length)[1]
+        return total + self._graded_ends(grids, text, answer)
+
+    def _graded_ends(self, grids: Sequence[Grid], text: int, answer: int) -> int:
+        """Head, read and trained parts, forward and backward.
+
+        A frozen matrix costs as much backward as forward (the input's gradient), a trained one and a product of two
+        activations twice as much. The taps need no gradient, so their projection costs as a frozen one.
+        """
+        rows, seen = len(grids), text + max(h * w for h, w in grids) + self.glimpse.num_tokens
+        tokens = sum(h * w for h, w in grids)
+        projection = self.read(rows, 0).flops
+        taps = 2 * tokens * len(self.vip.taps) * self.tower.hidden * self.vip.cond_size
+        trained = self.glimpse_vectors().flops + self.importance(grids).flops - taps
+        row = self.read(rows, seen).flops - projection
+        return 2 * (self.head(rows * answer).flops + projection + taps) + 3 * (trained + row)
+
+    def _graded_layers(self, rows: int, queries: int, keys: int) -> int:
+        linear, attention = self._dense_layers(rows, queries, keys)
+        return 2 * linear + 3 * attention
+
+    def _dense_layers(self, rows: int, queries: int, keys: int) -> tuple[int, int]:
+        """Forward operations of all layers' matrices, and of attention under an explicit mask."""
+        decoder = self.decoder
+        linear = 2 * rows * queries * decoder.layer_weights
+        return decoder.layers * linear, decoder.layers * 4 * decoder.attention_size * rows * queries * keys
+
+    def _pairs(self, queries: int, keys: int) -> int:
+        """(query, key) pairs that the kernel computes for one sequence."""
+        if not self.causal_half:
+            return queries * keys
+        return queries * (keys - queries) + queries * (queries + 1) // 2
+
+    def vip_pairs(self, grid: Grid) -> int:
+        """(query, key) pairs of an image in a block of the VIP."""
+        if self.vip.attention == "global":
+            return (grid[0] * grid[1]) ** 2
+        return self.tower.window_pairs(grid) // self.tower.merge**4
+
+
+def total(stages: dict[str, Cost]) -> Cost:
+    return sum(stages.values(), Cost())

@@ -1,0 +1,145 @@
+"""Decoding: a token's time and memory behind a pruned prompt, an un-pruned one, and one that was short from the start.
+
+The short prompt's image has as many visual tokens as the pruned one kept. Time: transformers' `generate` behind each
+finished prefill, in turn in one process, per token. Memory: each way in a process of its own; what prompt and
+generation hold at their peak above the model and the batch. The bound is the ratio of bytes that a token must read:
+weights and cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from gp.bench.measure import Spread, in_own_process, interleaved, peak_mib, ratio, reset_peak, synchronize
+from gp.bench.options import OptionError, Setup, read_setup
+from gp.bench.options import add_arguments as add_shared_arguments
+from gp.bench.prefill import cost_model
+from gp.bench.presets import near_square, random_inputs
+from gp.bench.report import (
+    RATIO_COLUMNS,
+    SHARE_NOTE,
+    Report,
+    Table,
+    environment,
+    milliseconds,
+    quartiles_ms,
+    ratio_cells,
+    ratio_figures,
+    workload,
+)
+from gp.model import GlimpseModel
+from gp.prefill import Prefill
+
+PRUNED, UNPRUNED, SHORT = "pruned", "un-pruned", "short from the start"
+WAYS = (UNPRUNED, PRUNED, SHORT)
+MIB = 2**20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_shared_arguments(parser, ("visual", "text", "batch", "prune_layer"))
+    add_new_tokens(parser)
+    parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)  # a process that measures one way
+
+
+def add_new_tokens(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--new-tokens", type=int, default=32, help="generated tokens, at least 2 (32)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the tables and writes the files that were asked for."""
+    setup = read_setup(options)
+    check_new_tokens(options.new_tokens)
+    if options.memory_of:
+        print(json.dumps(measure_memory_mib(setup, options.memory_of, options.new_tokens)))
+        return 0
+    seconds = measure_step_s(setup, options.new_tokens)
+    memory_mib = {way: in_own_process(options.arguments, way) for way in WAYS}
+    summarize(setup, options.new_tokens, seconds, memory_mib).publish(options)
+    return 0
+
+
+def check_new_tokens(new_tokens: int) -> None:
+    if new_tokens < 2:  # the first comes from the prefill
+        raise OptionError(f"--new-tokens must be at least 2, got {new_tokens}")
+
+
+def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int) -> Tensor:
+    """Greedy, exactly so many tokens."""
+    return model.decode(input_ids, done, do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens)
+
+
+def measure_step_s(setup: Setup, new_tokens: int) -> dict[str, list[float]]:
+    """Seconds a token of every round of each way."""
+    model = setup.model()
+    ways = {}
+    for way in WAYS:
+        input_ids, finish = _prompt(setup, model, way)
+        ways[way] = partial(generate, model, input_ids, finish(), new_tokens)
+    seconds = interleaved(ways, setup.repeats, setup.device, "generations")
+    return {way: [value / (new_tokens - 1) for value in values] for way, values in seconds.items()}
+
+
+def measure_memory_mib(setup: Setup, way: str, new_tokens: int) -> dict[str, float]:
+    """Memory above model and batch, MiB: `prefill` and `decode` peaks, `held` between them; in a fresh process."""
+    model = setup.model()
+    small = replace(setup, preset=replace(setup.preset, visual=4, batch=1), keep_ratio=0.5)
+    input_ids, finish = _prompt(small, model, way)
+    generate(model, input_ids, finish(), 2)  # kernels and libraries are loaded now
+    input_ids, finish = _prompt(setup, model, way)
+    before = _now_mib(setup.device)
+    done = finish()
+    synchronize(setup.device)
+    figures = {"prefill": peak_mib(setup.device) - before, "held": _now_mib(setup.device) - before}
+    generate(model, input_ids, done, new_tokens)
+    synchronize(setup.device)
+    return {**figures, "decode": peak_mib(setup.device) - before}
+
+
+def summarize(
+    setup: Setup, new_tokens: int, seconds: dict[str, list[float]], memory_mib: dict[str, dict[str, float]]
+) -> Report:
+    """Tables and figures; ratios are of the un-pruned prompt to the others."""
+    preset, cost = setup.preset, cost_model(setup)
+    lengths = {UNPRUNED: preset.text + preset.visual, PRUNED: preset.text + setup.kept}
+    lengths[SHORT] = lengths[PRUNED]
+    title = f"Decoding {new_tokens} tokens, {workload(setup)}; {setup.kept} kept"
+    memory = ("cache, MiB", "held after prefill, MiB", "decode peak, MiB", "prefill peak, MiB")
+    steps = Table(title, ("prompt", "ms a token", "quartiles", *memory))
+    ratios = Table("Speed-up of a token", RATIO_COLUMNS)
+    figures: dict[str, Any] = {"ways": {}, "against_unpruned": {}}
+    step_bytes = {way: cost.decode(preset.batch, length + new_tokens // 2).bytes for way, length in lengths.items()}
+    for way in WAYS:
+        spread, used = Spread.of(seconds[way]), memory_mib[way]
+        cache_mib = cost.cache_bytes(preset.batch, lengths[way]) / MIB
+        peaks = [cache_mib, used["held"], used["decode"], used["prefill"]]
+        steps.add(way, milliseconds(spread), quartiles_ms(spread), *(f"{value:.1f}" for value in peaks))
+        figures["ways"][way] = {"step_s": spread, "bytes": step_bytes[way], "cache_mib": cache_mib, "memory_mib": used}
+        if way != UNPRUNED:
+            speed_up, bound = ratio(seconds[UNPRUNED], seconds[way]), step_bytes[UNPRUNED] / step_bytes[way]
+            ratios.add(*ratio_cells(f"{UNPRUNED} / {way}", speed_up, bound))
+            figures["against_unpruned"][way] = ratio_figures(speed_up, bound)
+    return Report("decode", setup.command, environment(setup), figures, [steps, ratios], [SHARE_NOTE])
+
+
+def _prompt(setup: Setup, model: GlimpseModel, way: str) -> tuple[Tensor, Callable[[], Prefill]]:
+    """A way's ids, and what makes its prefill."""
+    grid = near_square(setup.kept) if way == SHORT else setup.preset.grid
+    inputs = random_inputs(setup.preset, setup.device, grid)
+    pruner = "glimpse" if way == PRUNED else "none"
+    options = setup.prune_options if way == PRUNED else None
+    return inputs["input_ids"], partial(model.prefill, inputs, pruner, options)
+
+
+def _now_mib(device: str) -> float:
+    """What is in use now; the peak starts here."""
+    gc.collect()
+    reset_peak(device)
+    return peak_mib(device)

@@ -1,0 +1,147 @@
+"""Prefill: pruned by the glimpse to a given ratio against un-pruned, and where the pruned one's time goes.
+
+Both in turn in one process, with the vision tower and without it (images seen before). The bound is the ratio of
+floating-point operations, the glimpse's own included, so that what is missing is overhead. The stages are timed in
+runs of their own, with the device waited for at each boundary. Host syncs are calls that wait for the device, counted
+by line of code in one pruned prefill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from gp.bench.cost import Cost, CostModel, total
+from gp.bench.host_syncs import HostSyncs
+from gp.bench.measure import Spread, interleaved, ratio
+from gp.bench.options import Setup, read_setup
+from gp.bench.options import add_arguments as add_shared_arguments
+from gp.bench.presets import random_inputs
+from gp.bench.report import (
+    RATIO_COLUMNS,
+    SHARE_NOTE,
+    Report,
+    Table,
+    environment,
+    milliseconds,
+    quartiles_ms,
+    ratio_cells,
+    ratio_figures,
+    workload,
+)
+from gp.bench.timeline import Timeline
+from gp.model import GlimpseModel
+
+PRUNED, UNPRUNED = "pruned", "un-pruned"
+WITH, WITHOUT = "with the vision tower", "without the vision tower"
+PACKAGES = ("gp", "transformers")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_shared_arguments(parser, ("visual", "text", "batch", "prune_layer"))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints the tables and writes the files that were asked for."""
+    setup = read_setup(options)
+    model, inputs = setup.model(), random_inputs(setup.preset, setup.device)
+    cost = cost_model(setup)
+    seconds = interleaved(ways(setup, model, inputs), setup.repeats, setup.device, "prefills")
+    stages = measure_stages(setup, model, inputs)
+    syncs = count_host_syncs(setup, model, inputs)
+    report = Report("prefill", setup.command, environment(setup), notes=[SHARE_NOTE])
+    _add_speed(report, setup, cost, seconds)
+    _add_stages(report, setup, cost, stages)
+    _add_syncs(report, syncs)
+    report.publish(options)
+    return 0
+
+
+def cost_model(setup: Setup) -> CostModel:
+    preset = setup.preset
+    return CostModel(preset.config, preset.glimpse, preset.vip, setup.dtype.itemsize, setup.attn != "eager")
+
+
+def prefill_costs(setup: Setup, cost: CostModel) -> tuple[dict[str, Cost], dict[str, Cost]]:
+    """Stage -> cost, pruned and un-pruned."""
+    preset = setup.preset
+    work = ([preset.grid] * preset.batch, preset.text)
+    return cost.prefill(*work, kept=[setup.kept] * preset.batch), cost.prefill(*work)
+
+
+def ways(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Any]]:
+    """What is timed, by name."""
+    images = model.see(inputs, ["glimpse"])
+    runs: dict[str, Callable[[], Any]] = {}
+    for part, seen in ((WITH, None), (WITHOUT, images)):
+        runs[f"{UNPRUNED} {part}"] = lambda seen=seen: model.prefill(inputs, "none", images=seen)
+        runs[f"{PRUNED} {part}"] = lambda seen=seen: model.prefill(inputs, "glimpse", setup.prune_options, images=seen)
+    return runs
+
+
+def measure_stages(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor]) -> dict[str, Spread]:
+    """Stage -> seconds in a pruned prefill."""
+    rounds: list[dict[str, float]] = []
+    for number in range(setup.repeats):
+        timeline = Timeline(model.backbone, model.glimpse, setup.device)
+        with timeline.watching() as seconds:
+            model.prefill(inputs, "glimpse", setup.prune_options)
+        rounds.append(seconds)
+        end = "\n" if number == setup.repeats - 1 else ""
+        print(f"\rstages: round {number + 1} of {setup.repeats}", end=end, file=sys.stderr, flush=True)
+    names = dict.fromkeys(name for seconds in rounds for name in seconds)
+    return {name: Spread.of([seconds.get(name, 0.0) for seconds in rounds]) for name in names}
+
+
+def count_host_syncs(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor]) -> HostSyncs:
+    with HostSyncs() as syncs:
+        model.prefill(inputs, "glimpse", setup.prune_options)
+    return syncs
+
+
+def _add_speed(report: Report, setup: Setup, cost: CostModel, seconds: dict[str, list[float]]) -> None:
+    title = f"Prefill, {workload(setup)}; {setup.kept} kept after layer {setup.preset.prune_layer}"
+    times = Table(title, ("way", "ms", "quartiles"))
+    ratios = Table("Speed-up by pruning", RATIO_COLUMNS)
+    figures = report.figures
+    figures["prefill_s"] = {way: Spread.of(values) for way, values in seconds.items()}
+    figures["prefill"] = {}
+    for way, values in seconds.items():
+        times.add(way, milliseconds(Spread.of(values)), quartiles_ms(Spread.of(values)))
+    pruned, unpruned = prefill_costs(setup, cost)
+    for part in (WITH, WITHOUT):
+        speed_up = ratio(seconds[f"{UNPRUNED} {part}"], seconds[f"{PRUNED} {part}"])
+        left_out = Cost() if part == WITH else pruned["vision"]
+        before, after = (total(stages).flops - left_out.flops for stages in (unpruned, pruned))
+        ratios.add(*ratio_cells(part, speed_up, before / after))
+        figures["prefill"][part] = ratio_figures(speed_up, before / after)
+    report.tables += [times, ratios]
+
+
+def _add_stages(report: Report, setup: Setup, cost: CostModel, seconds: dict[str, Spread]) -> None:
+    costs, _ = prefill_costs(setup, cost)
+    whole_s = sum(spread.median for spread in seconds.values())
+    whole_flops = total(costs).flops
+    table = Table("Where a pruned prefill's time goes", ("stage", "ms", "share of time", "share of FLOPs", "GFLOP/s"))
+    report.figures["stages"] = {}
+    for stage, spread in seconds.items():
+        flops = costs[stage].flops if stage in costs else 0
+        rate = f"{flops / spread.median / 1e9:.0f}" if flops and spread.median else ""
+        shares = (f"{100 * spread.median / whole_s:.1f} %", f"{100 * flops / whole_flops:.1f} %")
+        table.add(stage, milliseconds(spread), *shares, rate)
+        report.figures["stages"][stage] = {"seconds": spread, "flops": flops}
+    report.tables.append(table)
+
+
+def _add_syncs(report: Report, syncs: HostSyncs) -> None:
+    table = Table("Host syncs of a pruned prefill", ("line", "calls"))
+    for place, count in sorted(syncs.calls.items(), key=lambda item: -item[1]):
+        table.add(place, str(count))
+    counts = {package: syncs.in_package(package) for package in PACKAGES}
+    table.add("all", ", ".join(f"{count} in {package}" for package, count in counts.items()))
+    report.tables.append(table)
+    report.figures["host_syncs"] = {"by_line": dict(syncs.calls), **counts}

@@ -1,0 +1,182 @@
+"""What a bench prints and writes: tables on the screen and in markdown, all figures in JSON, and the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from gp.bench.measure import Spread, share_of_bound
+from gp.bench.options import Setup
+from gp.version import __version__
+
+CONSOLE_WIDTH = 130
+RATIO_COLUMNS = ("what", "measured", "quartiles", "bound", "share of the bound")
+SHARE_NOTE = (
+    "Share of the bound: time saved / time that the bound lets save; negative where time is lost, above 100 % where "
+    "the slower way is further from its own ideal, not given for bounds that save less than 5 %."
+)
+
+
+@dataclass
+class Table:
+    """Columns, and rows of finished text."""
+
+    title: str
+    columns: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+
+    def add(self, *cells: str) -> None:
+        self.rows.append(cells)
+
+    def markdown(self) -> str:
+        lines = [f"**{self.title}**", "", _line(self.columns), _line("---" for _ in self.columns)]
+        return "\n".join([*lines, *(_line(row) for row in self.rows)])
+
+    def show(self, console: Console) -> None:
+        table = RichTable(*self.columns, title=self.title)
+        for row in self.rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+@dataclass
+class Report:
+    """One run of a bench.
+
+    Args:
+        bench: its name.
+        command: that repeats it.
+        where: device, threads, versions; of `environment`.
+        figures: everything measured and computed, ready for JSON.
+        tables: for people.
+        notes: sentences below the tables.
+    """
+
+    bench: str
+    command: str
+    where: dict[str, Any]
+    figures: dict[str, Any] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def publish(self, options: Namespace) -> None:
+        """Prints the tables, and writes the files that were asked for."""
+        console = Console(width=CONSOLE_WIDTH)
+        console.print(device_line(self.where), highlight=False, soft_wrap=True)
+        for table in self.tables:
+            table.show(console)
+        for note in self.notes:
+            console.print(note, highlight=False, soft_wrap=True)
+        if options.json:
+            _write(options.json, json.dumps(self.as_dict(), indent=1) + "\n")
+        if options.markdown:
+            _write(options.markdown, self.markdown())
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"bench": self.bench, "command": self.command, "where": self.where, **_plain(self.figures)}
+
+    def markdown(self) -> str:
+        head = f"    {self.command}\n\n{device_line(self.where)}"
+        return "\n\n".join([head, *(table.markdown() for table in self.tables), *self.notes]) + "\n"
+
+
+def environment(setup: Setup) -> dict[str, Any]:
+    """Where a measurement was taken."""
+    return {
+        "device": device_name(setup.device),
+        "threads": torch.get_num_threads(),
+        "dtype": str(setup.dtype).removeprefix("torch."),
+        "attn": setup.attn,
+        "preset": asdict(setup.preset),
+        **versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "gp": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def device_line(where: dict[str, Any]) -> str:
+    device, libraries = where.get("device"), f"torch {where['torch']}, transformers {where['transformers']}"
+    if device is None:
+        return libraries
+    return f"{device}, {where['threads']} threads, {where['dtype']}, {where['attn']}; {libraries}"
+
+
+def device_name(device: str) -> str:
+    """E.g. "2 CPU cores (AMD EPYC)", or the GPU's name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    lines = _read("/proc/cpuinfo").splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} CPU cores ({names[0] if names else platform.machine()})"
+
+
+def ratio_cells(what: str, measured: Spread, bound: float) -> tuple[str, ...]:
+    """A row for a table with `RATIO_COLUMNS`: a speed-up and the greatest that there can be."""
+    share = share_of_bound(measured.median, bound)
+    return (
+        what,
+        f"{measured.median:.2f} x",
+        f"{measured.low:.2f} .. {measured.high:.2f}",
+        f"{bound:.2f} x",
+        "-" if share is None else f"{100 * share:.0f} %",
+    )
+
+
+def ratio_figures(measured: Spread, bound: float) -> dict[str, Any]:
+    """The same row for JSON."""
+    share = share_of_bound(measured.median, bound)
+    return {"speed_up": measured, "bound": bound, "share_of_bound": share}
+
+
+def milliseconds(spread: Spread) -> str:
+    return f"{1e3 * spread.median:.1f}"
+
+
+def quartiles_ms(spread: Spread) -> str:
+    return f"{1e3 * spread.low:.1f} .. {1e3 * spread.high:.1f}"
+
+
+def workload(setup: Setup) -> str:
+    """A title: what was run."""
+    preset = setup.preset
+    model = f"{preset.layers} layers of {preset.hidden}"
+    return f"{model}, {preset.batch} x ({preset.visual} visual + {preset.text} text tokens)"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spread):
+        return asdict(value)
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value
+
+
+def _line(cells) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")

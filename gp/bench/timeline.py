@@ -1,0 +1,91 @@
+"""Where the time of a prefill goes, told by the calls that the engine makes to backbone and pruner."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch.profiler import record_function
+
+from gp.backbones import Backbone
+from gp.bench.measure import synchronize
+from gp.pruners import Pruner
+
+OTHER = "other"
+# method -> the stage that its own time belongs to, and the stage of what the engine does after it by itself
+OF_BACKBONE = {
+    "embed": ("embedding and layout", OTHER),
+    "encode_images": ("vision", "embedding and layout"),
+    "causal_mask": ("mask", OTHER),
+    "rotary": ("rotary", OTHER),
+    "query": ("glimpse read", "glimpse read"),
+    "logits": ("head", OTHER),
+}
+OF_PRUNER = {
+    "tokens": ("glimpse vectors", OTHER),
+    "scores": ("VIP", OTHER),
+    "keep": ("selection", "compaction"),
+}
+LAYERS_BEFORE, LAYERS_AFTER = "layers before", "layers after"
+
+
+class Timeline:
+    """Seconds by stage. At each boundary the device's queue is emptied, so stages do not overlap as they may do else.
+
+    Args:
+        backbone, pruner: whose calls are watched, while `watching`; nothing stays attached.
+        device: what is waited for.
+    """
+
+    def __init__(self, backbone: Backbone, pruner: Pruner, device: str) -> None:
+        self.backbone, self.pruner, self.device = backbone, pruner, device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._stages = [OTHER]
+        self._since_s = 0.0
+
+    @contextmanager
+    def watching(self) -> Iterator[dict[str, float]]:
+        """Collects during the block, and puts the methods back afterwards."""
+        with ExitStack() as stack:
+            for owner, methods in ((self.backbone, OF_BACKBONE), (self.pruner, OF_PRUNER)):
+                for name, (stage, after) in methods.items():
+                    self._wrap(stack, owner, name, lambda *args, stage=stage: stage, after)
+            self._wrap(stack, self.backbone, "layer", self._layer_stage, OTHER)
+            self._since_s = self._now()
+            yield self.seconds
+            self._turn(OTHER)
+
+    def _layer_stage(self, index: int, *args: Any) -> str:
+        return LAYERS_AFTER if self.pruner.stages and index > max(self.pruner.stages) else LAYERS_BEFORE
+
+    def _wrap(self, stack: ExitStack, owner: Any, name: str, stage_of: Callable[..., str], after: str) -> None:
+        inner = getattr(owner, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            stage = stage_of(*args)
+            self._turn(stage)
+            self._stages.append(stage)
+            with record_function(f"gp: {stage}"):
+                out = inner(*args, **kwargs)
+            self._stages.pop()
+            # within another watched call its own stage goes on; in the engine itself, what follows has a name too
+            self._turn(after if len(self._stages) == 1 else self._stages[-1])
+            return out
+
+        setattr(owner, name, watched)
+        stack.callback(delattr, owner, name)
+
+    def _turn(self, stage: str) -> None:
+        """Books the time since the last boundary on the stage so far; `stage` begins."""
+        now_s = self._now()
+        self.seconds[self._running] += now_s - self._since_s
+        self._since_s, self._running = now_s, stage
+
+    _running = OTHER
+
+    def _now(self) -> float:
+        synchronize(self.device)
+        return time.perf_counter()

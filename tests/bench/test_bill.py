@@ -1,0 +1,77 @@
+"""The memory bill against a hand computation, and against what autograd really keeps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gp.bench import train_step
+from gp.bench.bill import Bill, bill_of, standing_bytes
+from gp.bench.memory import fits
+from gp.bench.presets import PRESETS, random_answers, random_inputs, random_model
+from tests.bench.commands import run_bench
+
+TINY = PRESETS["tiny"]
+
+
+def test_entries_by_hand():
+    """3 layers of 64 (inner 128, 2 heads, 1 kv head of 32), 16 visual + 6 text tokens, 1 glimpse + 2 answer tokens."""
+    bill = bill_of(TINY, 4, "sdpa", "prefix")
+    backward = bill.moments["backward"]
+    assert backward["prefix cache"] == 2 * 25 * 3 * 32 * 4
+    assert backward["keys and values, repeated"] == 2 * 25 * 3 * 64 * 4
+    assert backward["suffix activations"] == 3 * 3 * 4 * (2 * 64 + 2 * 64 + 3 * 128)
+    assert backward["taps"] == 2 * 16 * 32 * 4
+    assert backward["logits"] == 2 * 1100 * (4 + 12)
+    assert "keys and values, repeated" not in bill_of(TINY, 2, "flash_attention_2", "prefix").moments["backward"]
+    whole = bill_of(TINY, 4, "sdpa", "whole").moments["backward"]
+    assert whole["activations of all layers"] == 3 * 25 * 4 * (2 * 64 + 4 * 64 + 3 * 128)
+    checkpointed = bill_of(TINY, 4, "sdpa", "whole, checkpointed").moments["backward"]
+    assert checkpointed["inputs of all layers"] == 3 * 25 * 64 * 4
+
+
+def test_standing_bytes():
+    model, standing = random_model(TINY), standing_bytes(TINY, 2)
+    trained = sum(p.numel() for p in model.glimpse.parameters())
+    assert standing["frozen weights"] == 2 * sum(p.numel() for p in model.base.parameters())
+    assert standing["optimizer (AdamW)"] == 2 * standing["gradients"] == 2 * 4 * trained
+
+
+@pytest.mark.parametrize("way", ["prefix", "whole"])
+def test_what_autograd_keeps(way):
+    """Distinct storages saved for the backward pass, frozen weights left out, against the bill's entries."""
+    preset = replace(TINY, layers=8, heads=4, kv_heads=2, inner=320, visual=256)
+    model, batch = random_model(preset).train(), (random_inputs(preset), random_answers(preset))
+    frozen = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in frozen:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        inputs, answers = batch
+        forced = train_step.WAYS[way](model.backbone, model.glimpse, inputs, *answers[:2])
+    assert forced.answer_logits is not None
+    entries = bill_of(preset, 4, "sdpa", way).moments["backward"]
+    elsewhere = {"logits", "gradients of one layer", "prefix cache"}  # no loss, nothing runs backward; in the cache
+    expected = sum(size for name, size in entries.items() if name not in elsewhere)
+    assert sum(kept.values()) == pytest.approx(expected, rel=0.15)
+
+
+def test_a_card_must_leave_room_for_what_is_not_counted():
+    bill = Bill({"frozen weights": 22_000_000_000}, {"backward": {"VIP": 600_000_000}})
+    assert not fits(bill, 24) and fits(bill, 40)
+    assert fits(Bill({"frozen weights": 22_000_000_000}, {"backward": {"VIP": 400_000_000}}), 24)
+
+
+def test_through_the_command(tmp_path):
+    figures, markdown = run_bench(tmp_path, "memory", "--preset", "qwen3b")
+    prefix, whole = (figures["bills"][way] for way in ("prefix", "whole"))
+    assert prefix["standing_bytes"]["frozen weights"] == 2 * 3_754_622_976  # as the released checkpoint has
+    assert prefix["total_bytes"] < whole["total_bytes"]
+    assert "24 GB" in markdown

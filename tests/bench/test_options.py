@@ -1,0 +1,91 @@
+"""What cannot be is refused in one line that names the option."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gp.bench import decode, train_step
+from gp.bench.__main__ import BENCHES, main
+from gp.bench.measure import Spread, ratio, share_of_bound
+from gp.bench.presets import PRESETS, near_square, random_inputs, random_model
+
+MEMORY = {"prefill": 3.0, "held": 1.0, "decode": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("prefill --preset huge", "--preset must be one of tiny, mid, qwen3b, qwen7b, got 'huge'"),
+        ("prefill --preset tiny --attn fast", "--attn must be one of"),
+        ("prefill --preset tiny --attn flash_attention_2", "flash_attention_2 needs --device cuda"),
+        ("prefill --preset tiny --dtype int8", "--dtype must be one of"),
+        ("prefill --preset tiny --device tpu", "--device"),
+        ("prefill --preset tiny --device cuda:99", "CUDA devices"),
+        ("prefill --preset tiny --keep-ratio 0", "--keep-ratio"),
+        ("prefill --preset tiny --keep-ratio 0.01", "--keep-ratio must keep at least 1 of 16 tokens"),
+        ("prefill --preset tiny --prune-layer 3", "--prune-layer must be in 0..2, got 3"),
+        ("prefill --preset tiny --repeats 0", "--repeats"),
+        ("train --preset tiny --visual 0", "--visual must be at least 1, got 0"),
+        ("train --preset tiny --text 2", "--text"),
+        ("decode --preset tiny --new-tokens 1", "--new-tokens must be at least 2, got 1"),
+        ("batch --preset tiny --batch-sizes 1,x", "--batch-sizes"),
+        ("memory --preset tiny --dtype int8", "--dtype must be one of"),
+    ],
+)
+def test_refusals(arguments, message, capsys):
+    assert main(arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("bench", BENCHES)
+def test_every_bench_explains_itself(bench, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([bench, "--help"])
+    assert stopped.value.code == 0 and "usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("qwen3b", 3_754_622_976), ("qwen7b", 8_292_166_656)]
+)  # of the released checkpoints
+def test_presets_have_the_released_sizes(name, parameters):
+    base = random_model(PRESETS[name], "meta").base
+    assert sum(p.numel() for p in base.parameters()) == parameters
+
+
+def test_mid_is_about_75_million():
+    text = random_model(PRESETS["mid"], "meta").backbone.text_model
+    assert 55e6 < sum(p.numel() for p in text.parameters()) + 512 * 16384 < 80e6
+
+
+@pytest.mark.parametrize("bench", ["prefill", "decode", "train"])
+def test_sixteen_bits(bench, monkeypatch):
+    for module in (decode, train_step):
+        monkeypatch.setattr(module, "in_own_process", lambda *_: MEMORY if bench == "decode" else 1.0)
+    assert main([bench, "--preset", "tiny", "--repeats", "1", "--dtype", "bfloat16"]) == 0
+
+
+def test_inputs_fit_the_model():
+    preset = PRESETS["tiny"]
+    inputs = random_inputs(preset, grid=(2, 3))
+    assert inputs["input_ids"].shape == (1, preset.text + 6)
+    random_model(preset).prefill(inputs, "none")
+
+
+def test_statistics():
+    spread = Spread.of([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (spread.low, spread.median, spread.high) == (2.0, 3.0, 4.0)
+    assert Spread.of([2.0]).high == 2.0
+    assert ratio([4.0, 9.0, 2.0], [2.0, 3.0, 2.0]).median == 2.0
+    assert share_of_bound(2.0, 2.0) == 1.0 and share_of_bound(4 / 3, 2.0) == pytest.approx(0.5)
+    assert share_of_bound(0.5, 2.0) == -2.0 and share_of_bound(2.0, 1.01) is None
+
+
+def test_factors():
+    assert near_square(102) == (6, 17) and near_square(1024) == (32, 32) and near_square(103) == (1, 103)
+
+
+def test_random_weights_repeat():
+    first, second = (random_model(PRESETS["tiny"]).base.lm_head.weight for _ in range(2))
+    assert torch.equal(first, second)

@@ -1,0 +1,67 @@
+"""Speed, stages and host syncs of a prefill, through the command."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gp.bench.host_syncs import HostSyncs
+from gp.bench.presets import PRESETS, random_inputs, random_model
+from gp.bench.timeline import Timeline
+from gp.types import PruneOptions
+from tests.bench.commands import assert_spread, run_bench
+
+TINY = PRESETS["tiny"]
+KEEP = PruneOptions(fixed_keep_ratio=0.5)
+
+
+def test_through_the_command(tmp_path):
+    figures, markdown = run_bench(tmp_path, "prefill", "--preset", "tiny", "--repeats", "2", "--prune-layer", "0")
+    assert len(figures["prefill_s"]) == 4
+    for spread in figures["prefill_s"].values():
+        assert_spread(spread)
+    including, excluding = figures["prefill"]["with the vision tower"], figures["prefill"]["without the vision tower"]
+    assert including["speed_up"]["median"] > 0 and 1 < including["bound"] < excluding["bound"]
+    assert figures["host_syncs"]["gp"] > 0
+    assert "after layer 0" in markdown
+
+    timed = {stage for stage, entry in figures["stages"].items() if entry["seconds"]["median"] > 0}
+    costed = {stage for stage, entry in figures["stages"].items() if entry["flops"] > 0}
+    assert {"vision", "layers before", "glimpse read", "VIP", "layers after", "head", "glimpse vectors"} == costed
+    assert costed | {"selection", "compaction", "mask"} <= timed
+
+
+def test_a_watched_prefill_is_the_same_and_nothing_stays_attached():
+    model, inputs = random_model(TINY).eval(), random_inputs(TINY)
+    expected = model.prefill(inputs, options=KEEP).logits
+    methods = set(vars(model.backbone)), set(vars(model.glimpse))
+    timeline = Timeline(model.backbone, model.glimpse, "cpu")
+    with timeline.watching() as seconds:
+        torch.testing.assert_close(model.prefill(inputs, options=KEEP).logits, expected)
+    assert (set(vars(model.backbone)), set(vars(model.glimpse))) == methods
+    assert min(seconds.values()) >= 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "run"),
+    [
+        ("item", lambda x: x.sum().item()),
+        ("bool", lambda x: bool(x.any())),
+        ("int", lambda x: int(x.sum())),
+        ("tolist", lambda x: x.tolist()),
+        ("boolean index", lambda x: x[x > 1]),
+        ("repeat_interleave", lambda x: torch.repeat_interleave(x, x)),
+    ],
+)
+def test_calls_that_wait_are_found(kind, run):
+    with HostSyncs() as syncs:
+        run(torch.tensor([1, 2, 3]))
+    assert [place.split(" ", 1)[1] for place in syncs.calls] == [kind]
+
+
+def test_calls_that_do_not_wait_are_not_found():
+    x = torch.tensor([1, 2, 3])
+    with HostSyncs() as syncs:
+        x[torch.tensor([0, 2])] + torch.where(x > 1, x, 0).sum()
+        torch.repeat_interleave(x, 2)
+    assert not syncs.calls
