@@ -34,6 +34,21 @@ BENCHES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Hands over to the bench that is named; returns 0, 1 (out of memory), 2 (an option that cannot be) or 130."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = make_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+    try:
+        return options.run(options)
+    except OptionError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except torch.OutOfMemoryError as error:
+        print(f"error: {str(error).split('. ')[0]}: take a smaller --preset, --visual or --batch", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All benches with their options."""
     parser = argparse.ArgumentParser(
         prog="python -m gp.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,17 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    options = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
-    try:
-        return options.run(options)
-    except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except torch.OutOfMemoryError as error:
-        print(f"error: {str(error).split('. ')[0]}: take a smaller --preset, --visual or --batch", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return parser
 
 
 if __name__ == "__main__":

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from gp.bench import decode, train_step
-from gp.bench.__main__ import BENCHES, main
+from gp.bench.__main__ import BENCHES, main, make_parser
 from gp.bench.measure import Spread, ratio, share_of_bound
+from gp.bench.options import read_preset
 from gp.bench.presets import PRESETS, near_square, random_inputs, random_model
 
+ROOT = Path(__file__).resolve().parents[2]
 MEMORY = {"prefill": 3.0, "held": 1.0, "decode": 2.0}
 
 
@@ -71,6 +78,31 @@ def test_inputs_fit_the_model():
     inputs = random_inputs(preset, grid=(2, 3))
     assert inputs["input_ids"].shape == (1, preset.text + 6)
     random_model(preset).prefill(inputs, "none")
+
+
+def test_every_documented_command_is_accepted():
+    files = [ROOT / "README.md", ROOT / "docs/performance.md"]
+    commands = [
+        c for f in files for c in re.findall(r"^ {4}python -m gp\.bench ([^#\n]+)", f.read_text(), re.MULTILINE)
+    ]
+    assert len(commands) > 10
+    for command in commands:
+        read_preset(make_parser().parse_args(command.split()))
+
+
+def test_the_documented_bounds_come_from_the_code_beside_them():
+    page = (ROOT / "docs/performance.md").read_text()
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, {})
+    rows = [line.split()[2:] for line in printed.getvalue().splitlines()]
+    table = re.findall(r"^\|[^|]*\| (?:30|10|5) % \|(.*)\|$", page, re.MULTILINE)
+    assert len(rows) == len(table) == 6
+    for row, line in zip(rows, table):
+        *ratios, cache = [float(cell.strip(" x%")) for cell in line.split("|")]
+        assert ratios == [float(number) for number in row[:-1]]
+        assert cache == round(100 * float(row[-1]))
 
 
 def test_statistics():
