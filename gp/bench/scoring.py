@@ -28,8 +28,8 @@ from torch import Tensor
 
 from gp.backbones.vision_attention import received_attention
 from gp.bench.measure import peak_mib, reset_peak
-from gp.pruners.cdpruner import greedy_map
 from gp.pruners.divprune import most_diverse
+from gp.pruners.dpp import greedy_map
 from gp.pruners.vscan import merge_into_kept
 
 

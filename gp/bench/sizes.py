@@ -140,7 +140,25 @@ def _llava(config: PretrainedConfig) -> dict:
     }
 
 
-_READERS = {"qwen2_5_vl": _qwen2_5_vl, "llava": _llava}
+def _qwen3_vl(config: PretrainedConfig) -> dict:
+    vision = config.vision_config
+    merged = vision.hidden_size * vision.spatial_merge_size**2
+    mergers = 1 + len(vision.deepstack_visual_indexes)
+    return {
+        "blocks": vision.depth,
+        "hidden": vision.hidden_size,
+        "inner": vision.intermediate_size,
+        "mlp_matrices": 2,
+        "patch_inputs": vision.in_channels * vision.temporal_patch_size * vision.patch_size**2,
+        "merge": vision.spatial_merge_size,
+        "class_tokens": 0,
+        "window": None,
+        "full_blocks": vision.depth,
+        "projector": ((merged, merged), (merged, vision.out_hidden_size)) * mergers,
+    }
+
+
+_READERS = {"qwen2_5_vl": _qwen2_5_vl, "qwen3_vl": _qwen3_vl, "llava": _llava}
 
 
 def _parts(side: int, window: int) -> Sequence[int]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gp.backbones import Backbone
+from gp.pruners.attention_dpp import AttentionDPP
 from gp.pruners.base import BEFORE_FIRST_LAYER, Pruner, PruneView, RankingPruner
 from gp.pruners.cdpruner import CDPruner
 from gp.pruners.divprune import DivPrune
@@ -12,7 +13,6 @@ from gp.pruners.fastv import FastV
 from gp.pruners.glimpse import GlimpsePruner
 from gp.pruners.none import NoPruner
 from gp.pruners.oracle import OraclePruner
-from gp.pruners.peak_attention import PeakAttention
 from gp.pruners.pyramid_drop import PyramidDrop
 from gp.pruners.random import RandomPruner
 from gp.pruners.visionzip import VisionZip
@@ -20,7 +20,7 @@ from gp.pruners.vscan import VScan
 
 PUBLISHED = (FastV, PyramidDrop, VisionZip, DivPrune, CDPruner, VScan)
 BASELINES: dict[str, type[Pruner]] = {
-    p.name: p for p in (NoPruner, *PUBLISHED, PeakAttention, Downsample, RandomPruner, OraclePruner)
+    p.name: p for p in (NoPruner, *PUBLISHED, AttentionDPP, Downsample, RandomPruner, OraclePruner)
 }
 
 

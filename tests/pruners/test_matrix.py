@@ -17,7 +17,7 @@ from tests.tiny_models import FAMILIES, Family
 
 LAYERS = 8
 RAGGED = [([(4, 6)], 9), ([(2, 3), (6, 4)], 7), ([], 5)]
-METHODS = ["fastv", "pyramid_drop", "visionzip", "divprune", "cdpruner", "vscan", "peak_attention", "downsample"]
+METHODS = ["fastv", "pyramid_drop", "visionzip", "divprune", "cdpruner", "vscan", "attention_dpp", "downsample"]
 IN_LLM = ["fastv", "pyramid_drop", "vscan"]  # leave earlier caches alone unless told otherwise
 VARIANTS = [(name, {}) for name in [*METHODS, "random"]] + [(name, {"compact_cache": True}) for name in IN_LLM]
 BEFORE_LLM = ["visionzip", "divprune", "cdpruner"]  # what they keep of an image depends on no other image
@@ -93,7 +93,7 @@ def test_a_number_of_tokens_for_each_prompt(family, model, name, settings):
         assert done.num_kept == [11, 20, 0]
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "peak_attention"])
+@pytest.mark.parametrize("name", [n for n in METHODS if n != "attention_dpp"])
 def test_more_tokens_than_there_are_is_refused(family, model, name):
     with pytest.raises(ValueError, match=r"num_keep 999 is outside 0\.\.\d+, the tokens of its prompt"):
         model.prefill(family.inputs(family.fit(RAGGED)), name, PruneOptions(num_keep=(11, 999, 0)))
@@ -199,7 +199,7 @@ def test_given_settings_arrive(model):
         "visionzip": {"contextual_of_kept": 0.25},
         "cdpruner": {"negate": True},
         "vscan": {"layer": 5, "kept_in_llm": 0.5},
-        "peak_attention": {"layer": 6},
+        "attention_dpp": {"layer": 6},
     }
     configured = GlimpseModel(model.base, pruner_settings=given)
     assert configured.find_pruner("fastv").stages == (4,) and configured.find_pruner("fastv").compact_cache
@@ -207,5 +207,5 @@ def test_given_settings_arrive(model):
     assert configured.find_pruner("visionzip").contextual_of_kept == 0.25
     assert configured.find_pruner("cdpruner").negate
     assert configured.find_pruner("vscan").stages == (-1, 5) and configured.find_pruner("vscan").kept_in_llm == 0.5
-    assert configured.find_pruner("peak_attention").stages == (6,)
+    assert configured.find_pruner("attention_dpp").stages == (6,)
     assert set(METHODS) | {"none", "random", "oracle"} == set(BASELINES)
