@@ -19,11 +19,13 @@ class SkipCounter:
     """Counts good and bad samples of one pass.
 
     Args:
-        max_fraction: bad / all samples tolerated, `data.max_skipped_fraction`, in [0, 1].
+        max_fraction: bad / all samples tolerated, in [0, 1].
+        option: what sets it, for messages.
     """
 
-    def __init__(self, max_fraction: float):
+    def __init__(self, max_fraction: float, option: str = "data.max_skipped_fraction"):
         self.max_fraction = max_fraction
+        self.option = option
         self.seen = 0
         self.reasons: Counter[str] = Counter()
         self.examples: dict[str, BadSample] = {}
@@ -60,5 +62,5 @@ class SkipCounter:
 
     def _check(self, of: int) -> None:
         if self.skipped > self.max_fraction * of:
-            bound = f"data.max_skipped_fraction = {self.max_fraction:g} of {of} samples"
+            bound = f"{self.option} = {self.max_fraction:g} of {of} samples"
             raise ValueError(f"more than {bound} are unusable: {self.summary()}")
