@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 
 from gp.data.sample import BadSample
 
@@ -46,6 +47,13 @@ class SkipCounter:
         if count <= LOGGED_EACH or count.bit_count() == 1:  # then at 16, 32, 64, ...: a log stays readable
             log.warning("skipped sample (number %d for this reason): %s", count, error)
         self._check(max(self.seen, PATIENCE))
+
+    def add_earlier(self, reasons: Mapping[str, int]) -> None:
+        """Bad samples of a part of the pass that another process made, reason -> count; not logged again."""
+        for reason, count in reasons.items():
+            self.seen += count
+            self.reasons[reason] += count
+            self.examples.setdefault(reason, BadSample(reason, "in an earlier part of this pass"))
 
     def finish(self, total: int) -> None:
         """At the end of a pass over `total` samples the bound is exact: raises ValueError with the summary if too many.
