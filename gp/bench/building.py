@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Speeds of both ways, interleaved, for every share and check."""
     images = drawn_images(options.width)
-    count = max(1, options.mib * 2**20 // statistics.mean(len(data) + 1024 for data in images).__int__())
+    count = max(1, int(options.mib * 2**20 / statistics.mean(len(data) + 1024 for data in images)))
     pieces = write_archive(folder / "pieces", images, count, options.pieces)
     mib = sum(piece.stat().st_size for piece in pieces) / 2**20
     cases = [(float(keep), check) for keep in options.keep.split(",") for check in options.check.split(",")]
@@ -78,7 +78,7 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for _ in range(options.rounds):
         for case in cases:
             tar_s[case].append(timed(read_with_tar, pieces, options.warm))
-            config = build_config(folder, rows[case], case[1], options.workers)
+            config = build_config(folder, rows[case[0]], case[1], options.workers)
             seconds[case].append(timed(lambda _, config=config: build(config), pieces, options.warm))
             shutil.rmtree(config.out)
     results = [_result(case, mib, tar_s[case], seconds[case]) for case in cases]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gp.data.building.keys import ROOT, image_key, wanted_key, with_val
+from gp.data.building.members import Member, Window, next_member
 from gp.data.building.pieces import Pieces, expand_paths, order_pieces
 from gp.data.sample import IMAGE_SUFFIXES
 
-BLOCK = 1 << 20
 IMAGES = tuple(f".{suffix}" for suffix in IMAGE_SUFFIXES)
 NOTES = (".md", ".txt", ".json", ".jsonl")  # may lie beside pieces
 PIECES_FOLDER = "cot_images_tar_split"  # in a download of the whole repository
@@ -89,10 +89,10 @@ class TarStream:
     def walk(self, wanted: Collection[str], position: int = 0) -> Iterator[Found]:
         """Raises ValueError, naming the piece, where the archive is damaged or ends too early."""
         for member in self._members(position):
-            key = image_key(member.name) if member.isreg() else None
+            key = image_key(member.name) if member.regular else None
             answered = None if key is None else wanted_key(key, wanted)
             if answered is not None:
-                yield Found(answered, member.offset_data, member.size, member.offset)
+                yield Found(answered, member.data, member.size, member.header)
 
     def read(self, found: Found) -> bytes:
         return self.pieces.read(int(found.at), found.size)
@@ -103,30 +103,27 @@ class TarStream:
     def describe(self) -> dict[str, Any]:
         return {"pieces": [[path.name, size] for path, size in zip(self.pieces.paths, self.pieces.sizes)]}
 
-    def _members(self, position: int) -> Iterator[tarfile.TarInfo]:
-        window = _Window(self.pieces, position)
+    def _members(self, position: int) -> Iterator[Member]:
+        window = Window(self.pieces, position)
         try:
-            tar = tarfile.TarFile(fileobj=window, mode="r")
-            member = tar.firstmember
-            while member is not None:
-                if member.offset_data + member.size > self.pieces.total:
+            while (member := next_member(window)) is not None:
+                if member.data + member.size > self.pieces.total:
                     raise self._too_short(f"in the middle of {member.name}")
                 yield member
-                tar.members.clear()  # it would keep all of them
-                member = tar.next()
+                window.position = member.end
         except tarfile.TarError as error:
             if window.position >= self.pieces.total:
-                raise self._too_short("in the middle of a file") from error
+                raise self._too_short("in the middle of a header") from error
             raise self._damaged(window.position, str(error)) from error
-        self._check_end(tar.offset)
+        self._check_end(window.position)
 
     def _check_end(self, offset: int) -> None:
-        """tarfile takes anything that is no header for the end: the end is two zero blocks, or nothing ended."""
+        """The end is two zero blocks, or the archive goes on where it was cut."""
         end = self.pieces.read(offset, 2 * tarfile.BLOCKSIZE)
         if len(end) < 2 * tarfile.BLOCKSIZE:
             raise self._too_short("without the two zero blocks that end a tar")
         if any(end):
-            raise self._damaged(offset, "no tar header where one must be")
+            raise self._damaged(offset, "a single zero block where a header or the end must be")
 
     def _too_short(self, how: str) -> ValueError:
         return ValueError(
@@ -175,39 +172,6 @@ class ImageFolder:
 
     def _path(self, key: str) -> Path:
         return self.folder / key
-
-
-class _Window:
-    """The pieces as a file for tarfile, which reads headers and jumps over the rest: blocks are read whole."""
-
-    def __init__(self, pieces: Pieces, position: int):
-        self.pieces = pieces
-        self.position = position
-        self._start, self._block = 0, b""
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, position: int) -> int:
-        self.position = position
-        return position
-
-    def read(self, size: int) -> bytes:
-        end = self.position + size
-        if not self._start <= self.position <= end <= self._start + len(self._block):
-            self._advance()
-        data = self._block[self.position - self._start : end - self._start]
-        if len(data) < size:
-            data = self.pieces.read(self.position, size)
-        self.position += len(data)
-        return data
-
-    def _advance(self) -> None:
-        """The next block, or one from the position if the next does not hold the header there."""
-        following = self._start + len(self._block)
-        near = 0 <= self.position - following < BLOCK - 2 * tarfile.BLOCKSIZE
-        self._start = following if near else self.position
-        self._block = self.pieces.read(self._start, BLOCK)
 
 
 def _starts_a_tar(path: Path) -> bool:
