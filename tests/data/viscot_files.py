@@ -43,13 +43,12 @@ def benchmark_images(*names: str) -> dict[str, bytes]:
 
 
 def implied_size(entry: dict) -> tuple[int, int]:
-    """Width and height for which the padded box is the pixel box: side from the box's size, padding from its place."""
-    pixels = json.loads(entry["image"][1].split("###")[1])
-    padded = json.loads(entry["conversations"][1]["value"])
-    side = max((pixels[i + 2] - pixels[i]) / (padded[i + 2] - padded[i]) for i in (0, 1))
-    left, top = (padded[i] * side - pixels[i] for i in (0, 1))
-    width, height = side - 2 * max(0, left), side - 2 * max(0, top)
-    return round(max(width, pixels[2])), round(max(height, pixels[3]))
+    """Width and height for which the padded box is the pixel box: there is padding on one axis only."""
+    x2, y2 = json.loads(entry["image"][1].split("###")[1])[2:]
+    padded_x2, padded_y2 = json.loads(entry["conversations"][1]["value"])[2:]
+    side = max(x2 / padded_x2, y2 / padded_y2)
+    left, top = padded_x2 * side - x2, padded_y2 * side - y2
+    return round(side - 2 * left), round(side - 2 * top)
 
 
 def drawn(width: int, height: int, text: str = "", kind: str = "JPEG") -> bytes:

@@ -7,7 +7,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class ShardState:
     skipped: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**vars(self), "skipped": dict(self.skipped)}
 
     @staticmethod
     def from_json(given: dict[str, Any]) -> ShardState:

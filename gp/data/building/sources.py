@@ -112,7 +112,7 @@ class TarStream:
                 yield member
                 window.position = member.end
         except tarfile.TarError as error:
-            if window.position >= self.pieces.total:
+            if self.pieces.total - window.position < tarfile.BLOCKSIZE:
                 raise self._too_short("in the middle of a header") from error
             raise self._damaged(window.position, str(error)) from error
         self._check_end(window.position)
