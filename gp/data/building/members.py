@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from gp.data.building.pieces import Pieces
 
 BLOCK = 1 << 20
+AHEAD = 16 * BLOCK  # the disk is kept busy while headers are read
 HEADER = tarfile.BLOCKSIZE
 REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 CHECKSUM = slice(148, 156)
@@ -73,6 +74,7 @@ class Window:
         following = self._start + len(self._block)
         near = 0 <= self.position - following < BLOCK - 2 * HEADER
         self._start = following if near else self.position
+        self.pieces.will_read(self._start + AHEAD, BLOCK)
         self._block = self.pieces.read(self._start, BLOCK)
 
 

@@ -91,6 +91,13 @@ class Pieces:
             offset, size = offset + len(part), size - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def will_read(self, offset: int, size: int) -> None:
+        """Lets the system fetch bytes that will be read soon, where it can be told."""
+        if offset < self.total and hasattr(os, "posix_fadvise"):
+            number = self.number_at(offset)
+            within = offset - self.starts[number]
+            os.posix_fadvise(self._descriptor(number), within, size, os.POSIX_FADV_WILLNEED)
+
     def number_at(self, offset: int) -> int:
         """Which piece a byte is in; one behind the end is in the last."""
         return bisect_right(self.starts, min(offset, self.total - 1)) - 1
