@@ -7,8 +7,8 @@ the median of the pairwise ratios build / tar. Several shares of wanted images c
 questions of GQA, whose images are small, takes about 0.02 of the bytes; at 1 every byte is also checked, hashed and
 written.
 
---memory N instead builds N samples about N small images, and prints the peak resident memory of the main process and
-of its workers at 10, 50 and 100 % of the pass.
+--memory N instead builds N samples about N small images, and prints the peak resident memory, since the pass over the
+archive began, of the main process and of its workers at 10, 50 and 100 % of the pass (Linux).
 """
 
 from __future__ import annotations
@@ -96,6 +96,9 @@ def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     peaks: dict[str, list[float]] = {}
 
     def watch(fraction: float, samples: int, image_bytes: int) -> None:
+        if not peaks:
+            forget_peaks()
+            peaks["0%"] = peak_mib_of_processes()
         for mark in MARKS:
             if fraction >= mark:
                 peaks.setdefault(f"{mark:.0%}", peak_mib_of_processes())
@@ -190,10 +193,15 @@ def drop_from_cache(path: Path) -> None:
         os.close(descriptor)
 
 
+def forget_peaks() -> None:
+    """Makes the present use of this process and its children the peak so far."""
+    for pid in _processes():
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 def peak_mib_of_processes() -> list[float]:
-    """High-water marks of the resident sets of this process and its children (Linux), MiB."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    return [_peak_mib(pid) for pid in ("self", *children)]
+    """High-water marks of the resident sets of this process and its children, MiB."""
+    return [_peak_mib(pid) for pid in _processes()]
 
 
 def print_speeds(results: list[dict[str, Any]], mib: float, count: int, options: argparse.Namespace) -> None:
@@ -222,6 +230,10 @@ def _result(case: tuple[float, str], mib: float, tar_s: list[float], build_s: li
 def _spread(count: int, keep: float) -> Iterator[int]:
     """A share of the numbers below `count`, evenly."""
     return (number for number in range(count) if int((number + 1) * keep) > int(number * keep))
+
+
+def _processes() -> list[str]:
+    return ["self", *Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
 def _peak_mib(pid: str) -> float:

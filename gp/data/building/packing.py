@@ -110,6 +110,7 @@ class Packing:
                 if not missing:
                     break
             while pending is not None:
+                time.sleep(0.001)
                 self._count()
                 pending, _ = self._saved(pending)
             self._tell(display, 1.0)

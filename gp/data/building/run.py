@@ -24,6 +24,10 @@ BUILDER_VERSION = 1
 NOT_IN_IDENTITY = ("annotations", "images", "out", "workers", "max_skipped_fraction")
 CHECKPOINT_EVERY_S = 10.0
 LIMIT = "max_skipped_fraction"
+ADVICE = (
+    f"If that is expected, give a larger {LIMIT}= and run again "
+    f"(dude needs {LIMIT}=0.08: 7 % of its boxes lie outside their images)"
+)
 
 
 def build(
@@ -72,7 +76,9 @@ def _build(
         plan = make_plan(read_annotations(paths, row_skips), config, lambda keys: _sizes(source, keys))
         shards = Packing(config, source, plan, journal, crew, skips, checkpoint_every_s, watch).run()
     except ValueError as error:
-        raise _with_advice(error) from error
+        if f"{LIMIT} = " not in str(error):
+            raise
+        raise ValueError(f"{error}. {ADVICE}") from error
     finally:
         crew.close()
     rows = {"rows": row_skips.seen, "skipped": dict(sorted(row_skips.reasons.items()))}
@@ -99,13 +105,3 @@ def _sizes(source: Source, keys: Sequence[str]) -> Mapping[str, int]:
         if len(sizes) == len(wanted):
             break
     return sizes
-
-
-def _with_advice(error: ValueError) -> ValueError:
-    """What to do about too many unusable questions; other errors stay as they are."""
-    if f"{LIMIT} = " not in str(error):
-        return error
-    return ValueError(
-        f"{error}. If that is expected, give a larger {LIMIT}= and run again "
-        f"(dude needs {LIMIT}=0.08: 7 % of its boxes lie outside their images)"
-    )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from gp.data.building import build
+from gp.data.building import build, packer
+from gp.data.building.packer import Packer
+from gp.data.building.shard_file import ShardFile
 from gp.data.manifest import MANIFEST, check_shard, read_manifest
 from gp.data.sample import parse_record
 from gp.data.shards import Record
@@ -237,6 +240,36 @@ def test_a_shard_without_a_usable_image_is_left_out(tmp_path, images):
     folder = write_folder(tmp_path / "f", {names[0]: images[names[0]]})
     entries = build(config(tmp_path, folder, shard_samples=1, max_skipped_fraction=1.0))
     assert list(entries) == ["v-000000.tar"] and len(questions(tmp_path / "out")) == entries["v-000000.tar"].samples
+
+
+def test_shards_of_a_size(tmp_path, pieces):
+    """The archive is walked twice, and read by processes that did not open it."""
+    entries = build(config(tmp_path, pieces, shard_mib=0.01, workers=2))
+    assert sum(entry.samples for entry in entries.values()) == 50
+    images = sum(len(image) for name in entries for image, _ in records(tmp_path / "out" / name))
+    assert len(entries) == -(-images // int(0.01 * 2**20))
+    assert "shard_samples" not in read_manifest(tmp_path / "out").sets["v"]["options"]
+
+
+def test_a_process_that_dies_is_noticed(tmp_path, pieces, monkeypatch):
+    monkeypatch.setattr(Packer, "pack", lambda *_: os._exit(9))
+    with pytest.raises(OSError, match=r"process \d+ of the build ended"):
+        build(config(tmp_path, pieces, workers=2))
+
+
+def test_an_error_in_a_process_is_the_builds(tmp_path, pieces, monkeypatch):
+    def full(self, data):
+        raise OSError(28, "cannot write shard: No space left on device", str(self.path))
+
+    monkeypatch.setattr(ShardFile, "_write", full)
+    with pytest.raises(OSError, match=r"cannot write shard: No space left on device.*tar\.tmp"):
+        build(config(tmp_path, pieces, workers=2))
+
+
+def test_too_many_open_shards(tmp_path, pieces, monkeypatch):
+    monkeypatch.setattr(packer.resource, "getrlimit", lambda _: (70, 70))
+    with pytest.raises(ValueError, match=r"36 shards would be open at once in one process, the system allows 6"):
+        build(config(tmp_path, pieces, shard_samples=1))
 
 
 def test_two_builds_of_one_name_at_once(tmp_path, pieces, monkeypatch):
