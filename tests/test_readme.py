@@ -54,7 +54,11 @@ def test_every_command_line_of_training_is_accepted():
         load_config(ROOT / path, overrides.split())
 
 
-@pytest.mark.parametrize("program", ["train.py", "evaluate.py", "-m gp.bench", "-m gp.convert", "shards/build_tiny.py"])
+PROGRAMS = ("train.py", "evaluate.py", "-m gp.bench", "-m gp.convert")
+SHARD_PROGRAMS = ("shards/build_tiny.py", "shards/build.py", "shards/inspect_shards.py")
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, *SHARD_PROGRAMS])
 def test_every_program_explains_itself(program):
     run = subprocess.run(
         [sys.executable, *program.split(), "--help"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -6,6 +6,7 @@ python -m gp.bench decode            step time and memory behind a pruned, an un
 python -m gp.bench batch             throughput by batch size, with rows that keep different numbers
 python -m gp.bench memory            bill of a training step, and the cards that it fits
 python -m gp.bench scoring           memory of ranking many visual tokens
+python -m gp.bench build             building shards from a split tar against reading it with tar
 python -m gp.bench train --help      options: size of the model, device, attention kernel, JSON and markdown output
 """
 
@@ -28,6 +29,7 @@ BENCHES = {
     "batch": "gp.bench.batch",
     "memory": "gp.bench.memory",
     "scoring": "gp.bench.scoring",
+    "build": "gp.bench.building",
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -39,19 +39,40 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig 
         FileNotFoundError: no such file.
         ValueError: an unknown or missing key, a wrong type, or options that contradict each other.
     """
-    path = Path(path)
-    if not path.is_file():
+    given, changes = read_yaml(path), parse_overrides(overrides)
+    schema = schema_of(changes.get("task", given.get("task", "glimpse")), str(path))
+    config = merge_options(schema, {f"config {path}": given, "command line": changes})
+    check(config)
+    return config
+
+
+def merge_options(schema: type, given: Mapping[str, DictConfig]) -> Any:
+    """A schema's defaults, then what each source gives.
+
+    Args:
+        schema: a dataclass.
+        given: where it comes from, for messages -> keys and values; later ones win.
+
+    Returns:
+        The dataclass of the schema, fully typed.
+
+    Raises:
+        ValueError: an unknown or missing key, or a wrong type.
+    """
+    merged = OmegaConf.structured(schema)
+    for where, values in given.items():
+        merged = _merge(merged, values, where)
+    return to_typed(merged, next(iter(given)))
+
+
+def read_yaml(path: str | Path) -> DictConfig:
+    """A YAML file of keys and values; FileNotFoundError, or ValueError if it holds something else."""
+    if not Path(path).is_file():
         raise FileNotFoundError(f"config {path}: no such file")
     given = OmegaConf.load(path)
     if not isinstance(given, DictConfig):
         raise ValueError(f"config {path}: expected keys and values, got a {type(given).__name__}")
-    changes = parse_overrides(overrides)
-    schema = schema_of(changes.get("task", given.get("task", "glimpse")), str(path))
-    merged = _merge(OmegaConf.structured(schema), given, f"config {path}")
-    merged = _merge(merged, changes, "command line")
-    config = to_typed(merged, str(path))
-    check(config)
-    return config
+    return given
 
 
 def parse_overrides(overrides: Sequence[str]) -> DictConfig:
@@ -74,7 +95,7 @@ def schema_of(task: str, where: str) -> type:
     return SCHEMAS[task]
 
 
-def to_typed(config: DictConfig, where: str) -> TrainConfig | PretrainConfig:
+def to_typed(config: DictConfig, where: str) -> Any:
     """OmegaConf -> dataclass; a value that is still missing is an error that names it."""
     missing = OmegaConf.missing_keys(config)
     if missing:

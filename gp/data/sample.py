@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from gp.data.shards import Record
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 TEXT_FIELDS = ("question", "answer", "dataset", "split")
+FIELDS = (*TEXT_FIELDS, "boxes_xyxy_px", "width", "height", "source_id")
 MAX_PIXEL = 1e9  # far beyond any image; not finite numbers fail the comparison too
 MAX_ASPECT_RATIO = 200  # the image processors of the Qwen family refuse more
 
@@ -79,13 +81,70 @@ def parse_record(record: Record) -> Sample:
             another shape than width x height, no boxes, or none inside the image.
     """
     fields = _fields(record)
-    width, height = _size(fields, record.where)
-    boxes = _boxes(fields["boxes_xyxy_px"], width, height, record.where)
+    width, height = checked_size(fields["width"], fields["height"], record.where)
+    boxes = checked_boxes(fields["boxes_xyxy_px"], width, height, record.where)
     image = _image(record)
-    _check_shape(image, width, height, record.where)
+    check_shape(image.size, width, height, record.where)
     texts = {name: fields[name] for name in TEXT_FIELDS}
     source_id = str(fields["source_id"])
     return Sample(record.id, image, boxes_xyxy_px=boxes, width=width, height=height, source_id=source_id, **texts)
+
+
+def check_fields(fields: Any, where: str, needed: Sequence[str] = FIELDS) -> None:
+    """BadSample unless it is an object with all `needed` fields, and its texts are texts."""
+    if not isinstance(fields, dict):
+        raise BadSample("wrong json", where, f"expected an object, got a {type(fields).__name__}")
+    if missing := [name for name in needed if fields.get(name) is None]:
+        raise BadSample("missing field", where, ", ".join(missing))
+    for name in TEXT_FIELDS:
+        if not isinstance(fields[name], str):
+            raise BadSample("wrong field", where, f"{name}: expected text, got {fields[name]!r:.200}")
+    for name in ("question", "answer"):
+        if not fields[name].strip():
+            raise BadSample("missing field", where, f"{name} is empty")
+
+
+def checked_size(width: Any, height: Any, where: str) -> tuple[int, int]:
+    """Width and height as whole numbers of pixels; BadSample if they are not."""
+    size = width, height
+    if not all(_is_number(side) and side >= 1 and side == int(side) for side in size):
+        raise BadSample("wrong field", where, f"width and height: expected whole numbers of pixels, got {size}")
+    return int(width), int(height)
+
+
+def checked_boxes(value: Any, width: int, height: int, where: str) -> tuple[tuple[float, float, float, float], ...]:
+    """The boxes clipped to the image, those without area dropped; BadSample if none is left or they are no boxes."""
+    check_box_list(value, where)
+    clipped = clip_boxes(value, width, height)
+    boxes = clipped[has_area(clipped)].tolist()
+    if not boxes:
+        raise BadSample("box outside the image", where, f"{value!r:.200} in an image of {width} x {height} px")
+    return tuple(tuple(box) for box in boxes)
+
+
+def check_box_list(value: Any, where: str) -> None:
+    """BadSample unless it is a list of at least one [x1, y1, x2, y2]."""
+    if value == []:
+        raise BadSample("no boxes", where)
+    if not isinstance(value, list) or not all(_is_box(box) for box in value):
+        raise BadSample("wrong field", where, f"boxes_xyxy_px: expected a list of [x1, y1, x2, y2], got {value!r:.200}")
+
+
+def check_shape(size: tuple[int, int], width: int, height: int, where: str) -> None:
+    """The boxes' frame must be the image's own, up to scale: a turned or a wrong image would teach wrong evidence.
+
+    Args:
+        size: width and height of the image, pixels.
+        width: of the boxes' frame, pixels.
+        height: likewise.
+        where: for the message.
+    """
+    scaled_height = size[0] * height / width
+    if abs(size[1] - scaled_height) > 2 + 0.02 * scaled_height:
+        got = f"{size[0]} x {size[1]} px"
+        raise BadSample("size mismatch", where, f"boxes are for {width} x {height} px, the image has {got}")
+    if max(size) > MAX_ASPECT_RATIO * min(size):
+        raise BadSample("extreme aspect ratio", where, f"{size[0]} x {size[1]} px")
 
 
 def _fields(record: Record) -> dict[str, Any]:
@@ -95,37 +154,8 @@ def _fields(record: Record) -> dict[str, Any]:
         fields = json.loads(record.files["json"])
     except (ValueError, RecursionError) as error:
         raise BadSample("wrong json", record.where, str(error)) from error
-    if not isinstance(fields, dict):
-        raise BadSample("wrong json", record.where, f"expected an object, got a {type(fields).__name__}")
-    needed = (*TEXT_FIELDS, "boxes_xyxy_px", "width", "height", "source_id")
-    if missing := [name for name in needed if fields.get(name) is None]:
-        raise BadSample("missing field", record.where, ", ".join(missing))
-    for name in TEXT_FIELDS:
-        if not isinstance(fields[name], str):
-            raise BadSample("wrong field", record.where, f"{name}: expected text, got {fields[name]!r}")
-    for name in ("question", "answer"):
-        if not fields[name].strip():
-            raise BadSample("missing field", record.where, f"{name} is empty")
+    check_fields(fields, record.where)
     return fields
-
-
-def _size(fields: dict[str, Any], where: str) -> tuple[int, int]:
-    size = fields["width"], fields["height"]
-    if not all(_is_number(side) and side >= 1 and side == int(side) for side in size):
-        raise BadSample("wrong field", where, f"width and height: expected whole numbers of pixels, got {size}")
-    return int(size[0]), int(size[1])
-
-
-def _boxes(value: Any, width: int, height: int, where: str) -> tuple[tuple[float, float, float, float], ...]:
-    if value == []:
-        raise BadSample("no boxes", where)
-    if not isinstance(value, list) or not all(_is_box(box) for box in value):
-        raise BadSample("wrong field", where, f"boxes_xyxy_px: expected a list of [x1, y1, x2, y2], got {value!r:.200}")
-    clipped = clip_boxes(value, width, height)
-    boxes = clipped[has_area(clipped)].tolist()
-    if not boxes:
-        raise BadSample("box outside the image", where, f"{value!r:.200} in an image of {width} x {height} px")
-    return tuple(tuple(box) for box in boxes)
 
 
 def _is_box(box: Any) -> bool:
@@ -148,13 +178,3 @@ def _image(record: Record) -> Image.Image:
         unknown = isinstance(error, UnidentifiedImageError)  # its own message is an object's address
         detail = "no known image format" if unknown else f"{type(error).__name__}: {error}"
         raise BadSample("image does not open", record.where, f"{suffix}, {detail}") from error
-
-
-def _check_shape(image: Image.Image, width: int, height: int, where: str) -> None:
-    """The boxes' frame must be the image's own, up to scale: a turned or a wrong image would teach wrong evidence."""
-    scaled_height = image.width * height / width
-    if abs(image.height - scaled_height) > 2 + 0.02 * scaled_height:
-        got = f"{image.width} x {image.height} px"
-        raise BadSample("size mismatch", where, f"boxes are for {width} x {height} px, the image has {got}")
-    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
-        raise BadSample("extreme aspect ratio", where, f"{image.width} x {image.height} px")

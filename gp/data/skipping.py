@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 
 from gp.data.sample import BadSample
 
@@ -19,11 +20,13 @@ class SkipCounter:
     """Counts good and bad samples of one pass.
 
     Args:
-        max_fraction: bad / all samples tolerated, `data.max_skipped_fraction`, in [0, 1].
+        max_fraction: bad / all samples tolerated, in [0, 1].
+        option: what sets it, for messages.
     """
 
-    def __init__(self, max_fraction: float):
+    def __init__(self, max_fraction: float, option: str = "data.max_skipped_fraction"):
         self.max_fraction = max_fraction
+        self.option = option
         self.seen = 0
         self.reasons: Counter[str] = Counter()
         self.examples: dict[str, BadSample] = {}
@@ -45,6 +48,13 @@ class SkipCounter:
             log.warning("skipped sample (number %d for this reason): %s", count, error)
         self._check(max(self.seen, PATIENCE))
 
+    def add_earlier(self, reasons: Mapping[str, int]) -> None:
+        """Bad samples of a part of the pass that another process made, reason -> count; not logged again."""
+        for reason, count in reasons.items():
+            self.seen += count
+            self.reasons[reason] += count
+            self.examples.setdefault(reason, BadSample(reason, "in an earlier part of this pass"))
+
     def finish(self, total: int) -> None:
         """At the end of a pass over `total` samples the bound is exact: raises ValueError with the summary if too many.
 
@@ -60,5 +70,5 @@ class SkipCounter:
 
     def _check(self, of: int) -> None:
         if self.skipped > self.max_fraction * of:
-            bound = f"data.max_skipped_fraction = {self.max_fraction:g} of {of} samples"
+            bound = f"{self.option} = {self.max_fraction:g} of {of} samples"
             raise ValueError(f"more than {bound} are unusable: {self.summary()}")

@@ -1,0 +1,74 @@
+"""The bytes of one image: checked, and re-encoded where it is larger than wanted."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image, UnidentifiedImageError
+
+from gp.data.sample import BadSample
+
+SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class CheckedImage:
+    """What goes into the shard.
+
+    Args:
+        data: as published, or re-encoded.
+        suffix: of the format that the bytes have, whatever the file was called.
+        size: width and height as published, pixels.
+    """
+
+    data: bytes
+    suffix: str
+    size: tuple[int, int]
+
+
+def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int | None = None) -> CheckedImage:
+    """Looks at an image.
+
+    Args:
+        data: of a file.
+        where: for messages.
+        decode: decode it to see that it can be; else only its header is read.
+        max_pixels: an image of more is reduced to at most so many and becomes a JPEG; None: none is.
+
+    Raises:
+        BadSample: no JPEG, PNG or WebP, a damaged one, or one so large that Pillow takes it for an attack.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            suffix, size = SUFFIXES.get(image.format), image.size
+            if suffix is None:
+                raise BadSample("image format", where, f"expected JPEG, PNG or WebP, got {image.format}")
+            if max_pixels is not None and size[0] * size[1] > max_pixels:
+                return CheckedImage(_reduced(image, max_pixels), "jpg", size)
+            if decode:
+                _decode(image)
+            return CheckedImage(data, suffix, size)
+    except Image.DecompressionBombError as error:
+        raise BadSample("image too large", where, str(error)) from error
+    except BadSample:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files; nothing else runs here
+        unknown = isinstance(error, UnidentifiedImageError)  # its own message is an object's address
+        detail = "no known image format" if unknown else f"{type(error).__name__}: {error}"
+        raise BadSample("image does not open", where, detail) from error
+
+
+def _decode(image: Image.Image) -> None:
+    """A JPEG is decoded to an eighth, in grey: all of its data are read, most of the arithmetic is saved."""
+    image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
+    image.load()
+
+
+def _reduced(image: Image.Image, max_pixels: int) -> bytes:
+    scale = (max_pixels / (image.width * image.height)) ** 0.5
+    size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
+    buffer = io.BytesIO()
+    image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()

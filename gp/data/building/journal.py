@@ -1,0 +1,140 @@
+"""What an unfinished build has done, so that the same command goes on from there.
+
+A build keeps its unfinished shards and `state.json` in the folder `.{name}.unfinished` of its output. The state says
+how long each shard was when the pass over the images was at a certain position; what was written later is cut off,
+and the pass goes on from that position.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from gp.data.building.shard_file import ShardState
+
+STATE = "state.json"
+LOCK_WAIT_S = 10  # processes of a build that was killed need a moment to notice
+
+
+@dataclass
+class Progress:
+    """A consistent point of the pass.
+
+    Args:
+        position: of the source; everything before it is done.
+        seen: one byte an image, 1 for those that came.
+        shards: states, in the plan's order.
+        packed: the pass is over and the shards are ended; they only need their names.
+    """
+
+    position: int
+    seen: bytearray
+    shards: list[ShardState]
+    packed: bool = False
+
+
+class Journal:
+    """The folder of an unfinished build.
+
+    Args:
+        folder: see above.
+        identity: what the result depends on, as plain JSON values: options and sources.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]):
+        self.folder = folder
+        self.identity = identity
+
+    def load(self) -> Progress | None:
+        """Where to go on; None: nothing was kept.
+
+        Raises:
+            ValueError: the unfinished build had other options, or its state cannot be read.
+        """
+        path = self.folder / STATE
+        if not path.exists():
+            return None
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            there = saved["identity"]
+            shards = [ShardState.from_json(shard) for shard in saved["shards"]]
+            seen = bytearray(ord(mark) - ord("0") for mark in saved["seen"])
+            progress = Progress(saved["position"], seen, shards, saved["packed"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not the state of a build ({error}); delete {self.folder}") from error
+        remedy = f"finish it with those options, delete {self.folder}, or give another name= or out="
+        refuse_other(there, self.identity, f"{self.folder} holds an unfinished build", remedy)
+        return progress
+
+    def save(self, progress: Progress) -> None:
+        """Replaces the state at once."""
+        content = {
+            "identity": self.identity,
+            "position": progress.position,
+            "packed": progress.packed,
+            "shards": [shard.to_json() for shard in progress.shards],
+            "seen": progress.seen.translate(bytes.maketrans(b"\0\1", b"01")).decode(),
+        }
+        temporary = self.folder / f"{STATE}.tmp"
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, self.folder / STATE)
+
+    def shard_path(self, number: int) -> Path:
+        """Where a shard lies while it is not ended and named."""
+        return self.folder / f"{number:06d}.tar.tmp"
+
+    def clean(self, keep: set[str]) -> None:
+        """Deletes what an earlier attempt left behind, except for the files to keep."""
+        for path in self.folder.iterdir():
+            if path.name not in keep and path.name != STATE:
+                path.unlink()
+
+    def remove(self) -> None:
+        """The build is finished."""
+        self.clean(set())
+        (self.folder / STATE).unlink(missing_ok=True)
+        self.folder.rmdir()
+
+
+@contextmanager
+def only_build(out: Path, name: str) -> Iterator[None]:
+    """Holds the lock of this name's builds in this folder; child processes hold it with us, even beyond our end.
+
+    Raises:
+        ValueError: another build of the name is at work.
+    """
+    path = out / f".{name}.lock"
+    lock = FileLock(path, timeout=LOCK_WAIT_S)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"{path}: another build of {name!r} is at work in {out}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_other(there: dict[str, Any], now: dict[str, Any], what: str, remedy: str) -> None:
+    """ValueError naming the first difference between two nested mappings of plain JSON values."""
+    now = json.loads(json.dumps(now))
+    if difference := _first_difference(there, now, ""):
+        key, old, new = difference
+        raise ValueError(f"{what} that was made with {key} {old!r}, this one has {new!r}; {remedy}")
+
+
+def _first_difference(there: Any, now: Any, key: str) -> tuple[str, Any, Any] | None:
+    if not (isinstance(there, dict) and isinstance(now, dict)):
+        return None if there == now else (key, there, now)
+    for name in [*now, *(name for name in there if name not in now)]:
+        path = f"{key}.{name}" if key else name
+        if found := _first_difference(there.get(name), now.get(name), path):
+            return found
+    return None

@@ -1,0 +1,107 @@
+"""A build from options to finished shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gp.data.building.annotations import check_annotation_path, fingerprint, read_annotations
+from gp.data.building.crew import make_crew
+from gp.data.building.display import Watcher
+from gp.data.building.journal import Journal, only_build
+from gp.data.building.options import BuildConfig, check_options
+from gp.data.building.packing import Packing
+from gp.data.building.pieces import expand_paths
+from gp.data.building.publishing import already_built, publish
+from gp.data.building.sampling import make_plan
+from gp.data.building.sources import Source, open_source
+from gp.data.manifest import ShardEntry
+from gp.data.skipping import SkipCounter
+
+BUILDER_VERSION = 1
+NOT_IN_IDENTITY = ("annotations", "images", "out", "workers", "max_skipped_fraction")
+CHECKPOINT_EVERY_S = 10.0
+LIMIT = "max_skipped_fraction"
+ADVICE = (
+    f"If that is expected, give a larger {LIMIT}= and run again "
+    f"(dude needs {LIMIT}=0.08: 7 % of its boxes lie outside their images)"
+)
+
+
+def build(
+    config: BuildConfig, watch: Watcher | None = None, checkpoint_every_s: float = CHECKPOINT_EVERY_S
+) -> dict[str, ShardEntry]:
+    """Writes the shards and their part of `manifest.json`; goes on with an unfinished build of the same options.
+
+    Args:
+        config: see `BuildConfig`.
+        watch: is told how far the pass over the images is.
+        checkpoint_every_s: how much work a kill may cost.
+
+    Returns:
+        File name -> shard, of all shards of the build.
+
+    Raises:
+        FileNotFoundError: an annotation file, the images or a piece is not there.
+        ValueError: wrong options, a damaged archive, too many unusable questions, or an output folder that holds
+            something else under this name.
+    """
+    check_options(config)
+    paths = expand_paths(config.annotations)
+    for path in paths:
+        check_annotation_path(path)
+    source = open_source(config.images)
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    with only_build(out, config.name):
+        identity = {"options": _identity_options(config), "source": _origin(paths, source)}
+        journal = Journal(out / f".{config.name}.unfinished", identity)
+        done = already_built(config, identity, journal.folder)
+        return _build(config, paths, source, journal, watch, checkpoint_every_s) if done is None else done
+
+
+def _build(
+    config: BuildConfig,
+    paths: Sequence[Path],
+    source: Source,
+    journal: Journal,
+    watch: Watcher | None,
+    checkpoint_every_s: float,
+) -> dict[str, ShardEntry]:
+    row_skips, skips = (SkipCounter(config.max_skipped_fraction, LIMIT) for _ in range(2))
+    crew = make_crew(config.workers)
+    try:
+        plan = make_plan(read_annotations(paths, row_skips), config, lambda keys: _sizes(source, keys))
+        shards = Packing(config, source, plan, journal, crew, skips, checkpoint_every_s, watch).run()
+    except ValueError as error:
+        if f"{LIMIT} = " not in str(error):
+            raise
+        raise ValueError(f"{error}. {ADVICE}") from error
+    finally:
+        crew.close()
+    rows = {"rows": row_skips.seen, "skipped": dict(sorted(row_skips.reasons.items()))}
+    return publish(config, plan, shards, rows, journal)
+
+
+def _identity_options(config: BuildConfig) -> dict[str, Any]:
+    """What the result depends on, other than the files."""
+    options = {"version": BUILDER_VERSION, **asdict(config)}
+    if config.shard_mib is not None:
+        del options["shard_samples"]  # has no effect then
+    return {name: value for name, value in options.items() if name not in NOT_IN_IDENTITY}
+
+
+def _origin(paths: Sequence[Path], source: Source) -> dict[str, Any]:
+    return {"annotations": [{"name": path.name, **fingerprint(path)} for path in paths], "images": source.describe()}
+
+
+def _sizes(source: Source, keys: Sequence[str]) -> Mapping[str, int]:
+    """Bytes of the images that are there; a walk of its own."""
+    wanted, sizes = set(keys), {}
+    for found in source.walk(wanted):
+        sizes.setdefault(found.key, found.size)
+        if len(sizes) == len(wanted):
+            break
+    return sizes

@@ -1,0 +1,173 @@
+"""Images of a folder and of a tar in pieces; everything that can be wrong with an archive."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+from gp.data.building.keys import image_key, wanted_key
+from gp.data.building.pieces import Pieces, expand_paths, order_pieces
+from gp.data.building.sources import ImageFolder, TarStream, open_source
+from tests.data.viscot_files import tar_bytes, write_folder, write_pieces
+
+IMAGES = {f"gqa/{number}.jpg": bytes([number]) * (300 * number) for number in range(1, 9)}
+
+
+def got(source, wanted=IMAGES, position=0):
+    return {found.key: source.read(found) for found in source.walk(wanted, position)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("prefix", ["cot/", "./cot/", "datas/cot/", ""])
+def test_pieces_hold_the_same_as_the_folder(tmp_path, count, prefix):
+    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES, prefix), count)
+    source = open_source([str(tmp_path / "p")])
+    assert got(source) == IMAGES
+    assert len(source.describe()["pieces"]) == len(pieces) == count
+    assert got(open_source([str(write_folder(tmp_path / "f", IMAGES))])) == IMAGES
+
+
+def test_every_way_to_name_pieces(tmp_path):
+    pieces = write_pieces(tmp_path / "cot_images_tar_split", tar_bytes(IMAGES), 12)
+    (tmp_path / "cot_images_tar_split" / "README.md").write_text("notes")
+    inside = tmp_path / "cot_images_tar_split"
+    for entries in (
+        [str(tmp_path)],
+        [str(inside)],
+        [f"{inside}/cot_images_*"],
+        [f"{inside}/cot_images_{{00..11}}"],
+        [str(piece) for piece in reversed(pieces)],
+    ):
+        assert open_source(entries).pieces.paths == pieces
+
+
+def test_walking_from_any_position_goes_on_there(tmp_path):
+    source = TarStream(write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3))
+    founds = list(source.walk(IMAGES))
+    assert [found.key for found in founds] == list(IMAGES)
+    for number, found in enumerate(founds):
+        assert list(source.walk(IMAGES, found.position)) == founds[number:]
+    folder = ImageFolder(write_folder(tmp_path / "f", IMAGES))
+    assert [found.key for found in folder.walk(IMAGES, 5)] == sorted(IMAGES)[5:]
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_other_kinds_of_members(tmp_path, form):
+    """Long names, prefixes, links, folders and a name that is not ASCII, as tar writes them in every format."""
+    long = "gqa/" + "/".join(["folder" * 5] * 5) + "/x.jpg"
+    images = {"gqa/a.jpg": b"1" * 700, long: b"2" * 1500, "gqa/\u00e9.jpg": b"3"}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        for key, data in images.items():
+            info = tarfile.TarInfo(f"cot/{key}")
+            info.size, info.mtime = len(data), 1.5
+            tar.addfile(info, io.BytesIO(data))
+            link = tarfile.TarInfo(f"cot/link-{len(key)}.jpg")
+            link.type, link.linkname = tarfile.SYMTYPE, "cot/gqa/a.jpg"
+            tar.addfile(link)
+    source = TarStream(write_pieces(tmp_path / "p", buffer.getvalue(), 2))
+    assert got(source, {*images, "link-9.jpg"}) == images
+
+
+def test_truncated_anywhere_is_an_error_that_names_the_last_piece(tmp_path):
+    whole = tar_bytes({key: IMAGES[key] for key in list(IMAGES)[:3]})
+    end = len(whole.rstrip(b"\0")) // 512 * 512 + 1024
+    for size in [*range(1024, end, 512), 512 * 3 + 1]:
+        pieces = write_pieces(tmp_path / "p", whole[:size], 2)
+        with pytest.raises(ValueError, match=rf"piece {pieces[-1]}: the archive ends .*truncated, or pieces after it"):
+            got(TarStream(pieces))
+
+
+def test_a_short_piece_in_the_middle_is_suspected(tmp_path):
+    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 4)
+    pieces[1].write_bytes(pieces[1].read_bytes()[:-700])
+    with pytest.raises(ValueError, match=rf"archive is damaged.*perhaps incomplete: {pieces[1]}"):
+        got(TarStream(pieces))
+
+
+def test_a_damaged_header_is_an_error_that_names_its_piece(tmp_path):
+    whole = bytearray(tar_bytes(IMAGES))
+    at = whole.index(b"cot/gqa/3.jpg")
+    whole[at] ^= 1
+    pieces = write_pieces(tmp_path / "p", bytes(whole), 4)
+    number, place = divmod(at, -(-len(whole) // 4))
+    with pytest.raises(
+        ValueError, match=rf"piece {pieces[number]}, byte {place}: the archive is damaged: bad checksum"
+    ):
+        got(TarStream(pieces))
+
+
+@pytest.mark.parametrize("names", ["part-{:02d}", "part{}", "x{:03d}.tar", "cot.tar.{}"])
+def test_a_gap_in_the_numbers_is_an_error_before_anything_is_read(tmp_path, names):
+    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 12, names)
+    assert order_pieces(sorted(pieces)) == pieces
+    pieces[5].unlink()
+    with pytest.raises(ValueError, match=rf"expected 12 in a row, got 11; missing after {pieces[4].name}"):
+        open_source([str(tmp_path / "p")])
+
+
+def test_letters_that_split_appends(tmp_path):
+    whole = tar_bytes(IMAGES)
+    pieces = []
+    for number, letters in enumerate(("xay", "xaz", "xba")):
+        pieces.append(tmp_path / letters)
+        pieces[-1].write_bytes(whole[number * 4000 : (number + 1) * 4000 if number < 2 else None])
+    assert order_pieces(pieces[::-1]) == pieces and got(TarStream(pieces)) == IMAGES
+    with pytest.raises(ValueError, match="expected 3 in a row, got 2; missing after xay"):
+        order_pieces([pieces[0], pieces[2]])
+
+
+def test_pieces_that_cannot_be(tmp_path):
+    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3)
+    with pytest.raises(ValueError, match="given twice"):
+        order_pieces([pieces[0], pieces[0]])
+    with pytest.raises(ValueError, match="no one number in their names"):
+        order_pieces([pieces[0].rename(tmp_path / "first"), pieces[1].rename(tmp_path / "second")])
+    with pytest.raises(FileNotFoundError, match=r"cot_images_07: no such file"):
+        order_pieces([tmp_path / "cot_images_07"])
+    with pytest.raises(ValueError, match="not the beginning of a plain tar"):
+        open_source([str(pieces[2])])
+    with pytest.raises(FileNotFoundError, match="no such files"):
+        expand_paths([f"{tmp_path}/nothing-*"])
+    with pytest.raises(ValueError, match="braces"):
+        expand_paths(["a{0..1"])
+
+
+def test_first_piece_missing(tmp_path):
+    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3)
+    pieces[0].unlink()
+    with pytest.raises(ValueError, match=r"cot_images_01: not the beginning of a plain tar"):
+        open_source([str(tmp_path / "p")])
+
+
+def test_a_piece_that_shrinks_while_it_is_read(tmp_path):
+    pieces = Pieces(write_pieces(tmp_path / "p", tar_bytes(IMAGES), 2))
+    pieces.paths[0].write_bytes(b"")
+    with pytest.raises(ValueError, match="became shorter"):
+        pieces.read(0, 512)
+
+
+def test_keys():
+    assert image_key("./cot/gqa/1.jpg") == image_key("datas/cot/gqa/1.jpg") == "gqa/1.jpg"
+    assert image_key("shots/1.png") == "shots/1.png" and image_key("a/cot") == "a/cot"
+    assert [image_key(path) for path in ("/etc/x", "cot/../x", "..", "", "a\\b", "cot/gqa/../../x")] == [None] * 6
+
+
+def test_names_that_climb_out_answer_nobody(tmp_path):
+    images = {"../gqa/1.jpg": b"evil", "gqa/../gqa/1.jpg": b"evil", "gqa/1.jpg": b"good"}
+    source = TarStream(write_pieces(tmp_path / "p", tar_bytes(images), 1))
+    assert got(source, {"gqa/1.jpg"}) == {"gqa/1.jpg": b"good"}
+
+
+def test_the_copy_in_val_answers_for_a_missing_image(tmp_path):
+    """As the official loader does: it tries the path with `val` behind the set's folder."""
+    assert wanted_key("openimages/val/1.jpg", {"openimages/1.jpg"}) == "openimages/1.jpg"
+    assert wanted_key("openimages/val/1.jpg", {"openimages/1.jpg", "openimages/val/1.jpg"}) == "openimages/val/1.jpg"
+    assert wanted_key("a/b/val/1.jpg", {"a/b/1.jpg"}) is None and wanted_key("a/2.jpg", {"a/1.jpg"}) is None
+    images = {"openimages/val/1.jpg": b"one", "gqa/2.jpg": b"two"}
+    wanted = {"openimages/1.jpg", "gqa/2.jpg"}
+    expected = {"openimages/1.jpg": b"one", "gqa/2.jpg": b"two"}
+    assert got(TarStream(write_pieces(tmp_path / "p", tar_bytes(images), 1)), wanted) == expected
+    assert got(ImageFolder(write_folder(tmp_path / "f", images)), wanted) == expected
