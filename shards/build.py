@@ -8,9 +8,14 @@ The pieces of the split tar are read in place, in one pass. Run the same command
 
 from __future__ import annotations
 
+import os
+import sys
+
+if __name__ == "__main__":  # instead of this folder, where inspect.py would hide Python's own module of that name
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -6,6 +6,14 @@
 `train.py` and `evaluate.py` build them by themselves when they are missing.
 """
 
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":  # instead of this folder, where inspect.py would hide Python's own module of that name
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 from pathlib import Path
 

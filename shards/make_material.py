@@ -10,6 +10,14 @@ Writes `digits.npz` (scans uint8 [1797, 8, 8] with ink 0..16, labels uint8 [1797
 only; the splits are fixed here and nowhere else. Sources and licences: `LICENSES.md` beside them.
 """
 
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":  # instead of this folder, where inspect.py would hide Python's own module of that name
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
 import argparse
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,15 +1,18 @@
 """Shows what is in shards: counts, visual tokens, evidence areas; checks them against their manifest.
 
-    python shards/inspect_shards.py shards/viscot --config configs/qwen7b.yaml
-    python shards/inspect_shards.py "shards/viscot/gqa-train-{000000..000001}.tar" --sheet gqa.png
-
-(Not inspect.py: Python's own module of that name would be hidden from every script in this folder.)
+python shards/inspect.py shards/viscot --config configs/qwen7b.yaml
+python shards/inspect.py "shards/viscot/gqa-train-{000000..000001}.tar" --sheet gqa.png
 """
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
+
+if __name__ == "__main__":  # instead of this folder, where inspect.py would hide Python's own module of that name
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
