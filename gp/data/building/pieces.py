@@ -111,10 +111,6 @@ class Pieces:
         """Pieces before the last that are smaller than the largest: an incomplete download looks like this."""
         return [path for path, size in zip(self.paths[:-1], self.sizes) if size < max(self.sizes)]
 
-    def close(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.popitem()[1])
-
     def _descriptor(self, number: int) -> int:
         if number not in self._descriptors:
             self._descriptors[number] = os.open(self.paths[number], os.O_RDONLY)

@@ -170,5 +170,7 @@ def test_stale_files_are_removed(tmp_path, stream, monkeypatch):
     stale.write_bytes(b"old")
     stopped(tmp_path, stream, monkeypatch, "gp.data.building.packer.Packer.pack", 1)
     assert not stale.exists()
+    with (stale.parent / "000000.tar.tmp").open("ab") as file:
+        file.write(b"what was written after the last entry of the journal" * 4000)
     build(config(tmp_path, stream, **GIVEN, out=str(tmp_path / "killed")))
     same(tmp_path)

@@ -99,6 +99,14 @@ def test_a_damaged_header_is_an_error_that_names_its_piece(tmp_path):
         got(TarStream(pieces))
 
 
+def test_a_zero_block_in_the_middle_is_no_end(tmp_path):
+    whole = tar_bytes(IMAGES)
+    at = whole.index(b"cot/gqa/3.jpg")
+    pieces = write_pieces(tmp_path / "p", whole[:at] + bytes(512) + whole[at:], 1)
+    with pytest.raises(ValueError, match="damaged: a single zero block"):
+        got(TarStream(pieces))
+
+
 @pytest.mark.parametrize("names", ["part-{:02d}", "part{}", "x{:03d}.tar", "cot.tar.{}"])
 def test_a_gap_in_the_numbers_is_an_error_before_anything_is_read(tmp_path, names):
     pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 12, names)
