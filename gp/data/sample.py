@@ -88,6 +88,14 @@ def parse_record(record: Record) -> Sample:
     return Sample(record.id, image, boxes_xyxy_px=boxes, width=width, height=height, source_id=source_id, **texts)
 
 
+def claimed_size(record: Record) -> tuple[int, int] | None:
+    """Width and height in pixels as the json says, without looking at the image; None if it does not say."""
+    try:
+        return _size(_fields(record), record.where)
+    except BadSample:
+        return None
+
+
 def _fields(record: Record) -> dict[str, Any]:
     if "json" not in record.files:
         raise BadSample("no json", record.where, f"found only {', '.join(sorted(record.files))}")

@@ -54,21 +54,21 @@ def test_dealing_again_twice():
 
 
 def test_plain_lists_and_back():
-    streams = [(Part(0, 0, 2, 5), Part(1, 0, 2)), (Part(1, 1, 2),)]
+    streams = [(Part(0, 0, 2, 5), Part(1, 0, 2)), (Part(1, 1, 2, 0, 9),)]
     lists = to_lists(streams)
-    assert lists == [[[0, 0, 2, 5], [1, 0, 2, 0]], [[1, 1, 2, 0]]]
+    assert lists == [[[0, 0, 2, 5, None], [1, 0, 2, 0, None]], [[1, 1, 2, 0, 9]]]
     assert from_lists(lists) == streams
     assert resumed_plans(streams, 1, 2) == [Plan(1, 2, streams[1])]
 
 
 def test_workers_are_fitted_to_the_shards(caplog):
-    assert fit_workers(16, 2, 4) == 4
+    assert fit_workers(16, None, 2, 4) == 4
     assert not caplog.records
-    assert fit_workers(5, 2, 4) == 2
+    assert fit_workers(5, None, 2, 4) == 2
     assert "data.num_workers reduced from 4 to 2: 5 training shards for 2 devices" in caplog.text
-    assert fit_workers(1, 1, 0) == 0
+    assert fit_workers(1, None, 1, 0) == 0
 
 
 def test_more_devices_than_shards():
     with pytest.raises(ValueError, match="3 shards for 4 devices"):
-        fit_workers(3, 4, 0)
+        fit_workers(3, None, 4, 0)

@@ -194,7 +194,7 @@ def test_resuming_may_change_settings_and_says_so(tmp_path, base):
     (folder / "eval").mkdir()
     ckpt = find_checkpoint(config)
     assert check_folder(config, ckpt) == ["resumes with optim.max_steps 4 there, 9 here"]
-    claim_folder(config, ckpt, step=4)  # the evaluation was of weights that will change
+    claim_folder(config, ckpt, step=4, max_steps=9)  # the evaluation was of weights that will change
     assert (folder / "eval-step-4").is_dir() and not (folder / "eval").exists() and (folder / "last.ckpt").exists()
 
 

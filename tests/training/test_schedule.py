@@ -41,7 +41,7 @@ def test_agrees_with_torch_cosine_without_warm_up():
 def test_groups_keep_their_proportion():
     groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in (8e-3, 1e-3)]
     optimizer = torch.optim.AdamW(groups)
-    scheduler = warmup_cosine(optimizer, OptimConfig(lr=1e-3, max_steps=20, warmup_fraction=0.1))
+    scheduler = warmup_cosine(optimizer, OptimConfig(lr=1e-3, warmup_fraction=0.1), max_steps=20)
     for _ in range(20):
         first, second = (group["lr"] for group in optimizer.param_groups)
         assert first == pytest.approx(8 * second)
