@@ -112,17 +112,26 @@ def deal_again(streams: Sequence[Parts], of: int, total: int | None = None) -> l
         total: records of an epoch; None: not known.
 
     Returns:
-        The parts in hand of the new streams, by number. With `total` they have equally many records left, up to one;
-        without it whole parts are dealt.
+        The parts in hand of the new streams, by number. With `total` they have equally many records left of each epoch,
+        up to one; without it whole parts are dealt.
     """
     last = max(parts[-1].epoch for parts in streams)
     left: list[Part] = []
     for number, parts in enumerate(streams):
         followers = range(parts[-1].epoch + 1, last + 1)
         left += [*parts, *(Part(epoch, number, len(streams)) for epoch in followers)]
-    left.sort(key=lambda part: (part.epoch, part.of, part.number, part.start))
-    hands = [left[number::of] for number in range(of)] if total is None else _cut(left, of, total)
-    return [(*hand, Part(last + 1, number, of)) for number, hand in enumerate(hands)]
+    if any(part.epoch < last for part in left) and all(_is_whole(part) for part in left if part.epoch == last):
+        last -= 1  # nobody has begun it: it is dealt as usual, too
+    pieces: list[list[Part]] = [[] for _ in range(of)]
+    for epoch in sorted({part.epoch for part in left if part.epoch <= last}):
+        parts = sorted((p for p in left if p.epoch == epoch), key=lambda p: (p.of, p.number, p.start))
+        hands = [parts[number::of] for number in range(of)] if total is None else _cut(parts, of, total)
+        pieces = [[*piece, *hand] for piece, hand in zip(pieces, hands, strict=True)]
+    return [(*piece, Part(last + 1, number, of)) for number, piece in enumerate(pieces)]
+
+
+def _is_whole(part: Part) -> bool:
+    return part.start == 0 and part.stop is None
 
 
 def to_lists(streams: Sequence[Parts]) -> list[list[list[int]]]:
