@@ -22,6 +22,7 @@ from gp.data.sample import BadSample, claimed_size
 from gp.data.shards import Record, resolve_shards, shard_names
 from gp.data.skipping import SkipCounter
 from gp.data.stream import Drawn, EvalStream, TrainStream
+from gp.data.workers import end_with_parent
 
 log = logging.getLogger(__name__)
 SAMPLES = "number of samples (from manifests)"
@@ -193,7 +194,9 @@ class GlimpseDataModule(L.LightningDataModule):
         }
 
     def _loader(self, stream: TrainStream | EvalStream, workers: int, collate) -> DataLoader:
-        options = {"multiprocessing_context": self.config.worker_start_method} if workers else {}
+        options: dict[str, Any] = {}
+        if workers:
+            options = {"multiprocessing_context": self.config.worker_start_method, "worker_init_fn": end_with_parent}
         pin = torch.cuda.is_available()
         return DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=collate, pin_memory=pin, **options)
 
