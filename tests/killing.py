@@ -1,4 +1,4 @@
-"""Processes that are killed with SIGKILL at random points."""
+"""Processes beside the tests, and some that are killed with SIGKILL at random points."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def is_gone(group: int) -> bool:
     return False
 
 
-def start(target: Callable, *arguments) -> multiprocessing.Process:
+def start(target: Callable, *arguments, **options) -> multiprocessing.Process:
     """In a forked process: the libraries are imported already, and a start takes no seconds."""
-    process = multiprocessing.get_context("fork").Process(target=_run, args=(target, arguments))
+    process = multiprocessing.get_context("fork").Process(target=_run, args=(target, arguments, options))
     process.start()
     return process
 
@@ -79,10 +79,10 @@ def points(seed: int, count: int, last: int) -> list[tuple[int, float]]:
     return [(line, rng.random() * 0.1) for line in sorted(rng.randrange(last) for _ in range(count))]
 
 
-def _run(target: Callable, arguments: tuple) -> None:
+def _run(target: Callable, arguments: tuple, options: dict) -> None:
     os.setpgid(0, 0)
     torch.set_num_threads(1)  # a forked process has lost the threads that OpenMP counts on
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
-    target(*arguments)
+    target(*arguments, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,10 +18,9 @@ from gp.data.batch import Batch, Collator
 from gp.data.counts import sample_counts
 from gp.data.cursor import Cursor, Plan, deal_again, first_plans, fit_workers, from_lists, resumed_plans, to_lists
 from gp.data.epoch import Buckets, EpochOrder
-from gp.data.sample import BadSample, claimed_size
-from gp.data.shards import Record, resolve_shards, shard_names
-from gp.data.skipping import SkipCounter
-from gp.data.stream import Drawn, EvalStream, TrainStream
+from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
+from gp.data.shards import resolve_shards, shard_names
+from gp.data.stream import EvalStream, TrainStream
 from gp.data.workers import end_with_parent
 
 log = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ class GlimpseDataModule(L.LightningDataModule):
             max_skipped_fraction=self.config.max_skipped_fraction,
             first_worker=first_worker,
         )
-        return self._loader(stream, workers, partial(_collate_train, self.collator))
+        return self._loader(stream, workers, partial(collate_train, self.collator))
 
     def val_dataloader(self) -> EvalLoader:
         """The validation split once, dealt over the ranks."""
@@ -126,7 +125,7 @@ class GlimpseDataModule(L.LightningDataModule):
             num_samples=num_samples,
             skip_ids=skip_ids,
         )
-        loader = self._loader(stream, self.config.num_workers, partial(_collate_eval, self.collator))
+        loader = self._loader(stream, self.config.num_workers, partial(collate_eval, self.collator))
         return EvalLoader(loader, self.config.max_skipped_fraction)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -161,7 +160,7 @@ class GlimpseDataModule(L.LightningDataModule):
     def _buckets(self) -> Buckets | None:
         if self.config.bucket_batches == 1:
             return None
-        length = partial(_num_visual_tokens, self.collator)
+        length = partial(num_visual_tokens, self.collator)
         return Buckets(self.config.bucket_batches, self.config.batch_size, length)
 
     def _plans(self, order: dict[str, Any], rank: int, world: int, workers: int) -> tuple[list[Plan], int]:
@@ -205,42 +204,6 @@ class GlimpseDataModule(L.LightningDataModule):
 
     def _batches_done(self) -> int:
         return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
-
-
-class EvalLoader:
-    """Iterates `Batch`es of one rank and counts what was skipped.
-
-    Args:
-        loader: of `_EvalItem`s.
-        max_skipped_fraction: see `SkipCounter`; checked on the way and, against the whole split, at the end.
-
-    `skips` holds the counts of the last pass, for reports.
-    """
-
-    def __init__(self, loader: DataLoader, max_skipped_fraction: float):
-        self.loader = loader
-        self.max_skipped_fraction = max_skipped_fraction
-        self.skips = SkipCounter(max_skipped_fraction)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.skips = SkipCounter(self.max_skipped_fraction)
-        total = 0
-        for item in self.loader:
-            self.skips.good(item.num_good)
-            for error in item.skipped:
-                self.skips.bad(error)
-            if item.batch is not None:
-                yield item.batch
-            total = item.total or total
-        self.skips.finish(total)
-
-
-@dataclass
-class _EvalItem:
-    batch: Batch | None  # None: all its samples were skipped
-    num_good: int
-    skipped: list[BadSample]
-    total: int | None  # of the split, once the worker has seen all of it
 
 
 @dataclass
@@ -293,20 +256,3 @@ def _check_same(then: dict[str, Any], now: dict[str, Any]) -> None:
                 f"cannot resume in the middle of the training data: the checkpoint was made with {name} "
                 f"{then[name]!r}, this run has {value!r}; give the same data, or start a new run"
             )
-
-
-def _num_visual_tokens(collator: Collator, record: Record) -> int:
-    size = claimed_size(record)
-    return 0 if size is None else collator.num_visual_tokens(*size)
-
-
-def _collate_train(collator: Collator, drawn: Drawn) -> Batch:
-    batch = collator(drawn.samples)
-    batch.samples = [sample.without_image() for sample in batch.samples]
-    batch.cursor = drawn.cursor
-    return batch
-
-
-def _collate_eval(collator: Collator, drawn: Drawn) -> _EvalItem:
-    batch = collator(drawn.samples) if drawn.samples else None
-    return _EvalItem(batch, len(drawn.samples), drawn.skipped, drawn.total)

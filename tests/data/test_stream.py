@@ -189,10 +189,3 @@ def test_empty_and_repeated_shards(tmp_path, shards):
         EvalStream([shards[0], shards[1], shards[0]])
     with pytest.raises(ValueError, match=r"rank in 0\.\.1"):
         EvalStream(shards, rank=2, world=2)
-
-
-def test_spawned_workers_keep_their_rank(shards):
-    """They know nothing of the process group: a splitter that asks for it would give them everything."""
-    stream = EvalStream(shards, rank=1, world=2, batch_size=4)
-    loader = DataLoader(stream, batch_size=None, num_workers=1, collate_fn=keep, multiprocessing_context="spawn")
-    assert [n for drawn in loader for n in numbers(drawn)] == list(range(1, TOTAL, 2))
