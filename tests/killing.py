@@ -12,7 +12,7 @@ from random import Random
 
 import torch
 
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 def run_to_end(target: Callable, *arguments) -> None:
@@ -65,7 +65,9 @@ def wait(process: multiprocessing.Process) -> int | None:
     limit = time.monotonic() + PATIENCE_S
     while process.exitcode is None and time.monotonic() < limit:
         time.sleep(0.01)
-    return process.exitcode
+    if (status := process.exitcode) is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    return status
 
 
 def count_lines(paths: Sequence[Path]) -> int:

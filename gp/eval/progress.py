@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from gp.data.counts import sample_counts
+
 
 class SpeedColumn(ProgressColumn):
     """Samples a second."""
@@ -27,7 +29,12 @@ def make_progress(console: Console | None) -> Progress:
 
 
 def count_samples(shards: Sequence[str], limit: int | None = None) -> int | None:
-    """Samples of a split, from the headers of its tars alone; None if they are not all local files."""
+    """Samples of a split: from manifests, or else from the headers of its tars, where several questions about one image
+    count once; None if these are not all local files.
+    """
+    known = sample_counts(shards)
+    if known is not None:
+        return sum(known) if limit is None else min(sum(known), limit)
     if not all(Path(shard).is_file() for shard in shards):
         return limit
     count = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -66,7 +67,9 @@ def claim(out: Path, settings: dict[str, Any], shards: dict[str, list[list]]) ->
         if there["data"].setdefault(split, entries) != entries:
             raise ValueError(f"{path}: the results there were made with other shards of split {split!r}; {remedy}")
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**settings, "data": there["data"]}, indent=1) + "\n", encoding="utf-8")
+    unfinished = path.with_name(path.name + ".tmp")  # a kill leaves the old file or the new one, whole
+    unfinished.write_text(json.dumps({**settings, "data": there["data"]}, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def weights_id(model: GlimpseModel) -> str:
