@@ -1,6 +1,7 @@
 """Runs one measurement.
 
 python -m gp.bench train             prefix without gradients against the whole sequence under autograd
+python -m gp.bench data              training loader against JPEG decoding and image processor alone
 python -m gp.bench train --help
 """
 
@@ -16,7 +17,7 @@ from importlib import import_module
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # name -> module with a docstring, `add_arguments(parser)` and `run(arguments) -> int`
-BENCHES = {"train": "gp.bench.train_step"}
+BENCHES = {"train": "gp.bench.train_step", "data": "gp.bench.data"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
