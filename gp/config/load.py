@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gp.config.pretrain import PretrainConfig
-from gp.config.schema import TrainConfig
+from gp.config.schema import OptimConfig, TrainConfig
 from gp.types import PruneOptions
 
 SCHEMAS = {"glimpse": TrainConfig, "pretrain": PretrainConfig}
@@ -23,6 +23,7 @@ CHOICES = {
     "glimpse.norm": ("rmsnorm", "layernorm"),
     "vip.attention": ("global", "window"),
 }
+START_METHODS = ("fork", "spawn", "forkserver")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig | PretrainConfig:
@@ -128,7 +129,11 @@ def check(config: TrainConfig | PretrainConfig) -> None:
         raise ValueError(
             f"{config.model.attn_implementation} attention needs model.dtype bfloat16 or float16, got float32"
         )
-    for name in ("batch_size", "eval_batch_size"):
+    _check_length(config.optim)
+    if config.data.worker_start_method not in (None, *START_METHODS):
+        given = config.data.worker_start_method
+        raise ValueError(f"data.worker_start_method must be null or one of {', '.join(START_METHODS)}, got {given!r}")
+    for name in ("batch_size", "eval_batch_size", "bucket_batches"):
         if getattr(config.data, name) < 1:
             raise ValueError(f"data.{name} must be at least 1, got {getattr(config.data, name)}")
     if not 0.0 <= config.data.max_skipped_fraction <= 1.0:
@@ -138,6 +143,20 @@ def check(config: TrainConfig | PretrainConfig) -> None:
     for budget in config.eval.budgets:
         if budget is not None and not 0.0 < budget <= 1.0:
             raise ValueError(f"eval.budgets must be null or in (0, 1], got {budget}")
+
+
+def _check_length(optim: OptimConfig) -> None:
+    """A run is as long as the one of the two options says that is given."""
+    if optim.max_steps is None and optim.epochs is None:
+        raise ValueError("no value for optim.max_steps or optim.epochs: expected one of the two")
+    if optim.max_steps is not None and optim.epochs is not None:
+        raise ValueError(
+            f"optim.max_steps {optim.max_steps} and optim.epochs {optim.epochs:g} contradict each other: "
+            "give one of the two and set the other to null"
+        )
+    for name in ("max_steps", "epochs"):
+        if (value := getattr(optim, name)) is not None and value <= 0:
+            raise ValueError(f"optim.{name} must be more than 0, got {value:g}")
 
 
 def prune_options(config: TrainConfig) -> PruneOptions:

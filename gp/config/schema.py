@@ -69,7 +69,9 @@ class PruneConfig:
 
 @dataclass
 class DataConfig:
-    """Shards: paths or urls with braces ("gqa-{000000..000019}.tar"), or "tiny:SPLIT" for the embedded data."""
+    """Shards: paths or urls with braces ("gqa-{000000..000019}.tar"), paths with wildcards ("gqa-*.tar"), or
+    "tiny:SPLIT" for the embedded data; see docs/streaming.md.
+    """
 
     root: str = "shards"  # relative paths and the embedded data live below it
     train: list[str] = MISSING
@@ -78,7 +80,9 @@ class DataConfig:
     batch_size: int = 1  # per device
     eval_batch_size: int = 8
     num_workers: int = 2
-    shuffle_buffer: int = 1000
+    worker_start_method: str | None = None  # fork, spawn, forkserver; None: torch's default
+    shuffle_buffer: int = 1000  # records a worker, not decoded
+    bucket_batches: int = 1  # batches' worth of records that are pooled and cut into batches of similar length; 1: off
     max_skipped_fraction: float = 0.02  # unusable samples tolerated before the run stops
 
 
@@ -92,7 +96,8 @@ class OptimConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     warmup_fraction: float = 0.1
     final_lr_fraction: float = 0.0
-    max_steps: int = MISSING  # optimizer steps
+    max_steps: int | None = None  # optimizer steps; either these ...
+    epochs: float | None = None  # ... or passes over data.train, which then needs a manifest; may be a fraction
 
 
 @dataclass

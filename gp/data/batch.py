@@ -88,7 +88,9 @@ class Collator:
         self.processor = processor
         self.end_id = end_of_turn_id(processor)
         self.processor_kwargs: dict[str, Any] = {"padding": True, "padding_side": "left"}
-        if min_pixels is not None or max_pixels is not None:
+        given = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        self.pixels = {name: area for name, area in given.items() if area is not None}
+        if self.pixels:
             self.processor_kwargs["images_kwargs"] = processor.pixel_limits(min_pixels, max_pixels)
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
@@ -119,6 +121,11 @@ class Collator:
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=pad)
         lengths = torch.tensor([len(row) for row in rows])
         return ids, torch.arange(ids.shape[1]) < lengths[:, None]
+
+    def num_visual_tokens(self, width: int, height: int) -> int:
+        """How many visual tokens an image of so many pixels will have, without one."""
+        sizes = self.processor._get_num_multimodal_tokens(image_sizes=[[height, width]], **self.pixels)
+        return sizes.num_image_tokens[0]
 
 
 def question_messages(sample: Sample) -> list[dict[str, Any]]:

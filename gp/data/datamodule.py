@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,13 +15,16 @@ from torch.utils.data import DataLoader
 
 from gp.config.schema import DataConfig
 from gp.data.batch import Batch, Collator
+from gp.data.counts import sample_counts
 from gp.data.cursor import Cursor, Plan, deal_again, first_plans, fit_workers, from_lists, resumed_plans, to_lists
-from gp.data.sample import BadSample
+from gp.data.epoch import Buckets, EpochOrder
+from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
 from gp.data.shards import resolve_shards, shard_names
-from gp.data.skipping import SkipCounter
-from gp.data.stream import Drawn, EvalStream, TrainStream
+from gp.data.stream import EvalStream, TrainStream
+from gp.data.workers import end_with_parent
 
 log = logging.getLogger(__name__)
+SAMPLES = "number of samples (from manifests)"
 
 
 class GlimpseDataModule(L.LightningDataModule):
@@ -53,28 +56,39 @@ class GlimpseDataModule(L.LightningDataModule):
         for entries in (self.config.train, self.config.val):
             resolve_shards(entries, self.config.root)
 
+    def num_train_samples(self) -> int | None:
+        """Questions of an epoch; None if they are not all in manifests."""
+        counts = self._train_shards()[1]
+        return None if counts is None else sum(counts)
+
+    def fit_workers(self, world: int) -> int:
+        """Workers a rank of `world`, see `gp.data.cursor.fit_workers`."""
+        shards, counts = self._train_shards()
+        return fit_workers(len(shards), None if counts is None else sum(counts), world, self.config.num_workers)
+
     def train_dataloader(self) -> DataLoader:
         """Endless `Batch`es of this rank.
 
         Raises:
             FileNotFoundError: a shard is missing.
-            ValueError: fewer shards than devices, or a checkpoint's place in other data or another order.
+            ValueError: less data than devices, shards that do not match their manifest, ranks that see other data, or
+                a checkpoint's place in other data or another order.
         """
         rank, world = self._rank_and_world()
-        shards = resolve_shards(self.config.train, self.config.root)
-        workers = fit_workers(len(shards), world, self.config.num_workers)
-        plans, first_worker = self._plans(shards, rank, world, max(workers, 1))
-        self._place = _Place(self._order(shards), plans, first_worker)
+        shards, counts = self._train_shards()
+        workers = self.fit_workers(world)
+        order = self._order(shards, counts)
+        _agree(order, world)
+        plans, first_worker = self._plans(order, rank, world, max(workers, 1))
+        self._place = _Place(order, plans, first_worker)
         stream = TrainStream(
-            shards,
+            EpochOrder(shards, self.seed, self.config.shuffle_buffer, counts, self._buckets()),
             plans,
-            seed=self.seed,
             batch_size=self.config.batch_size,
-            shuffle_buffer=self.config.shuffle_buffer,
             max_skipped_fraction=self.config.max_skipped_fraction,
             first_worker=first_worker,
         )
-        return self._loader(stream, workers, partial(_collate_train, self.collator))
+        return self._loader(stream, workers, partial(collate_train, self.collator))
 
     def val_dataloader(self) -> EvalLoader:
         """The validation split once, dealt over the ranks."""
@@ -111,7 +125,7 @@ class GlimpseDataModule(L.LightningDataModule):
             num_samples=num_samples,
             skip_ids=skip_ids,
         )
-        loader = self._loader(stream, self.config.num_workers, partial(_collate_eval, self.collator))
+        loader = self._loader(stream, self.config.num_workers, partial(collate_eval, self.collator))
         return EvalLoader(loader, self.config.max_skipped_fraction)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -138,77 +152,58 @@ class GlimpseDataModule(L.LightningDataModule):
         """Kept until `train_dataloader`, when rank and workers are known."""
         self._loaded = state_dict
 
-    def _plans(self, shards: Sequence[str], rank: int, world: int, workers: int) -> tuple[list[Plan], int]:
+    def _train_shards(self) -> tuple[list[str], list[int] | None]:
+        """Shards, and the samples of each where all are known."""
+        shards = resolve_shards(self.config.train, self.config.root)
+        return shards, sample_counts(shards)
+
+    def _buckets(self) -> Buckets | None:
+        if self.config.bucket_batches == 1:
+            return None
+        length = partial(num_visual_tokens, self.collator)
+        return Buckets(self.config.bucket_batches, self.config.batch_size, length)
+
+    def _plans(self, order: dict[str, Any], rank: int, world: int, workers: int) -> tuple[list[Plan], int]:
         """What this rank's workers read, and which of them comes first."""
         saved = self._loaded
         if not saved:
             return first_plans(rank, world, workers), 0
-        for name, now in self._order(shards).items():
-            if (then := saved["order"].get(name)) != now:
-                raise ValueError(
-                    f"cannot resume in the middle of the training data: the checkpoint was made with {name} {then!r}, "
-                    f"this run has {now!r}; give the same data, or start a new run"
-                )
+        _check_same(saved["order"], order)
         streams = from_lists(saved["streams"])
         if (saved["world"], len(streams)) == (world, world * workers):
             return resumed_plans(streams, rank, world), saved["next_worker"]
         log.info("resuming %d data streams as %d: what is left is dealt again", len(streams), world * workers)
-        return resumed_plans(deal_again(streams, world * workers), rank, world), 0
+        return resumed_plans(deal_again(streams, world * workers, order[SAMPLES]), rank, world), 0
 
-    def _order(self, shards: Sequence[str]) -> dict[str, Any]:
+    def _order(self, shards: Sequence[str], counts: Sequence[int] | None) -> dict[str, Any]:
         """All that the order of the training samples hangs on, other than ranks and workers.
 
         Shards count by name, not by path: their folder may have been moved.
         """
-        names = hashlib.sha256("\n".join(shard_names(shards)).encode()).hexdigest()[:16]
-        fixed = {"seed": self.seed, "data.shuffle_buffer": self.config.shuffle_buffer}
-        return {**fixed, "number of shards": len(shards), "digest of the shards' names": names}
+        named = [f"{name} {count}" for name, count in zip(shard_names(shards), counts or [None] * len(shards))]
+        config = self.config
+        return {
+            "seed": self.seed,
+            "data.shuffle_buffer": config.shuffle_buffer,
+            "data.bucket_batches": config.bucket_batches,
+            "data.batch_size (with data.bucket_batches)": config.batch_size if config.bucket_batches > 1 else None,
+            "number of shards": len(shards),
+            SAMPLES: None if counts is None else sum(counts),
+            "digest of the shards' names and samples": hashlib.sha256("\n".join(named).encode()).hexdigest()[:16],
+        }
 
     def _loader(self, stream: TrainStream | EvalStream, workers: int, collate) -> DataLoader:
+        options: dict[str, Any] = {}
+        if workers:
+            options = {"multiprocessing_context": self.config.worker_start_method, "worker_init_fn": end_with_parent}
         pin = torch.cuda.is_available()
-        return DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=collate, pin_memory=pin)
+        return DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=collate, pin_memory=pin, **options)
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _batches_done(self) -> int:
         return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
-
-
-class EvalLoader:
-    """Iterates `Batch`es of one rank and counts what was skipped.
-
-    Args:
-        loader: of `_EvalItem`s.
-        max_skipped_fraction: see `SkipCounter`; checked on the way and, against the whole split, at the end.
-
-    `skips` holds the counts of the last pass, for reports.
-    """
-
-    def __init__(self, loader: DataLoader, max_skipped_fraction: float):
-        self.loader = loader
-        self.max_skipped_fraction = max_skipped_fraction
-        self.skips = SkipCounter(max_skipped_fraction)
-
-    def __iter__(self) -> Iterator[Batch]:
-        self.skips = SkipCounter(self.max_skipped_fraction)
-        total = 0
-        for item in self.loader:
-            self.skips.good(item.num_good)
-            for error in item.skipped:
-                self.skips.bad(error)
-            if item.batch is not None:
-                yield item.batch
-            total = item.total or total
-        self.skips.finish(total)
-
-
-@dataclass
-class _EvalItem:
-    batch: Batch | None  # None: all its samples were skipped
-    num_good: int
-    skipped: list[BadSample]
-    total: int | None  # of the split, once the worker has seen all of it
 
 
 @dataclass
@@ -236,13 +231,28 @@ class _Place:
         self.current = None
 
 
-def _collate_train(collator: Collator, drawn: Drawn) -> Batch:
-    batch = collator(drawn.samples)
-    batch.samples = [sample.without_image() for sample in batch.samples]
-    batch.cursor = drawn.cursor
-    return batch
+def _agree(order: dict[str, Any], world: int) -> None:
+    """All ranks must see the same data: one that found no manifest would read another rank's samples."""
+    if world == 1:
+        return
+    everyone: list[Any] = [None] * world
+    torch.distributed.all_gather_object(everyone, order)
+    for rank, other in enumerate(everyone):
+        for name, value in everyone[0].items():
+            if other[name] != value:
+                raise ValueError(f"data.train: rank 0 sees {name} {value!r}, rank {rank} sees {other[name]!r}")
 
 
-def _collate_eval(collator: Collator, drawn: Drawn) -> _EvalItem:
-    batch = collator(drawn.samples) if drawn.samples else None
-    return _EvalItem(batch, len(drawn.samples), drawn.skipped, drawn.total)
+def _check_same(then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Compares the order of a checkpoint with that of this run; ValueError names what differs."""
+    if then.keys() != now.keys():
+        raise ValueError(
+            "cannot resume in the middle of the training data: another version of this code made the checkpoint and "
+            "put the samples in another order; start a new run, or go on with the version that made it"
+        )
+    for name, value in now.items():
+        if then[name] != value:
+            raise ValueError(
+                f"cannot resume in the middle of the training data: the checkpoint was made with {name} "
+                f"{then[name]!r}, this run has {value!r}; give the same data, or start a new run"
+            )

@@ -113,7 +113,7 @@ def check_size(path: Path, entry: ShardEntry) -> None:
 
 
 def check_shard(path: Path, entry: ShardEntry) -> None:
-    """Reads the whole file; ValueError, naming manifest and shard, if its size or SHA-256 is not what its entry has."""
+    """Reads the whole file; ValueError, naming manifest and shard, if its size or SHA-256 is not that of its entry."""
     check_size(path, entry)
     if (found := sha256_of(path)) != entry.sha256:
         place = manifest_place(Path(path).parent)

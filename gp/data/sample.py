@@ -90,6 +90,15 @@ def parse_record(record: Record) -> Sample:
     return Sample(record.id, image, boxes_xyxy_px=boxes, width=width, height=height, source_id=source_id, **texts)
 
 
+def claimed_size(record: Record) -> tuple[int, int] | None:
+    """Width and height in pixels as the json says, without looking at the image; None if it does not say."""
+    try:
+        fields = _fields(record)
+        return checked_size(fields["width"], fields["height"], record.where)
+    except BadSample:
+        return None
+
+
 def check_fields(fields: Any, where: str, needed: Sequence[str] = FIELDS) -> None:
     """BadSample unless it is an object with all `needed` fields, and its texts are texts."""
     if not isinstance(fields, dict):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import glob
+import json
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import BinaryIO
 
 import braceexpand
 from webdataset import tariterators
+
+from gp.data.manifest import openable, read_manifest
 
 TINY_PREFIX = "tiny:"
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
@@ -18,12 +23,12 @@ END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 @dataclass(frozen=True)
 class Record:
-    """One sample as it lies in a shard.
+    """One question as it lies in a shard.
 
     Args:
         id: `{shard name}/{key}`, unique among the shards of a stream; see `shard_names`.
         shard: path or url.
-        key: name inside the shard, without suffix.
+        key: name inside the shard, without suffix; of one question of several about an image: `{name}.{index}`.
         files: suffix (lower case, no dot) -> bytes.
     """
 
@@ -41,15 +46,16 @@ def resolve_shards(entries: Sequence[str], root: str | Path) -> list[str]:
     """What a config names -> shard paths and urls, in the order given.
 
     Args:
-        entries: paths relative to `root` or absolute, urls (`http:`, `gs:`, `hf:`, `file:`, ...), `pipe:` commands,
-            each with braces ("gqa-{000000..000019}.tar"), or "tiny:SPLIT", which builds the embedded data at need.
+        entries: paths relative to `root` or absolute, urls (`http:`, `s3:`, `gs:`, `hf:`, ...), `pipe:` commands,
+            each with braces ("gqa-{000000..000019}.tar"), paths also with wildcards ("gqa-*.tar", in sorted order),
+            or "tiny:SPLIT", which builds the embedded data at need.
         root: folder of relative paths; the embedded data live in its subfolder `tiny`.
 
     Returns:
         At least one path or url.
 
     Raises:
-        FileNotFoundError: a local shard does not exist.
+        FileNotFoundError: a local shard does not exist, or wildcards match none or not all that the manifest lists.
         ValueError: no entries, an empty or malformed pattern, or no such split of the embedded data.
     """
     if isinstance(entries, str):
@@ -72,6 +78,8 @@ def shard_names(shards: Sequence[str]) -> list[str]:
 def read_records(shard: str, name: str) -> Iterator[Record]:
     """Streams the records of one shard through webdataset's own tar stages.
 
+    A json that is a list, several questions about one image, becomes a record each; they share the image's bytes.
+
     Args:
         shard: path, url or `pipe:` command of a plain (not compressed) tar.
         name: of the shard in the records' ids.
@@ -80,19 +88,34 @@ def read_records(shard: str, name: str) -> Iterator[Record]:
         FileNotFoundError: no such local file.
         ValueError: the shard is truncated or is not a tar, two files of it have one name, or its command failed.
     """
-    sources = _complete_tars(tariterators.url_opener([{"url": shard}]))
+    sources = _complete_tars(tariterators.url_opener([{"url": openable(shard)}]))
     files = tariterators.tar_file_expander(sources)
     try:
         for sample in tariterators.group_by_keys(files):
             key = sample["__key__"]
             content = {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")}
-            yield Record(f"{name}/{key}", shard, key, content)
+            yield from _questions(Record(f"{name}/{key}", shard, key, content))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"shard {shard}: no such file") from error
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         # webdataset appends the stream to the message, and stream and url to the arguments.
         reason = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
         raise ValueError(f"shard {shard}: truncated, or not a plain tar: {reason}") from error
+
+
+def _questions(record: Record) -> Iterator[Record]:
+    """What cannot be taken apart stays as it is: `parse_record` says what is wrong with it."""
+    text = record.files.get("json", b"").lstrip()
+    try:
+        questions = json.loads(text) if text.startswith(b"[") else None
+    except (ValueError, RecursionError):
+        questions = None
+    if not questions:
+        yield record
+        return
+    for index, question in enumerate(questions):
+        files = {**record.files, "json": json.dumps(question).encode()}
+        yield Record(f"{record.id}.{index}", record.shard, f"{record.key}.{index}", files)
 
 
 def _resolve(entry: str, root: Path) -> list[str]:
@@ -106,11 +129,29 @@ def _resolve(entry: str, root: Path) -> list[str]:
         raise ValueError(f"shard pattern {entry!r}: its braces do not match") from error
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", entry):  # a url, or pipe:
         return patterns
-    paths = [root / pattern for pattern in patterns]
+    paths = [path for pattern in patterns for path in _local(pattern, root)]
     if missing := [path for path in paths if not path.is_file()]:
         more = f" (and {len(missing) - 1} more of the {len(paths)} named by {entry!r})" if len(missing) > 1 else ""
         raise FileNotFoundError(f"shard {missing[0]}: no such file{more}")
     return [str(path) for path in paths]
+
+
+def _local(pattern: str, root: Path) -> list[Path]:
+    """The files that a path with wildcards names; a path without any names itself, whether there is such a file or not.
+
+    A manifest knows what ought to be there: a shard that got lost must not go unnoticed because `*` does not miss it.
+    """
+    if not glob.has_magic(pattern) or (root / pattern).is_file():
+        return [root / pattern]
+    found = sorted(root / path for path in glob.glob(pattern, root_dir=root))
+    if not found:
+        raise FileNotFoundError(f"shards {root / pattern}: no file matches")
+    for folder in sorted({path.parent for path in found}):
+        manifest = read_manifest(folder)
+        listed = [name for name in manifest.shards if fnmatch(name, Path(pattern).name)] if manifest else []
+        if missing := sorted(name for name in listed if not (folder / name).is_file()):
+            raise FileNotFoundError(f"shard {folder / missing[0]}: in the folder's manifest, but no such file")
+    return found
 
 
 def _tiny_shards(entry: str, root: Path) -> list[str]:

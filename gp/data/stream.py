@@ -3,8 +3,9 @@
 Who reads what follows from the rank and the number of ranks that the caller names and from the worker that torch
 reports, never from environment variables: these differ between launchers and are lost in spawned workers.
 
-Training deals shards (`gp.data.cursor`), so a rank reads only its own. Evaluation deals samples, so that any number
-of ranks and workers gets each sample exactly once: each worker then reads all shards, but decodes its own samples only.
+Training deals ranges of shards (`gp.data.epoch`), so a rank reads only its own. Evaluation deals samples, so that any
+number of ranks and workers gets each sample exactly once: each worker then reads all shards, but decodes its own
+samples only.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count, groupby, islice
-from random import Random
 
-import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gp.data.cursor import Cursor, Part, Parts, Plan
+from gp.data.cursor import Cursor, Parts, Plan
+from gp.data.epoch import EpochOrder
 from gp.data.sample import BadSample, Sample, parse_record
 from gp.data.shards import Record, read_records, shard_names
 from gp.data.skipping import SkipCounter
@@ -41,41 +41,35 @@ class Drawn:
 
 
 class TrainStream(IterableDataset):
-    """Endless batches for one rank, from one stream a worker; each `Drawn` has `batch_size` samples.
+    """Endless batches for one rank, from one stream a worker.
 
-    The order is a pure function of the plans and the seed. Every epoch gives the shards out anew, so a rank does not
-    keep the same ones, and streams with fewer records simply begin their next epoch earlier.
+    Each `Drawn` has `batch_size` samples, the last of one epoch together with the first of the next. With bucketing
+    one has fewer where a sample is bad, and at the end of an epoch of its stream: it must not mix lengths.
 
     Args:
-        shards: paths or urls of the whole training set, at least as many as streams.
+        order: of the records.
         plans: one a worker.
-        seed: of the order.
         batch_size: samples a batch.
-        shuffle_buffer: undecoded records held for shuffling, a worker; 1 or less keeps the order of the shards.
         max_skipped_fraction: see `SkipCounter`.
         first_worker: whose batch comes first, when resuming in the middle of a round of the workers.
 
     Raises:
-        ValueError: while iterating, if a shard is truncated, too many samples are bad, or a stream has none at all.
+        ValueError: while iterating, if a shard is truncated or is not what its manifest says, too many samples are
+            bad, or a stream has none at all.
     """
 
     def __init__(
         self,
-        shards: Sequence[str],
+        order: EpochOrder,
         plans: Sequence[Plan],
         *,
-        seed: int,
         batch_size: int,
-        shuffle_buffer: int,
         max_skipped_fraction: float,
         first_worker: int = 0,
     ):
-        self.shards = list(shards)
-        self.names = dict(zip(self.shards, shard_names(self.shards), strict=True))
+        self.order = order
         self.plans = list(plans)
-        self.seed = seed
         self.batch_size = batch_size
-        self.shuffle_buffer = shuffle_buffer
         self.max_skipped_fraction = max_skipped_fraction
         self.first_worker = first_worker
 
@@ -83,39 +77,29 @@ class TrainStream(IterableDataset):
         # torch takes batches from its workers in turn, always beginning with worker 0.
         worker = (_worker_and_count()[0] + self.first_worker) % len(self.plans)
         drawn = Drawn()
-        for sample, parts in self._samples(self.plans[worker]):
-            drawn.samples.append(sample)
-            if len(drawn.samples) == self.batch_size:
+        for sample, parts, is_last in self._samples(self.plans[worker]):
+            if sample is not None:
+                drawn.samples.append(sample)
+            if len(drawn.samples) == self.batch_size or (is_last and drawn.samples):
                 drawn.cursor = Cursor(worker, parts)
                 yield drawn
                 drawn = Drawn()
 
-    def records(self, part: Part) -> Iterator[Record]:
-        """The records of one part in their order, not decoded; the first `part.start` are read and dropped."""
-        shards = list(self.shards)
-        Random(f"shards {self.seed} {part.epoch}").shuffle(shards)
-        mine = shards[part.number :: part.of]
-        records = chain.from_iterable(read_records(shard, self.names[shard]) for shard in mine)
-        rng = Random(f"records {self.seed} {part.epoch} {part.number} {part.of}")
-        return islice(wds.shuffle(self.shuffle_buffer, rng=rng)(records), part.start, None)
-
-    def _samples(self, plan: Plan) -> Iterator[tuple[Sample, Parts]]:
-        """Each good sample, with the parts in hand after it."""
+    def _samples(self, plan: Plan) -> Iterator[tuple[Sample | None, Parts, bool]]:
+        """Each record's sample (None: a bad one), the parts in hand after it, and whether its bucket ends there."""
         counter = SkipCounter(self.max_skipped_fraction)
         for parts in plan.walk():
-            part, found = parts[0], False
-            for position, record in enumerate(self.records(part), part.start + 1):
-                try:
-                    sample = parse_record(record)
-                except BadSample as error:
-                    counter.bad(error)
-                    continue
-                counter.good()
-                found = True
-                yield sample, (replace(part, start=position), *parts[1:])
-            if not found and part.start == 0:  # or it would look for one forever
+            part, position, found = parts[0], parts[0].start, False
+            for position, record in enumerate(self.order.records(part), part.start + 1):
+                sample = _parse(record, counter)
+                found = found or sample is not None
+                is_last = self.order.buckets is not None and position % self.batch_size == 0
+                yield sample, (replace(part, start=position), *parts[1:]), is_last
+            if not found and part.start == 0 and part.stop is None:  # or it would look for one forever
                 where = f"a whole epoch of training stream {part.number} of {part.of}"
                 raise ValueError(f"{where} has no usable sample: {counter.summary()}")
+            if self.order.buckets is not None:
+                yield None, (replace(part, start=position), *parts[1:]), True
 
 
 class EvalStream(IterableDataset):
@@ -176,6 +160,17 @@ class EvalStream(IterableDataset):
         if first is None:
             raise ValueError(f"no samples in shards {', '.join(self.shards)}")
         return islice(chain([first], records), self.num_samples)
+
+
+def _parse(record: Record, counter: SkipCounter) -> Sample | None:
+    """Counts what it finds."""
+    try:
+        sample = parse_record(record)
+    except BadSample as error:
+        counter.bad(error)
+        return None
+    counter.good()
+    return sample
 
 
 def _decode(records: Iterator[Record]) -> Drawn:

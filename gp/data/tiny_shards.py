@@ -10,7 +10,6 @@ last pixel inclusive), `width`, `height`, `dataset` ("tiny"), `split`, `source_i
 Digit scans and photographs of train, val and test are disjoint (`gp.data.scenes`).
 """
 
-import hashlib
 import io
 import json
 import os
@@ -24,12 +23,21 @@ from pathlib import Path
 from filelock import FileLock
 from rich.progress import Progress
 
+from gp.data.manifest import (
+    Manifest,
+    ShardEntry,
+    check_shard,
+    check_size,
+    manifest_place,
+    read_manifest,
+    sha256_of,
+    write_manifest,
+)
 from gp.data.scenes import SceneBuilder
 
 BUILDER_VERSION = 2
 SEED = 20261122
 JPEG_QUALITY = 92
-MANIFEST_NAME = "manifest.json"
 DATASET = "tiny"
 
 
@@ -118,16 +126,15 @@ def _build(root: Path, splits: dict[str, SplitSpec]) -> None:
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # an interrupt must not wait for shards that nobody will use
                 raise
-        manifest = {"builder_version": BUILDER_VERSION, "seed": SEED, "splits": entries}
-        (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        write_manifest(temporary, _manifest(entries))
         temporary.chmod(0o755)  # mkdtemp makes it private
         temporary.replace(root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_shard(folder: Path, split: str, spec: SplitSpec, shard: int, advance) -> dict:
-    """Write one tar and return its manifest entry."""
+def _write_shard(folder: Path, split: str, spec: SplitSpec, shard: int, advance) -> tuple[str, ShardEntry]:
+    """Write one tar and return its name and its manifest entry."""
     bounds = [spec.num_samples * i // spec.num_shards for i in (shard, shard + 1)]
     path = folder / f"{split}-{shard:06d}.tar"
     builder = SceneBuilder(spec.scene_split)
@@ -137,12 +144,20 @@ def _write_shard(folder: Path, split: str, spec: SplitSpec, shard: int, advance)
             _add_file(tar, f"{index:06d}.jpg", jpeg)
             _add_file(tar, f"{index:06d}.json", json.dumps(record).encode())
             advance()
-    return {
-        "file": path.name,
-        "sha256": _sha256(path),
-        "num_samples": bounds[1] - bounds[0],
-        "bytes": path.stat().st_size,
-    }
+    samples = bounds[1] - bounds[0]
+    return path.name, ShardEntry(split, samples, samples, path.stat().st_size, sha256_of(path))
+
+
+def _manifest(entries: dict[str, list[tuple[str, ShardEntry]]]) -> Manifest:
+    """Of split -> its shards; what the bytes depend on stands with each set."""
+    made = {"source": _source(), "complete": True}
+    counts = {split: sum(entry.samples for _, entry in shards) for split, shards in entries.items()}
+    sets = {split: {"samples": count, "images": count, **made} for split, count in counts.items()}
+    return Manifest({name: entry for shards in entries.values() for name, entry in shards}, sets)
+
+
+def _source() -> dict:
+    return {"builder": "tiny", "version": BUILDER_VERSION, "seed": SEED}
 
 
 def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -152,33 +167,27 @@ def _add_file(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(info, io.BytesIO(content))
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _checked_paths(root: Path, splits: dict[str, SplitSpec], check_hashes: bool) -> dict[str, list[Path]]:
     """Compare the folder with its manifest and return the shard paths of every split."""
     remedy = f"delete the folder {root} and run the command again to rebuild it"
+    place = manifest_place(root)
     try:
-        manifest = json.loads((root / MANIFEST_NAME).read_text(encoding="utf-8"))
+        manifest = read_manifest(root)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{root / MANIFEST_NAME} cannot be read ({error}); {remedy}") from error
-    found = (manifest.get("builder_version"), manifest.get("seed"), sorted(manifest.get("splits", {})))
-    if found != (expected := (BUILDER_VERSION, SEED, sorted(splits))):
-        raise ValueError(f"{root}: expected builder version, seed and splits {expected}, found {found}; {remedy}")
+        raise ValueError(f"{error}; {remedy}") from error
+    if manifest is None:
+        raise ValueError(f"{place} is missing; {remedy}")
+    found = {name: info.get("source") for name, info in manifest.sets.items()}
+    if found != (expected := {name: _source() for name in splits}):
+        raise ValueError(f"{place}: expected the sets {expected}, found {found}; {remedy}")
     paths: dict[str, list[Path]] = {}
-    for split, entries in manifest["splits"].items():
-        for entry in entries:
-            path = root / entry["file"]
-            size = path.stat().st_size if path.is_file() else None
-            if size != entry["bytes"]:
-                got = "it is missing" if size is None else f"got {size} bytes"
-                raise ValueError(f"shard {path}: expected {entry['bytes']} bytes, {got}; {remedy}")
-            if check_hashes and (digest := _sha256(path)) != entry["sha256"]:
-                raise ValueError(f"shard {path}: expected SHA-256 {entry['sha256']}, got {digest}; {remedy}")
-            paths.setdefault(split, []).append(path)
-    return {split: sorted(split_paths) for split, split_paths in paths.items()}
+    for name, entry in sorted(manifest.shards.items()):
+        path = root / name
+        if not path.is_file():
+            raise ValueError(f"shard {path}: {place} lists it, but it is missing; {remedy}")
+        try:
+            (check_shard if check_hashes else check_size)(path, entry)
+        except ValueError as error:
+            raise ValueError(f"{error}; {remedy}") from error
+        paths.setdefault(entry.set, []).append(path)
+    return paths

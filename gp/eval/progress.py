@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from gp.data.counts import sample_counts
+
 LINE_EVERY_S = 20.0
 
 
@@ -71,7 +73,12 @@ def track(
 
 
 def count_samples(shards: Sequence[str], limit: int | None = None) -> int | None:
-    """Samples of a split, from the headers of its tars alone; None if they are not all local files."""
+    """Samples of a split: from manifests, or else from the headers of its tars, where several questions about one image
+    count once; None if these are not all local files.
+    """
+    known = sample_counts(shards)
+    if known is not None:
+        return sum(known) if limit is None else min(sum(known), limit)
     if not all(Path(shard).is_file() for shard in shards):
         return limit
     count = 0

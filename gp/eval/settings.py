@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -88,7 +89,9 @@ def claim(
             )
     out.mkdir(parents=True, exist_ok=True)
     grown = {key: there[key] for key in GROWING}
-    path.write_text(json.dumps({**settings, **grown}, indent=1) + "\n", encoding="utf-8")
+    unfinished = path.with_name(path.name + ".tmp")  # a kill leaves the old file or the new one, whole
+    unfinished.write_text(json.dumps({**settings, **grown}, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def weights_id(model: GlimpseModel) -> str:

@@ -113,7 +113,7 @@ class GlimpseModule(pl.LightningModule):
             {"name": "vip", "params": list(parts.vip.parameters()), "lr": optim.lr},
         ]  # fmt: skip
         optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), weight_decay=optim.weight_decay)
-        scheduler = warmup_cosine(optimizer, optim)
+        scheduler = warmup_cosine(optimizer, optim, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

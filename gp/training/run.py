@@ -17,14 +17,13 @@ from gp.checkpoint import save_glimpse
 from gp.config import TrainConfig
 from gp.config.load import processor_options, prune_options
 from gp.data.batch import Collator
-from gp.data.cursor import fit_workers
 from gp.data.datamodule import GlimpseDataModule
-from gp.data.shards import resolve_shards
 from gp.model import GlimpseModel, from_pretrained
 from gp.pruners import GlimpsePruner
 from gp.training import run_folder
 from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, make_progress
 from gp.training.module import GlimpseModule
+from gp.training.schedule import num_steps, samples_per_step
 from gp.training.summary import describe_run
 
 HINTS = (
@@ -58,18 +57,18 @@ def train(config: TrainConfig) -> tuple[GlimpseModel, Path]:
     module = GlimpseModule(config, model)
     if ckpt is not None:
         module.on_load_checkpoint(checkpoint)  # refuses what does not fit, before anything is written
-    if is_first_process():
-        run_folder.claim_folder(config, ckpt, checkpoint["global_step"])
     collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
     data = GlimpseDataModule(config.data, collator, config.seed, config.trainer.val_samples)
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     _quiet()
     try:
         trainer = make_trainer(config, folder, checkpoint["global_step"])
+        num_samples = data.num_train_samples()
+        set_length(trainer, config, num_samples)
         if is_first_process():
-            shards = resolve_shards(config.data.train, config.data.root)
-            fit_workers(len(shards), trainer.world_size, config.data.num_workers)  # before processes are started
-            print(describe_run(config, model, trainer, notices), flush=True)
+            data.fit_workers(trainer.world_size)  # complains before processes are started
+            run_folder.claim_folder(config, ckpt, checkpoint["global_step"], trainer.max_steps)
+            print(describe_run(config, model, trainer, num_samples, notices), flush=True)
         _fit(config, trainer, module, data, ckpt)
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
@@ -151,7 +150,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         num_nodes=settings.num_nodes,
         strategy=settings.strategy,
         precision=settings.precision,
-        max_steps=config.optim.max_steps,
+        max_steps=config.optim.max_steps or -1,  # see `set_length`
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,
         val_check_interval=settings.val_every * settings.accumulate_grad_batches,  # Lightning counts micro-batches
@@ -172,11 +171,27 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
     )
 
 
+def set_length(trainer: pl.Trainer, config: TrainConfig, num_samples: int | None) -> None:
+    """Tells the trainer and its progress bar how long the run is: only the trainer knows how many processes there are.
+
+    Args:
+        trainer: of `make_trainer`.
+        config: of the run.
+        num_samples: of the training set; None: not known.
+
+    Raises:
+        ValueError: see `num_steps`.
+    """
+    trainer.fit_loop.epoch_loop.max_steps = num_steps(config, trainer.world_size, num_samples)
+    if num_samples is not None:
+        trainer.progress_bar_callback.steps_per_epoch = num_samples / samples_per_step(config, trainer.world_size)
+
+
 def _fit(
     config: TrainConfig, trainer: pl.Trainer, module: GlimpseModule, data: GlimpseDataModule, ckpt: Path | None
 ) -> None:
     trainer.fit(module, datamodule=data, ckpt_path=None if ckpt is None else str(ckpt), weights_only=True)
-    if config.optim.max_steps % config.trainer.val_every:
+    if trainer.max_steps % config.trainer.val_every:
         trainer.validate(module, datamodule=data, verbose=False)
 
 

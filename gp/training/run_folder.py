@@ -11,6 +11,7 @@ eval/         results of `evaluate.py`
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -81,22 +82,23 @@ def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
     return [f"starts over: {folder} held a run of the same settings"]
 
 
-def claim_folder(config: TrainConfig, ckpt: Path | None, step: int = 0) -> None:
+def claim_folder(config: TrainConfig, ckpt: Path | None, step: int = 0, max_steps: int = 0) -> None:
     """Writes `config.yaml` and `run.json` before any work; called on the first process only, after `check_folder`.
 
     Args:
         config: of the run.
         ckpt: where it goes on; without one, results of an earlier run of the same settings are removed.
-        step: optimizer steps that the checkpoint has done; if more will follow, results of an evaluation of the older
-            weights are set aside.
+        step: optimizer steps that the checkpoint has done.
+        max_steps: of the whole run; if there are more to come, results of an evaluation of the older weights are set
+            aside.
     """
     folder = run_folder(config)
     if ckpt is None or ckpt.resolve().parent != folder.resolve():
         _remove_results(folder)
-    elif step < config.optim.max_steps:
+    elif step < max_steps:
         _set_aside_evaluation(folder, step)
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(asdict(config)), folder / CONFIG)
+    _replace(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
     write_info(folder, {**code_version(), "command": " ".join(sys.argv), "started": _now(), "resumed_at_step": step})
 
 
@@ -111,7 +113,7 @@ def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Adds to `run.json`."""
     path = folder / INFO
     there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    path.write_text(json.dumps({**there, **info}, indent=2) + "\n", encoding="utf-8")
+    _replace(path, json.dumps({**there, **info}, indent=2) + "\n")
 
 
 def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
@@ -149,6 +151,13 @@ def _settings_there(folder: Path) -> dict[str, Any] | None:
     if not isinstance(there, dict):
         raise ValueError(f"{path} holds no settings: choose another folder with name=...")
     return there
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes beside the place and renames: a kill leaves the old file or the new one, whole."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
 
 
 def _remove_results(folder: Path) -> None:

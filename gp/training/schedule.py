@@ -1,4 +1,4 @@
-"""Linear warm-up, then a cosine down to a floor: the learning rate as a pure function of the optimizer step."""
+"""How many optimizer steps a run has, and the learning rate of each: linear warm-up, then a cosine down to a floor."""
 
 from __future__ import annotations
 
@@ -7,7 +7,42 @@ import math
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from gp.config import OptimConfig
+from gp.config import OptimConfig, TrainConfig
+
+
+def num_steps(config: TrainConfig, world: int, num_samples: int | None) -> int:
+    """Optimizer steps of a run: `optim.max_steps`, or as many whole ones as `optim.epochs` have.
+
+    Args:
+        config: of the run.
+        world: number of processes.
+        num_samples: of the training set; None: not known.
+
+    Raises:
+        ValueError: `optim.epochs` without a known number of samples, or so small that it is no step at all.
+    """
+    optim = config.optim
+    if optim.max_steps is not None:
+        return optim.max_steps
+    if num_samples is None:
+        raise ValueError(
+            f"optim.epochs={optim.epochs:g} needs the number of samples of data.train {', '.join(config.data.train)}, "
+            "and not all of these shards are in a manifest.json beside them: give optim.max_steps instead, or build "
+            "the shards with their manifest"
+        )
+    per_step = samples_per_step(config, world)
+    # a product such as 0.1 * 30 falls short of the whole number that is meant by less than this
+    steps = math.floor(optim.epochs * num_samples / per_step + 1e-9)
+    if steps < 1:
+        raise ValueError(
+            f"optim.epochs={optim.epochs:g} of {num_samples} samples is less than one step of {per_step} samples"
+        )
+    return steps
+
+
+def samples_per_step(config: TrainConfig, world: int) -> int:
+    """Samples of an optimizer step over all processes."""
+    return config.data.batch_size * world * config.trainer.accumulate_grad_batches
 
 
 def lr_factor(step: int, max_steps: int, warmup_steps: int, final_fraction: float = 0.0) -> float:
@@ -28,7 +63,7 @@ def lr_factor(step: int, max_steps: int, warmup_steps: int, final_fraction: floa
     return final_fraction + (1 - final_fraction) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def warmup_cosine(optimizer: Optimizer, config: OptimConfig) -> LambdaLR:
-    """The scheduler of all parameter groups, to be stepped once per optimizer step."""
-    warmup_steps = round(config.warmup_fraction * config.max_steps)
-    return LambdaLR(optimizer, lambda step: lr_factor(step, config.max_steps, warmup_steps, config.final_lr_fraction))
+def warmup_cosine(optimizer: Optimizer, config: OptimConfig, max_steps: int) -> LambdaLR:
+    """The scheduler of all parameter groups over `max_steps` optimizer steps, to be stepped once per optimizer step."""
+    warmup_steps = round(config.warmup_fraction * max_steps)
+    return LambdaLR(optimizer, lambda step: lr_factor(step, max_steps, warmup_steps, config.final_lr_fraction))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import lightning.pytorch as pl
@@ -11,13 +10,23 @@ from torch import nn
 from gp.config import TrainConfig
 from gp.model import GlimpseModel
 from gp.training.run_folder import run_folder
+from gp.training.schedule import samples_per_step
 
 
-def describe_run(config: TrainConfig, model: GlimpseModel, trainer: pl.Trainer, notices: Sequence[str] = ()) -> str:
-    """One line a subject: base, trained parts, pruning, data, steps, devices."""
+def describe_run(
+    config: TrainConfig,
+    model: GlimpseModel,
+    trainer: pl.Trainer,
+    num_samples: int | None = None,
+    notices: Sequence[str] = (),
+) -> str:
+    """One line a subject: base, trained parts, pruning, data, steps, devices; `num_samples` of training, if known."""
     backbone, glimpse = model.backbone, model.glimpse
     parts = (config.data.batch_size, trainer.world_size, config.trainer.accumulate_grad_batches)
+    per_step = samples_per_step(config, trainer.world_size)
     device = trainer.strategy.root_device.type
+    known = f" ({num_samples:,} samples)" if num_samples is not None else ""
+    epochs = f", {trainer.max_steps * per_step / num_samples:.3g} epochs" if num_samples else ""
     lines = {
         "run": str(run_folder(config)),
         "base": f"{config.model.base}: {backbone.model_type}, {backbone.num_layers} layers, hidden size "
@@ -26,9 +35,9 @@ def describe_run(config: TrainConfig, model: GlimpseModel, trainer: pl.Trainer, 
         "trained": f"glimpse token {_millions(glimpse.glimpse_token)}, VIP {_millions(glimpse.vip)} parameters",
         "pruning": f"after layer {glimpse.prune_layer} (of 0..{backbone.num_layers - 1}), {_options(model)}",
         "loss": f"{config.loss.dice:g} Dice + {config.loss.bce:g} BCE + {config.loss.answer:g} answer",
-        "data": f"train {', '.join(config.data.train)}; validation {', '.join(config.data.val)}",
-        "steps": f"{config.optim.max_steps} of {math.prod(parts)} samples "
-        f"({parts[0]} x {parts[1]} devices x {parts[2]} accumulated), lr {config.optim.lr:g}",
+        "data": f"train {', '.join(config.data.train)}{known}; validation {', '.join(config.data.val)}",
+        "steps": f"{trainer.max_steps} of {per_step} samples "
+        f"({parts[0]} x {parts[1]} devices x {parts[2]} accumulated){epochs}, lr {config.optim.lr:g}",
         "devices": f"{trainer.world_size} x {device}, precision {config.trainer.precision}",
     }
     if config.ckpt is not None:

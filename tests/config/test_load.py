@@ -60,12 +60,22 @@ def test_overrides_are_typed(minimal):
         ("eval.budgets=[0.0]", "eval.budgets"),
         ("data.max_skipped_fraction=3", "max_skipped_fraction"),
         ("task=dance", "task"),
+        ("optim.epochs=1", r"optim\.max_steps 3 and optim\.epochs 1 contradict each other"),
+        ("optim.max_steps=null", r"no value for optim\.max_steps or optim\.epochs"),
+        ("optim.max_steps=0", r"optim\.max_steps must be more than 0"),
+        ("data.bucket_batches=0", r"data\.bucket_batches must be at least 1"),
+        ("data.worker_start_method=thread", r"worker_start_method must be null or one of fork, spawn"),
         ('data.test={a:["tiny:a"]}', r"value of .*data\.test.* is not YAML"),
     ],
 )
 def test_mistakes_are_named(minimal, override, message):
     with pytest.raises(ValueError, match=message):
         load_config(minimal, [override])
+
+
+def test_epochs_instead_of_steps(minimal):
+    optim = load_config(minimal, ["optim.max_steps=null", "optim.epochs=0.5"]).optim
+    assert (optim.max_steps, optim.epochs) == (None, 0.5)
 
 
 def test_all_losses_off_is_a_contradiction(minimal):

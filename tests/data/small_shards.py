@@ -12,6 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from gp.data.manifest import ShardEntry, sha256_of, update_manifest
+
 WIDTH, HEIGHT = 56, 28
 TURNS = ("<|im_start|>", "<|im_end|>")
 SPECIAL = (*TURNS, "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>", "<pad>")
@@ -70,6 +72,16 @@ def write_shards(folder: Path, sizes: list[int], bad: set[int] = frozenset()) ->
             number += 1
         shards.append(write_tar(folder / f"s{shard}.tar", files))
     return shards
+
+
+def add_manifest(shards: list[str], counts: list[int], set_name: str = "small") -> None:
+    """Writes the manifest of shards that lie in one folder, as their builder would."""
+    paths = [Path(shard) for shard in shards]
+    entries = {
+        path.name: ShardEntry(set_name, count, count, path.stat().st_size, sha256_of(path))
+        for path, count in zip(paths, counts, strict=True)
+    }
+    update_manifest(paths[0].parent, set_name, entries, {"samples": sum(counts), "complete": True})
 
 
 def number_of(sample) -> int:

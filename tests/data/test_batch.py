@@ -89,6 +89,17 @@ def test_pixel_limits_pass_through(processor):
     assert Collator(processor)([SMALL]).inputs["image_grid_thw"].tolist() == [[1, 2, 4]]
 
 
+@pytest.mark.parametrize(
+    "pixels", [{}, {"max_pixels": 5 * 28 * 28}, {"min_pixels": 40 * 28 * 28, "max_pixels": 50 * 28 * 28}]
+)
+def test_visual_tokens_are_counted_without_an_image(processor, pixels):
+    collator = Collator(processor, **pixels)
+    for width, height in ((28, 28), (30, 41), (300, 40), (640, 480), (57, 200)):
+        image = Image.new("RGB", (width, height))
+        (grid,) = collator.grids(collator([replace(SMALL, image=image, width=width, height=height)]).inputs)
+        assert collator.num_visual_tokens(width, height) == grid[0] * grid[1]
+
+
 def test_moving_to_a_device():
     one, cursor = torch.ones(1, 1), Cursor(0, (Part(0, 0, 1),))
     batch = Batch({"x": torch.ones(2)}, one, one, [one], [SMALL], cursor)

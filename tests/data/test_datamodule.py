@@ -13,7 +13,7 @@ import torch
 from gp.config.schema import DataConfig
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
-from tests.data.small_shards import number_of, small_processor, write_shards
+from tests.data.small_shards import add_manifest, number_of, small_processor, write_shards
 
 SIZES = [5, 3, 6, 4, 2, 4]
 TOTAL = sum(SIZES)
@@ -52,6 +52,13 @@ def collator():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
+    add_manifest(write_shards(root, SIZES, bad={BAD}), SIZES)
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder_without_manifest(tmp_path_factory):
+    root = tmp_path_factory.mktemp("plain")
     write_shards(root, SIZES, bad={BAD})
     return root
 
@@ -108,7 +115,9 @@ def test_resuming_twice(folder, collator, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_other_number_of_workers_loses_and_repeats_nothing(folder, collator, tmp_path, workers):
+@pytest.mark.parametrize("kind", ["folder", "folder_without_manifest"])
+def test_other_number_of_workers_loses_and_repeats_nothing(request, kind, collator, tmp_path, workers):
+    folder = request.getfixturevalue(kind)
     before, path = checkpoint_after(7, folder, collator, tmp_path, num_workers=2, batch_size=1)
     datamodule = make(folder, collator, num_workers=workers, batch_size=1)
     seen = list(chain(*before, *run(datamodule, make_trainer(tmp_path, 60), path)))
@@ -136,7 +145,8 @@ def test_checkpoint_loads_with_weights_only(folder, collator, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "message"), [({"seed": 1}, "seed 0, this run has 1"), ({"train": ["s0.tar"]}, "number of shards 6"),
-                             ({"shuffle_buffer": 9}, "data.shuffle_buffer 3")]
+                             ({"shuffle_buffer": 9}, "data.shuffle_buffer 3"),
+                             ({"bucket_batches": 4}, "data.bucket_batches 1, this run has 4")]
 )  # fmt: skip
 def test_resuming_in_another_order_is_refused(folder, collator, tmp_path, changes, message):
     datamodule = make(folder, collator)
@@ -147,8 +157,39 @@ def test_resuming_in_another_order_is_refused(folder, collator, tmp_path, change
         other.train_dataloader()
 
 
+def test_a_manifest_that_appeared_or_changed_is_other_data(folder, folder_without_manifest, collator):
+    datamodule = make(folder_without_manifest, collator)
+    datamodule.train_dataloader()
+    other = make(folder, collator)
+    other.load_state_dict(datamodule.state_dict())
+    with pytest.raises(ValueError, match=r"number of samples \(from manifests\) None, this run has 24"):
+        other.train_dataloader()
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_in_words(folder, collator):
+    datamodule = make(folder, collator)
+    old = {"seed": 0, "data.shuffle_buffer": 3, "number of shards": 6, "digest of the shards' names": "0"}
+    datamodule.load_state_dict({"order": old, "world": 1, "next_worker": 0, "streams": [[[0, 0, 1, 5]]]})
+    with pytest.raises(ValueError, match="another version of this code"):
+        datamodule.train_dataloader()
+
+
+def test_samples_of_an_epoch(folder, folder_without_manifest, collator):
+    assert make(folder, collator).num_train_samples() == TOTAL
+    assert make(folder_without_manifest, collator).num_train_samples() is None
+    assert make(folder, collator, num_workers=99).fit_workers(2) == TOTAL // 2
+    assert make(folder_without_manifest, collator, num_workers=99).fit_workers(2) == len(SIZES) // 2
+
+
+def test_bucketed_batches_by_the_tokens_that_the_collator_counts(folder, collator, tmp_path):
+    whole = run(make(folder, collator, bucket_batches=3), make_trainer(tmp_path, 12))
+    assert sorted(chain(*whole)) == [n for n in range(TOTAL) if n != BAD]
+    before, path = checkpoint_after(5, folder, collator, tmp_path, bucket_batches=3)
+    assert before + run(make(folder, collator, bucket_batches=3), make_trainer(tmp_path, 12), path) == whole
+
+
 def test_moved_folder_is_the_same_data(folder, collator, tmp_path):
-    write_shards(tmp_path, SIZES, bad={BAD})
+    add_manifest(write_shards(tmp_path, SIZES, bad={BAD}), SIZES)
     datamodule = make(folder, collator)
     datamodule.train_dataloader()
     moved = make(tmp_path, collator)

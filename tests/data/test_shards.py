@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
 
+from gp.data.sample import BadSample, parse_record
 from gp.data.shards import read_records, resolve_shards, shard_names
-from tests.data.small_shards import image_bytes, write_shards, write_tar
+from tests.data.small_shards import add_manifest, fields, image_bytes, write_shards, write_tar
 
 
 def test_braces_relative_to_root(tmp_path):
     shards = write_shards(tmp_path, [1, 1, 1])
     assert resolve_shards(["s{0..2}.tar"], tmp_path) == shards
     assert resolve_shards(["s2.tar", shards[0]], tmp_path) == [shards[2], shards[0]]
+
+
+def test_wildcards_are_sorted_and_must_match(tmp_path):
+    shards = write_shards(tmp_path, [1] * 3)
+    assert resolve_shards(["s*.tar"], tmp_path) == resolve_shards([f"{tmp_path}/s?.tar"], "/") == shards
+    assert resolve_shards(["s[02].tar", "{s1,s*}.tar"], tmp_path) == [shards[0], shards[2], shards[1], *shards]
+    with pytest.raises(FileNotFoundError, match=r"x\*\.tar: no file matches"):
+        resolve_shards(["x*.tar"], tmp_path)
+
+
+def test_wildcards_do_not_overlook_a_lost_shard(tmp_path):
+    shards = write_shards(tmp_path, [1] * 3)
+    add_manifest(shards, [1] * 3)
+    assert resolve_shards(["s*.tar"], tmp_path) == shards
+    Path(shards[1]).unlink()
+    assert resolve_shards(["s2*.tar"], tmp_path) == shards[2:]
+    with pytest.raises(FileNotFoundError, match=r"s1\.tar: in the folder's manifest, but no such file"):
+        resolve_shards(["s*.tar"], tmp_path)
 
 
 def test_urls_and_commands_are_left_alone(tmp_path):
@@ -66,6 +86,30 @@ def test_records(tmp_path):
     assert [r.id for r in records] == ["s0/0000", "s0/0001", "s0/0002"]
     assert set(records[0].files) == {"jpg", "json"} and records[0].files["jpg"] == image_bytes()
     assert records[1].where == f"shard {shard}, key 0001"
+
+
+def test_several_questions_of_one_image_are_records_that_share_its_bytes(tmp_path):
+    asked = [fields(question="red ?"), fields(question="blue ?", answer="blue")]
+    one = {"a.jpg": image_bytes(), "a.json": json.dumps(asked).encode()}
+    other = {"b.jpg": image_bytes(), "b.json": json.dumps(fields()).encode()}
+    records = list(read_records(write_tar(tmp_path / "d.tar", {**one, **other}), "d"))
+    assert [record.id for record in records] == ["d/a.0", "d/a.1", "d/b"]
+    assert records[0].files["jpg"] is records[1].files["jpg"]
+    samples = [parse_record(record) for record in records]
+    assert [(s.id, s.question, s.answer) for s in samples[:2]] == [
+        ("d/a.0", "red ?", "red"),
+        ("d/a.1", "blue ?", "blue"),
+    ]
+
+
+@pytest.mark.parametrize(("text", "count"), [("[]", 1), ("[1, 2]", 2), ("[{]", 1), ('["a", {}]', 2)])
+def test_lists_that_are_not_questions_become_bad_samples(tmp_path, text, count):
+    shard = write_tar(tmp_path / "d.tar", {"a.jpg": image_bytes(), "a.json": text.encode()})
+    records = list(read_records(shard, "d"))
+    assert len(records) == count
+    for record in records:
+        with pytest.raises(BadSample, match=r"wrong json|missing field"):
+            parse_record(record)
 
 
 def test_records_of_a_command(tmp_path):

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from gp.data import stream as stream_module
 from gp.data.cursor import Part, Plan, deal_again, first_plans
+from gp.data.epoch import EpochOrder
 from gp.data.stream import EvalStream, TrainStream
 from tests.data.small_shards import number_of, write_shards
 
@@ -27,9 +28,9 @@ def keep(drawn):
     return drawn
 
 
-def train_stream(shards, plans, **options) -> TrainStream:
-    given = {"seed": 0, "batch_size": 1, "shuffle_buffer": 4, "max_skipped_fraction": 0.02}
-    return TrainStream(shards, plans, **{**given, **options})
+def train_stream(shards, plans, seed=0, shuffle_buffer=4, counts=None, **options) -> TrainStream:
+    order = EpochOrder(shards, seed, shuffle_buffer, counts)
+    return TrainStream(order, plans, **{"batch_size": 1, "max_skipped_fraction": 0.02, **options})
 
 
 def numbers(drawn) -> list[int]:
@@ -37,7 +38,7 @@ def numbers(drawn) -> list[int]:
 
 
 def epoch_of(stream: TrainStream, epoch: int, number: int, of: int) -> list[int]:
-    return [int(record.key) for record in stream.records(Part(epoch, number, of))]
+    return [int(record.key) for record in stream.order.records(Part(epoch, number, of))]
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 6])
@@ -109,7 +110,7 @@ def test_other_number_of_streams_reads_each_remaining_sample_once(shards):
     done = [n for d in drawn for n in numbers(d)]
     left = deal_again([drawn[4].cursor.parts, drawn[3].cursor.parts], 3)
     stream = train_stream(shards, first_plans(0, 1, 1))
-    rest = [int(r.key) for parts in left for part in parts if part.epoch == 0 for r in stream.records(part)]
+    rest = [int(r.key) for parts in left for part in parts if part.epoch == 0 for r in stream.order.records(part)]
     assert sorted(done + rest) == list(range(TOTAL))
 
 
@@ -188,10 +189,3 @@ def test_empty_and_repeated_shards(tmp_path, shards):
         EvalStream([shards[0], shards[1], shards[0]])
     with pytest.raises(ValueError, match=r"rank in 0\.\.1"):
         EvalStream(shards, rank=2, world=2)
-
-
-def test_spawned_workers_keep_their_rank(shards):
-    """They know nothing of the process group: a splitter that asks for it would give them everything."""
-    stream = EvalStream(shards, rank=1, world=2, batch_size=4)
-    loader = DataLoader(stream, batch_size=None, num_workers=1, collate_fn=keep, multiprocessing_context="spawn")
-    assert [n for drawn in loader for n in numbers(drawn)] == list(range(1, TOTAL, 2))

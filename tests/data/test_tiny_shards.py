@@ -11,8 +11,9 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
+from gp.data.manifest import MANIFEST
 from gp.data.scenes import SceneBuilder
-from gp.data.tiny_shards import MANIFEST_NAME, SEED, TINY_SPLITS, SplitSpec, ensure_tiny_shards
+from gp.data.tiny_shards import SEED, TINY_SPLITS, SplitSpec, ensure_tiny_shards
 
 SMALL = {
     "train": SplitSpec("train", ("color", "conjunction"), 7, 2),
@@ -75,8 +76,8 @@ def test_two_processes_at_once(built, tmp_path):
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    manifest = (built[0] / MANIFEST_NAME).read_bytes()
-    assert (tmp_path / "tiny" / MANIFEST_NAME).read_bytes() == manifest
+    manifest = (built[0] / MANIFEST).read_bytes()
+    assert (tmp_path / "tiny" / MANIFEST).read_bytes() == manifest
     assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.lock", "tiny"]
 
 
@@ -102,7 +103,7 @@ def test_damage_is_one_clear_error(damage, tmp_path):
     elif damage == "changed":
         shard.write_bytes(content[:600] + bytes([content[600] ^ 1]) + content[601:])
     else:
-        shard = root / MANIFEST_NAME
+        shard = root / MANIFEST
         shard.write_text("{")
     with pytest.raises(ValueError, match=f"{re.escape(str(shard))}.*delete the folder"):
         ensure_tiny_shards(root, SMALL, check_hashes=True)
@@ -111,7 +112,7 @@ def test_damage_is_one_clear_error(damage, tmp_path):
 def test_another_version_is_refused(tmp_path, monkeypatch):
     ensure_tiny_shards(tmp_path / "tiny", SMALL)
     monkeypatch.setattr("gp.data.tiny_shards.BUILDER_VERSION", 99)
-    with pytest.raises(ValueError, match=r"expected builder version.*99.*delete the folder"):
+    with pytest.raises(ValueError, match=r"expected the sets.*99.*delete the folder"):
         ensure_tiny_shards(tmp_path / "tiny", SMALL)
 
 

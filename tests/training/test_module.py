@@ -69,7 +69,8 @@ def test_state_dict_holds_the_trained_parts_only(tmp_path, base):
 
 
 def test_learning_rates_of_the_groups(tmp_path, base):
-    _, module, _ = make(tmp_path, base, "optim.glimpse_lr_scale=8", "optim.lr=0.001", "optim.weight_decay=0.1")
+    config, module, _ = make(tmp_path, base, "optim.glimpse_lr_scale=8", "optim.lr=0.001", "optim.weight_decay=0.1")
+    module.trainer = runs.make_trainer(config, tmp_path)
     optimizer = module.configure_optimizers()["optimizer"]
     rates = {group["name"]: (group["initial_lr"], group["weight_decay"]) for group in optimizer.param_groups}
     assert rates == {"glimpse_token": (0.008, 0.1), "vip": (0.001, 0.1)}

@@ -20,6 +20,8 @@ import gp
 from gp.config import load_config
 from gp.training import run as runs
 from gp.training.run_folder import check_folder, claim_folder, differences, find_checkpoint
+from gp.training.schedule import lr_factor
+from tests.data.small_shards import add_manifest
 from tests.training.micro_run import save_base, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,13 +196,41 @@ def test_resuming_may_change_settings_and_says_so(tmp_path, base):
     (folder / "eval").mkdir()
     ckpt = find_checkpoint(config)
     assert check_folder(config, ckpt) == ["resumes with optim.max_steps 4 there, 9 here"]
-    claim_folder(config, ckpt, step=4)  # the evaluation was of weights that will change
+    claim_folder(config, ckpt, step=4, max_steps=9)  # the evaluation was of weights that will change
     assert (folder / "eval-step-4").is_dir() and not (folder / "eval").exists() and (folder / "last.ckpt").exists()
 
 
 def test_differences_ignore_name_and_evaluation(tmp_path, base):
     one, other = write_config(tmp_path, base), write_config(tmp_path, base, "name=b", "eval.max_new_tokens=9", "seed=3")
     assert differences(asdict(one), asdict(other)) == ["seed 0 there, 3 here"]
+
+
+def test_a_run_of_epochs(tmp_path, base, capsys):
+    """16 samples in steps of 4: 1.25 epochs are 5 steps, for the learning rate and the progress too."""
+    overrides = (
+        "optim.max_steps=null",
+        "optim.epochs=1.25",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.val_every=9",
+    )
+    config = write_config(tmp_path, base, *overrides, "optim.warmup_fraction=0.4")
+    add_manifest([str(tmp_path / f"train{shard}.tar") for shard in range(2)], [8, 8])
+    _, folder = runs.train(config)
+    out = capsys.readouterr().out
+    assert "train.tar" not in out and "(16 samples)" in out and "5 of 4 samples" in out and "1.25 epochs" in out
+    assert "train step 3/5  epoch 0.75/1.25" in out
+    events = EventAccumulator(str(folder / "tb"))
+    events.Reload()
+    rates = [event.value for event in events.Scalars("train/lr")]
+    assert rates == pytest.approx([1e-2 * lr_factor(step, 5, 2) for step in range(5)])
+
+
+def test_epochs_without_a_manifest_are_refused(script, tmp_path, base, capsys):
+    write_config(tmp_path, base)
+    overrides = ["optim.max_steps=null", "optim.epochs=1"]
+    assert script.main(["--config", str(tmp_path / "micro.yaml"), *overrides]) == 2
+    assert "optim.epochs=1 needs the number of samples" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 # ---- train.py ---------------------------------------------------------------------------------------------------

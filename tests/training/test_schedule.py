@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gp.config import OptimConfig
-from gp.training.schedule import lr_factor, warmup_cosine
+from gp.config.schema import DataConfig, TrainConfig, TrainerConfig
+from gp.training.schedule import lr_factor, num_steps, warmup_cosine
 
 
 def test_warm_up_rises_in_equal_steps_to_one():
@@ -41,9 +42,34 @@ def test_agrees_with_torch_cosine_without_warm_up():
 def test_groups_keep_their_proportion():
     groups = [{"params": [torch.zeros(1, requires_grad=True)], "lr": lr} for lr in (8e-3, 1e-3)]
     optimizer = torch.optim.AdamW(groups)
-    scheduler = warmup_cosine(optimizer, OptimConfig(lr=1e-3, max_steps=20, warmup_fraction=0.1))
+    scheduler = warmup_cosine(optimizer, OptimConfig(lr=1e-3, warmup_fraction=0.1), max_steps=20)
     for _ in range(20):
         first, second = (group["lr"] for group in optimizer.param_groups)
         assert first == pytest.approx(8 * second)
         optimizer.step()
         scheduler.step()
+
+
+def config(accumulate: int = 4, **optim) -> TrainConfig:
+    trainer = TrainerConfig(accumulate_grad_batches=accumulate)
+    return TrainConfig(data=DataConfig(train=["a.tar"], batch_size=2), trainer=trainer, optim=OptimConfig(**optim))
+
+
+@pytest.mark.parametrize(
+    ("epochs", "world", "samples", "steps"), [(1, 1, 80, 10), (1, 1, 87, 10), (2.5, 3, 96, 10), (0.1, 1, 240, 3)]
+)
+def test_steps_of_epochs(epochs, world, samples, steps):
+    assert num_steps(config(epochs=epochs), world, samples) == steps
+
+
+def test_steps_as_given():
+    assert num_steps(config(max_steps=7), 8, None) == 7
+
+
+def test_epochs_of_unknown_or_too_little_data():
+    with pytest.raises(
+        ValueError, match=r"optim\.epochs=1 needs the number of samples .*a\.tar.*optim\.max_steps.*manifest"
+    ):
+        num_steps(config(epochs=1), 1, None)
+    with pytest.raises(ValueError, match=r"optim\.epochs=0\.01 of 100 samples is less than one step of 8 samples"):
+        num_steps(config(epochs=0.01), 1, 100)

@@ -17,7 +17,12 @@ def make_progress() -> ProgressBar:
 
 
 class _Progress(ProgressBar):
-    """What Lightning asks of a progress bar: `disable` is called on all processes but the first."""
+    """What Lightning asks of a progress bar: `disable` is called on all processes but the first.
+
+    `steps_per_epoch` (optimizer steps, not always whole) is set where the number of training samples is known.
+    """
+
+    steps_per_epoch: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,6 +33,13 @@ class _Progress(ProgressBar):
 
     def enable(self) -> None:
         self.is_disabled = False
+
+    def epoch(self, trainer: pl.Trainer) -> str:
+        """`epoch 1.25/3`; nothing if it is not known what an epoch is."""
+        if self.steps_per_epoch is None:
+            return ""
+        done, total = (step / self.steps_per_epoch for step in (trainer.global_step, trainer.max_steps))
+        return f"epoch {done:.2f}/{total:.3g}"
 
 
 class RichProgress(_Progress):
@@ -55,7 +67,8 @@ class RichProgress(_Progress):
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._progress is not None:
-            figures = describe(trainer.callback_metrics, "train")
+            texts = (self.epoch(trainer), describe(trainer.callback_metrics, "train"))
+            figures = "  ".join(text for text in texts if text)
             self._progress.update(self._train, completed=trainer.global_step, figures=figures)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -111,8 +124,9 @@ class PlainProgress(_Progress):
         if self.is_disabled:
             return
         elapsed_s = time.perf_counter() - self._start_s
-        step = f"{stage} step {trainer.global_step}/{trainer.max_steps}"
-        print(f"{step}  {elapsed_s:.0f} s  {describe(trainer.callback_metrics, stage)}", flush=True)
+        step, epoch = f"{stage} step {trainer.global_step}/{trainer.max_steps}", self.epoch(trainer)
+        figures = describe(trainer.callback_metrics, stage)
+        print("  ".join(text for text in (step, epoch, f"{elapsed_s:.0f} s", figures) if text), flush=True)
 
 
 SHOWN = {

@@ -1,0 +1,68 @@
+"""How many samples shards hold, from the manifests in their folders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from gp.data.manifest import Manifest, ShardEntry, check_size, is_url, manifest_place, read_manifest
+
+log = logging.getLogger(__name__)
+
+
+def sample_counts(shards: Sequence[str]) -> list[int] | None:
+    """Samples of each shard; None if one of them is in no manifest.
+
+    Args:
+        shards: paths and urls, as `resolve_shards` gives them.
+
+    Raises:
+        ValueError: a local shard has another size than its manifest says; a manifest that cannot be read.
+        FileNotFoundError: a local shard does not exist.
+    """
+    entries = find_entries(shards)
+    unknown = [shard for shard, entry in zip(shards, entries, strict=True) if entry is None]
+    if unknown:
+        if len(unknown) < len(shards):
+            log.warning("%d of %d shards are in no manifest, e.g. %s", len(unknown), len(shards), unknown[0])
+        return None
+    return [entry.samples for entry in entries]
+
+
+def find_entries(shards: Sequence[str]) -> list[ShardEntry | None]:
+    """What the manifest beside each shard says of it; None without one, and for the output of a `pipe:` command."""
+    manifests: dict[str, Manifest | None] = {}
+    entries: list[ShardEntry | None] = []
+    for shard in shards:
+        if shard.startswith("pipe:"):
+            entries.append(None)
+            continue
+        folder = _folder_of(shard)
+        if folder not in manifests:
+            manifests[folder] = read_manifest(folder)
+            _warn_if_unfinished(manifests[folder], folder)
+        manifest = manifests[folder]
+        entry = manifest.shards.get(Path(shard.partition("?")[0]).name) if manifest else None
+        if entry is not None and not is_url(shard):
+            check_size(Path(shard), entry)
+        entries.append(entry)
+    return entries
+
+
+def place_of_manifest(shard: str) -> str:
+    """Where the manifest of a shard lies, for messages."""
+    return manifest_place(_folder_of(shard))
+
+
+def _folder_of(shard: str) -> str:
+    if not is_url(shard):
+        return str(Path(shard).parent)
+    path, mark, query = shard.partition("?")
+    return path.rpartition("/")[0] + mark + query
+
+
+def _warn_if_unfinished(manifest: Manifest | None, folder: str) -> None:
+    for name, info in manifest.sets.items() if manifest else ():
+        if info.get("complete") is False:
+            log.warning("%s: set %s is not complete, its build was not finished", manifest_place(folder), name)
