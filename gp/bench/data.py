@@ -21,7 +21,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from gp.backbones.processor import load_processor
 from gp.config.schema import DataConfig
-from gp.data.batch import Collator
+from gp.data.batch import Batch, Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.manifest import ShardEntry, sha256_of, update_manifest
 from gp.data.shards import read_records
@@ -46,6 +46,7 @@ MARKS = 10  # printed lines of --memory
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=640, help="of the images, pixels (640)")
     parser.add_argument("--height", type=int, default=480, help="of the images, pixels (480)")
+    parser.add_argument("--mixed", action="store_true", help="images of many sizes, from a quarter of these sides up")
     parser.add_argument("--batch", type=int, default=8, help="samples a batch (8)")
     parser.add_argument("--workers", type=int, default=1, help="processes of each loader (1); 0: in this process")
     parser.add_argument("--batches", type=int, default=6, help="timed batches of a round (6)")
@@ -74,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 def measure_speed(folder: Path, options: argparse.Namespace) -> dict:
     """Samples a second and worker of both loaders in turn, and their ratio."""
-    write_shards(folder, SHARD_SIZE * 2, photos(options.width, options.height))
+    write_shards(folder, SHARD_SIZE * 2, photos(options.width, options.height, options.mixed))
     collator = Collator(load_processor(BASE_DIR), max_pixels=options.max_pixels)
     config = data_config(folder, options.batch, options.workers, options.bucket_batches)
     bound = Bound(sorted(map(str, folder.glob("*.tar"))), collator, options.batch, options.deliver)
@@ -82,6 +83,7 @@ def measure_speed(folder: Path, options: argparse.Namespace) -> dict:
         "loader": iter(GlimpseDataModule(config, collator).train_dataloader()),
         "bound": iter(DataLoader(bound, batch_size=None, num_workers=options.workers)),
     }
+    padding = _padding(islice(loaders["loader"], options.batches * options.rounds))
     per_s: dict[str, list[float]] = {name: [] for name in loaders}
     for number in range(-1, options.rounds):  # one round of warm-up
         for name, batches in loaders.items():
@@ -89,7 +91,7 @@ def measure_speed(folder: Path, options: argparse.Namespace) -> dict:
             if number >= 0:
                 per_s[name].append(speed)
     ratios = [ours / theirs for ours, theirs in zip(per_s["loader"], per_s["bound"], strict=True)]
-    _print_speed(per_s, ratios, options)
+    _print_speed(per_s, ratios, padding, options)
     return {
         "width": options.width,
         "height": options.height,
@@ -97,6 +99,7 @@ def measure_speed(folder: Path, options: argparse.Namespace) -> dict:
         "workers": options.workers,
         "deliver": options.deliver,
         "samples_per_s_and_worker": {name: statistics.median(values) for name, values in per_s.items()},
+        "padding": padding,
         "ratio": statistics.median(ratios),
         "ratio_quartiles": _quartiles(ratios),
     }
@@ -160,26 +163,28 @@ def data_config(folder: Path, batch: int, workers: int, bucket_batches: int) -> 
     )
 
 
-def photos(width: int, height: int) -> list[bytes]:
-    """The embedded photographs as JPEGs of one size."""
-    contents = []
-    for path in sorted((MATERIAL_DIR / "photos").glob("*.jpg")):
+def photos(width: int, height: int, mixed: bool = False) -> list[bytes]:
+    """The embedded photographs as JPEGs of one size, or of one each, from a quarter of both sides to the whole."""
+    contents, paths = [], sorted((MATERIAL_DIR / "photos").glob("*.jpg"))
+    for number, path in enumerate(paths, start=1):
+        scale = 1 / 4 + 3 / 4 * number / len(paths) if mixed else 1
         with Image.open(path) as image:
             buffer = io.BytesIO()
-            image.convert("RGB").resize((width, height)).save(buffer, "JPEG", quality=90)
+            image.convert("RGB").resize((int(width * scale), int(height * scale))).save(buffer, "JPEG", quality=90)
         contents.append(buffer.getvalue())
     return contents
 
 
 def write_shards(folder: Path, samples: int, images: list[bytes], samples_a_shard: int = SHARD_SIZE) -> None:
     """Shards with a manifest; the images in turn, each with a question and a box."""
-    width, height = Image.open(io.BytesIO(images[0])).size
+    sizes = [Image.open(io.BytesIO(image)).size for image in images]
     entries = {}
     for shard, begin in enumerate(range(0, samples, samples_a_shard)):
         numbers = range(begin, min(begin + samples_a_shard, samples))
         path = folder / f"bench-{shard:06d}.tar"
         with tarfile.open(path, "w") as tar:
             for number in numbers:
+                width, height = sizes[number % len(images)]
                 fields = {
                     "question": "what number is on the green card ?",
                     "answer": f"{number % 10} {number // 10 % 10}",
@@ -214,7 +219,15 @@ def _speed(batches: Iterator, options: argparse.Namespace) -> float:
     return count / (time.perf_counter() - start_s)
 
 
-def _print_speed(per_s: dict[str, list[float]], ratios: list[float], options: argparse.Namespace) -> None:
+def _padding(batches: Iterable[Batch]) -> float:
+    """Share of padding in the prompts, 0..1."""
+    masks = [batch.inputs["attention_mask"] for batch in batches]
+    return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+
+
+def _print_speed(
+    per_s: dict[str, list[float]], ratios: list[float], padding: float, options: argparse.Namespace
+) -> None:
     title = f"{options.width} x {options.height} px, batches of {options.batch}, {options.workers} workers each"
     table = Table("", "samples / s and worker", "quartiles", title=title)
     for name, label in (("loader", "training loader"), ("bound", "JPEG decoding + image processor")):
@@ -222,6 +235,7 @@ def _print_speed(per_s: dict[str, list[float]], ratios: list[float], options: ar
         table.add_row(label, f"{statistics.median(per_s[name]):.1f}", f"{low:.1f} .. {high:.1f}")
     low, high = _quartiles(ratios)
     table.add_row("loader / bound", f"{statistics.median(ratios):.2f} x", f"{low:.2f} .. {high:.2f} x")
+    table.add_row("padding in the loader's prompts", f"{100 * padding:.1f} %", "")
     Console(width=110).print(table)
 
 

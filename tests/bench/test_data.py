@@ -28,6 +28,28 @@ def test_memory(tmp_path, capsys):
     assert all(mark["rss_mib"] > 0 and len(mark["workers_rss_mib"]) == 1 for mark in marks)
 
 
+def test_padding_of_mixed_sizes_falls_with_bucketing(tmp_path):
+    padding = []
+    for pool in ("1", "8"):
+        sizes = [
+            "--width",
+            "224",
+            "--height",
+            "224",
+            "--batch",
+            "4",
+            "--batches",
+            "4",
+            "--rounds",
+            "2",
+            "--workers",
+            "0",
+        ]
+        main(["data", *sizes, "--mixed", "--bucket-batches", pool, "--json", str(tmp_path / "out.json")])
+        padding.append(json.loads((tmp_path / "out.json").read_text())["padding"])
+    assert 0 < padding[1] < 0.5 * padding[0]
+
+
 def test_both_loaders_see_the_same_images(tmp_path):
     images = data.photos(56, 28)
     data.write_shards(tmp_path, 5, images[:2], samples_a_shard=3)

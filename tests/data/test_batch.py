@@ -96,7 +96,7 @@ def test_visual_tokens_are_counted_without_an_image(processor, pixels):
     collator = Collator(processor, **pixels)
     for width, height in ((28, 28), (30, 41), (300, 40), (640, 480), (57, 200)):
         image = Image.new("RGB", (width, height))
-        (grid,) = collator.grids(collator([replace(SMALL, image=image, width=width, height=height)]).inputs)
+        (grid,) = collator.processor.grids(collator([replace(SMALL, image=image, width=width, height=height)]).inputs)
         assert collator.num_visual_tokens(width, height) == grid[0] * grid[1]
 
 

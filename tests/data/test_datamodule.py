@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from itertools import chain, islice
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -123,6 +124,8 @@ def test_other_number_of_workers_loses_and_repeats_nothing(request, kind, collat
     seen = list(chain(*before, *run(datamodule, make_trainer(tmp_path, 60), path)))
     good = sorted(set(range(TOTAL)) - {BAD})
     assert sorted(set(seen)) == good
+    if kind == "folder":  # each stream has a fair share of what was left: nobody begins the next epoch at once
+        assert len(set(seen[:19])) == 19
     if workers == 0:  # one stream: the rest of the old epoch comes first, then a whole new one
         assert sorted(seen[: len(good)]) == sorted(seen[len(good) : 2 * len(good)]) == good
 
@@ -171,6 +174,19 @@ def test_a_checkpoint_of_an_older_version_is_refused_in_words(folder, collator):
     old = {"seed": 0, "data.shuffle_buffer": 3, "number of shards": 6, "digest of the shards' names": "0"}
     datamodule.load_state_dict({"order": old, "world": 1, "next_worker": 0, "streams": [[[0, 0, 1, 5]]]})
     with pytest.raises(ValueError, match="another version of this code"):
+        datamodule.train_dataloader()
+
+
+def test_ranks_that_see_other_data_do_not_start(folder, collator, monkeypatch):
+    """As if the second rank had found no manifest: it would read samples of the first."""
+
+    def gather(everyone, mine):
+        everyone[:] = [mine, {**mine, "number of samples (from manifests)": None}]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    datamodule = make(folder, collator)
+    datamodule.trainer = SimpleNamespace(global_rank=0, world_size=2)
+    with pytest.raises(ValueError, match=r"rank 0 sees number of samples \(from manifests\) 24, rank 1 sees None"):
         datamodule.train_dataloader()
 
 

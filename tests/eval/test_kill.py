@@ -13,7 +13,7 @@ from tests.eval.micro import NUM_SAMPLES
 from tests.killing import kill_at, points, run_to_end
 
 METHODS = 6
-TIMES = ("prefill_s", "decode_s", "prefill_ratio", "decode_ratio")
+TIMES = ("prefill_s", "decode_s", "prefill_ratio", "decode_ratio", "peak_mib")  # and what hangs on the machine
 
 
 def run(ckpt: Path, out: Path) -> None:
