@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         flag = f"--{field.name.replace('_', '-')}"
         parser.add_argument(flag, type=int, default=field.default, help=f"{SIZE_HELP[field.name]} ({field.default})")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096, 16384], help="N (1024 4096 16384)")
+    parser.add_argument("--only", choices=WAYS, nargs="+", default=list(WAYS), help="which scorings (all)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (cpu)")
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)  # a process that measures one cell
@@ -77,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if options.memory_of:
         print(json.dumps(measure(options.memory_of, options.tokens[0], size, options.device)))
         return 0
-    cells = [(way, tokens) for way in WAYS for tokens in options.tokens]
+    cells = [(way, tokens) for way in options.only for tokens in options.tokens]
     rows = []
     for number, (way, tokens) in enumerate(cells, 1):
         rows.append({"way": way, "tokens": tokens, "matrix_mib": matrix_mib(way, tokens, size)})
