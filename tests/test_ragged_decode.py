@@ -64,7 +64,7 @@ def reference_logits(base, inputs, done, new_ids, merge: bool) -> torch.Tensor:
     mask = torch.cat([inputs["attention_mask"], torch.ones_like(new_ids)], 1).bool()
     length, prompt = ids.shape[1], inputs["input_ids"].shape[1]
     visual = (ids == base.config.image_token_id) & (torch.arange(length) < prompt) & mask
-    hidden, positions = embedded(base, ids, mask, visual, inputs)
+    hidden, positions, deepstack = embedded(base, ids, mask, visual, inputs)
     if merge:
         sizes = [h * w for h, w in done.full_layout.grids]
         hidden[visual] = merged_by_hand(hidden[visual], done.layers_run > 0, sizes)
@@ -76,6 +76,8 @@ def reference_logits(base, inputs, done, new_ids, merge: bool) -> torch.Tensor:
         allowed = (causal & (layers_run > index)[:, None, None, :]) | own
         bias = torch.zeros(allowed.shape).masked_fill(~allowed, torch.finfo(hidden.dtype).min)
         hidden = layer(hidden, attention_mask=bias, position_embeddings=rotary)
+        if index < len(deepstack):
+            hidden = text._deepstack_process(hidden, visual, deepstack[index])
     return base.lm_head(text.norm(hidden))[:, prompt - 1 : -1]
 
 

@@ -74,7 +74,7 @@ def test_a_decoded_token(family):
     token, position = inputs["input_ids"][:, -1:], done.next_position.unsqueeze(1)
 
     def step():
-        mask = torch.cat([done.attention_mask, done.attention_mask.new_ones(2, 1)], dim=1).long()
+        mask = torch.cat([done.attention_mask, done.attention_mask.new_ones(2, 1)], dim=1)
         out = model.backbone.decode(token, position, mask, done.cache)
         model.backbone.model.lm_head(out.last_hidden_state)
 
