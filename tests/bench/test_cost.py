@@ -82,9 +82,10 @@ def test_a_decoded_token(family):
 
 
 @pytest.mark.parametrize("way", ["prefix", "whole"])
+@pytest.mark.parametrize("changes", [{}, {"attention_logits": False, "num_tokens": 2}], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_training_step(family, way):
-    model, inputs, grids, cost = make(family)
+def test_a_training_step(family, changes, way):
+    model, inputs, grids, cost = make(family, **changes)
     answer_ids, answer_mask = tiny_answers([5, 5])
     run = {"prefix": teacher_forced, "whole": whole_sequence}[way]
 
