@@ -69,7 +69,7 @@ class Prefill:
     @property
     def num_kept(self) -> list[int]:
         """Visual tokens kept of each prompt."""
-        return [int(part.sum()) for part in self.layout.split_by_prompt(self.keep_mask)]
+        return torch.stack([part.sum() for part in self.layout.split_by_prompt(self.keep_mask)]).tolist()
 
 
 @torch.no_grad()
