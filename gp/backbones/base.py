@@ -84,7 +84,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
-        """Rotary positions of the prompt, [P, B, S] int64."""
+        """Rotary positions of the prompt, [P, B, S] int64; everything is on one device, best the host."""
 
     # ---- before there is a model --------------------------------------------------------------------------------
 

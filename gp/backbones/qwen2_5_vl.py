@@ -110,11 +110,11 @@ class Qwen2_5_VL(Backbone):
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         input_ids = inputs["input_ids"]
-        grid = inputs.get("image_grid_thw")
+        grid = inputs.get("image_grid_thw")  # where the ids are
         position_ids, _ = self.model.model.get_rope_index(
             input_ids,
             mm_token_type_ids=(input_ids == self.image_token_id).int(),
-            image_grid_thw=None if grid is None else grid.to(input_ids.device),
+            image_grid_thw=grid,
             attention_mask=attention_mask,
         )
         return position_ids
