@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,12 +14,69 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from gp.backbones import Backbone
 from gp.prefill import Prefill
 
+SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
+
+
+@dataclass
+class Handover:
+    """A prefill on its way into one call of `generate`, and what that call builds from it once.
+
+    Args:
+        prefill: the pruned prompt.
+        consume: whether the cache is given away, layer by layer, so that it is never in memory twice; the prefill
+            cannot be decoded again then.
+        positions: [B * copies] int64, of the first new token.
+        masks: id of a layer's mask -> the same over copies and new tokens.
+    """
+
+    prefill: Prefill
+    consume: bool = False
+    positions: Tensor | None = None
+    masks: dict[int, GrowingMask] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.prefill.cache.layers:
+            raise ValueError(
+                "this prefill was decoded with consume=True, which gave its cache away: prefill again, "
+                "or decode it without consume"
+            )
+
+    def start(self, copies: int) -> None:
+        """Repeats positions and masks as often as `generate` repeats the prompts."""
+        self.positions = self.prefill.next_position.repeat_interleave(copies)
+        distinct = {id(mask): mask for mask in (*self.prefill.cache_masks, self.prefill.attention_mask)}
+        self.masks = {key: GrowingMask(mask.repeat_interleave(copies, 0)) for key, mask in distinct.items()}
+
+    def mask(self, num_new: int) -> Tensor | None:
+        """Over the pruned prompt and so many new tokens, [B * copies, R + num_new] bool; None without padding."""
+        return self.masks[id(self.prefill.attention_mask)].longer(num_new) if self.prefill.has_padding else None
+
+    def layer_masks(self, num_new: int) -> list[Tensor]:
+        """Likewise of every layer; layers of one length share it."""
+        longer = {key: mask.longer(num_new) for key, mask in self.masks.items()}
+        return [longer[id(mask)] for mask in self.prefill.cache_masks]
+
+
+class GrowingMask:
+    """A mask [B, R] and True for the new tokens behind it: built with room for many, sliced for each."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask, self._length = mask, mask.shape[1]
+
+    def longer(self, num_new: int) -> Tensor:
+        """[B, R + num_new] bool."""
+        end = self._length + num_new
+        if end > self._mask.shape[1]:
+            room = self._mask.new_ones(len(self._mask), end - self._mask.shape[1] + SPARE_TOKENS)
+            self._mask = torch.cat([self._mask, room], dim=1)
+        return self._mask[:, :end]
+
 
 class PrunedDecoder(GenerationMixin):
     """What `generate` drives. Its first forward hands over the prefill; later ones run single tokens on the cache.
 
     Whatever else `generate` asks of a model (config, device, generation config, ...) the stock model answers.
-    All state of a call travels in `generate`'s own arguments (`prefill`, `past_key_values`), none on the object, so
+    All state of a call travels in `generate`'s own arguments (`handover`, `past_key_values`), none on the object, so
     one decoder serves many threads. Beams and `num_return_sequences` share one prefill, which is repeated afterwards.
     """
 
@@ -36,17 +94,17 @@ class PrunedDecoder(GenerationMixin):
         return False
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, past_key_values: Cache | None = None, prefill: Prefill | None = None, **kwargs: Any
+        self, input_ids: Tensor, past_key_values: Cache | None = None, handover: Handover | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Keeps the newest token and the call's own state."""
         wanted = {k: kwargs[k] for k in ("output_attentions", "output_hidden_states") if k in kwargs}
-        return {"input_ids": input_ids[:, -1:], "past_key_values": past_key_values, "prefill": prefill, **wanted}
+        return {"input_ids": input_ids[:, -1:], "past_key_values": past_key_values, "handover": handover, **wanted}
 
     def forward(
         self,
         input_ids: Tensor,
         past_key_values: Cache | None = None,
-        prefill: Prefill | None = None,
+        handover: Handover | None = None,
         return_dict: bool = True,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
@@ -55,23 +113,24 @@ class PrunedDecoder(GenerationMixin):
         Args:
             input_ids: [B, 1]; the batch is the prefill's, times the beams or returned sequences of each prompt.
             past_key_values: what `generate` made; empty on the first call.
-            prefill: the pruned prompt.
+            handover: the pruned prompt, and this call's own state.
         """
-        copies = input_ids.shape[0] // prefill.logits.shape[0]
+        prefill = handover.prefill
         if past_key_values.get_seq_length() == 0:
-            cache = fill_cache(past_key_values, prefill.cache, copies)
+            copies = input_ids.shape[0] // prefill.logits.shape[0]
+            handover.start(copies)
+            cache = fill_cache(past_key_values, prefill.cache, copies, handover.consume)
             return CausalLMOutputWithPast(
                 logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), past_key_values=cache
             )
         num_new = past_key_values.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
-        position_ids = (prefill.next_position + num_new - 1).repeat_interleave(copies).unsqueeze(1)
+        position_ids = (handover.positions + num_new - 1).unsqueeze(1)
         if prefill.is_ragged:
-            masks = ragged_masks(prefill, copies, num_new)
-            hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, past_key_values)
+            masks = handover.layer_masks(num_new)
+            hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, prefill.has_padding, past_key_values)
             logits = self.backbone.model.lm_head(hidden)
             return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
-        mask = longer_mask(prefill.attention_mask, copies, num_new) if prefill.has_padding else None
-        out = self.backbone.decode(input_ids, position_ids, mask, past_key_values, **kwargs)
+        out = self.backbone.decode(input_ids, position_ids, handover.mask(num_new), past_key_values, **kwargs)
         return CausalLMOutputWithPast(
             logits=self.backbone.model.lm_head(out.last_hidden_state),
             past_key_values=past_key_values,
@@ -80,26 +139,18 @@ class PrunedDecoder(GenerationMixin):
         )
 
 
-def longer_mask(mask: Tensor, copies: int, num_new: int) -> Tensor:
-    """Mask [B, R] of the pruned prompt over prompt and new tokens, [B * copies, R + num_new]."""
-    mask = mask.repeat_interleave(copies, 0).long()
-    return torch.cat([mask, mask.new_ones(mask.shape[0], num_new)], dim=1)
-
-
-def ragged_masks(prefill: Prefill, copies: int, num_new: int) -> list[Tensor]:
-    """`longer_mask` of every layer; layers of one length share it."""
-    distinct = {id(mask): mask for mask in prefill.cache_masks}
-    longer = {key: longer_mask(mask, copies, num_new) for key, mask in distinct.items()}
-    return [longer[id(mask)] for mask in prefill.cache_masks]
-
-
-def fill_cache(target: Cache, source: DynamicCache, copies: int) -> Cache:
+def fill_cache(target: Cache, source: DynamicCache, copies: int, consume: bool = False) -> Cache:
     """Moves a pruned cache into the kind of cache that `generate` was asked for, each row `copies` times.
 
-    The source stays usable for a second call unless the target is the same plain kind and nothing is repeated;
-    then its tensors are shared, which is safe because a dynamic cache grows by concatenation.
+    The source stays usable for another call unless it is consumed: its tensors may be shared with the target, which is
+    safe because a dynamic cache grows by concatenation, but keeps them alive beside what has grown.
+
+    Args:
+        consume: the source loses each layer as it is moved.
     """
-    for index, layer in enumerate(source.layers):
+    layers = source.layers if consume else list(source.layers)
+    for index in range(len(layers)):
+        layer = layers.pop(0)
         keys, values = layer.keys, layer.values
         if copies > 1:
             keys, values = keys.repeat_interleave(copies, 0), values.repeat_interleave(copies, 0)

@@ -17,7 +17,7 @@ from gp.backbones import backbone_of, find_family
 from gp.backbones.processor import load_processor
 from gp.checkpoint import EMBEDDED, load_glimpse
 from gp.embedded import BASE_DIR
-from gp.generation import PrunedDecoder
+from gp.generation import Handover, PrunedDecoder
 from gp.prefill import Prefill, prefill
 from gp.pruners import BASELINES, BEFORE_FIRST_LAYER, GlimpsePruner, NoPruner, Pruner, make_baseline
 from gp.types import ImageFeatures, PruneOptions
@@ -116,7 +116,7 @@ class GlimpseModel(nn.Module):
         inputs = {k: kwargs.pop(k) for k in self.backbone.prompt_keys if kwargs.get(k) is not None}
         _refuse(kwargs)
         done = self.prefill(inputs, pruner, options, evidence_masks, seed)
-        out = self.decode(inputs["input_ids"], done, **kwargs)
+        out = self.decode(inputs["input_ids"], done, consume=True, **kwargs)
         if isinstance(out, ModelOutput):
             out["keep_masks"], out["num_kept"], out["num_visual"] = (
                 tuple(done.keep_masks),
@@ -179,9 +179,20 @@ class GlimpseModel(nn.Module):
         attended = {block for pruner in found for block in pruner.attended}
         return self.backbone.see(inputs, sorted(taps), sorted(attended))
 
-    def decode(self, input_ids: Tensor, done: Prefill, **kwargs: Any) -> Tensor | ModelOutput:
-        """Only the decoding: `generate` on a finished prefill; `kwargs` as for `generate`."""
-        return PrunedDecoder(self.backbone).generate(input_ids.to(self.backbone.device), prefill=done, **kwargs)
+    def decode(self, input_ids: Tensor, done: Prefill, consume: bool = False, **kwargs: Any) -> Tensor | ModelOutput:
+        """Only the decoding: `generate` on a finished prefill.
+
+        Args:
+            input_ids: [B, S], of the prompts as they came.
+            done: of `prefill`; can be decoded any number of times.
+            consume: this is the last time: the cache is moved, not kept, which halves the memory of decoding.
+            kwargs: as for `generate`.
+
+        Raises:
+            ValueError: the prefill was consumed before.
+        """
+        decoder, handover = PrunedDecoder(self.backbone), Handover(done, consume)
+        return decoder.generate(input_ids.to(self.backbone.device), handover=handover, **kwargs)
 
     def find_pruner(self, pruner: str | Pruner | None) -> Pruner:
         """The method that a call asked for.

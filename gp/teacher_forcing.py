@@ -3,6 +3,10 @@
 Attention is causal and the LVLM frozen, so images and prompt cannot depend on the glimpse token. They run once under
 `no_grad` into a KV cache; only the glimpse token and the answer run with gradients against it. Loss and gradients are
 exactly those of the whole sequence under autograd, for the activation memory of a few tokens.
+
+The few tokens' layers are checkpointed: attention kernels keep the keys and values that they saw, which here would be
+a copy of the whole prefix for every layer (repeated for all heads, under `sdpa` with a mask). Running so few tokens
+again costs next to nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +16,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from gp.backbones import Backbone, read_attention
+from gp.backbones import Backbone, Rotary, read_attention
 from gp.prefill import gather_visual
 from gp.pruners import GlimpsePruner, PruneView
 from gp.types import Prompt, PruneOptions, VisualLayout
@@ -80,13 +85,28 @@ def teacher_forced(
 def run_prefix(
     backbone: Backbone, inputs: Mapping[str, Tensor], taps: Sequence[int], num_layers: int, cache: DynamicCache
 ) -> Prompt:
-    """Images and prompt through the first `num_layers` decoder layers, keys and values into the cache."""
+    """Keys and values of images and prompt in the first `num_layers` decoder layers, of which the last does not run."""
     prompt = backbone.embed(inputs, taps)
-    mask = backbone.causal_mask(prompt.hidden, prompt.attention_mask, None)
+    mask = backbone.causal_mask(prompt.hidden, prompt.padding_mask, None)
     rotary = backbone.rotary(prompt.hidden, prompt.position_ids)
-    for index in range(num_layers):
+    for index in range(num_layers - 1):
         prompt.hidden = backbone.run_layer(index, prompt, mask, rotary, cache)
+    backbone.remember(num_layers - 1, prompt.hidden, rotary, cache)
     return prompt
+
+
+class PrefixCache:
+    """What a layer of the suffix sees of a cache: the prefix, and behind it its own keys and values, kept by nobody.
+
+    So a layer can run twice, once forward and once again for the backward pass.
+    """
+
+    def __init__(self, prefix: DynamicCache) -> None:
+        self._prefix = prefix
+
+    def update(self, keys: Tensor, values: Tensor, index: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        layer = self._prefix.layers[index]
+        return torch.cat([layer.keys, keys], dim=2), torch.cat([layer.values, values], dim=2)
 
 
 @dataclass
@@ -96,12 +116,14 @@ class Suffix:
     Args:
         hidden: [B, Q, D].
         attention_mask: [B, S + Q] bool, prefix and suffix.
+        has_padding: whether it may have a False.
         position_ids: [P, B, Q] int64, behind the last prompt position.
         vectors: decoder layer -> the glimpse token's vectors [T, D].
     """
 
     hidden: Tensor
     attention_mask: Tensor
+    has_padding: bool
     position_ids: Tensor
     vectors: dict[int, Tensor]
 
@@ -124,7 +146,9 @@ class Suffix:
         hidden = torch.cat(parts, dim=1)
         steps = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
         positions = (prompt.last_position.unsqueeze(1) + steps).expand(prompt.position_ids.shape[0], -1, -1)
-        return cls(hidden, torch.cat(masks, dim=1), positions, vectors)
+        # answers of one length are padded, too, for all that the host knows; their mask has to be built in any case
+        has_padding = prompt.has_padding or answer_ids is not None
+        return cls(hidden, torch.cat(masks, dim=1), has_padding, positions, vectors)
 
     def glimpse_end(self, prompt: Prompt) -> int:
         """Length of the sequence up to and with the glimpse token: what it sees."""
@@ -139,28 +163,40 @@ class Suffix:
         cache: DynamicCache,
         seen: int,
     ) -> dict[int, Tensor]:
-        """Runs the layers against the prefix's cache; returns read layer -> glimpse attention [N, A].
+        """Runs the layers against the prefix's cache, which stays as it is; read layer -> glimpse attention [N, A].
 
         Args:
             seen: keys over which the glimpse attention is normalised, from the first on.
         """
         count = self.vectors[0].shape[0]
-        mask = backbone.causal_mask(self.hidden, self.attention_mask, cache)
+        mask = backbone.causal_mask(self.hidden, self.attention_mask if self.has_padding else None, cache)
         rotary = backbone.rotary(self.hidden, self.position_ids)
+        behind = PrefixCache(cache)
         attention = {}
         for index in range(num_layers):
             if index in self.vectors and index > 0:
                 glimpse = self.hidden[:, :count] + self.vectors[index]
                 self.hidden = torch.cat([glimpse, self.hidden[:, count:]], dim=1)
             layer_input = self.hidden
-            self.hidden = backbone.layer(index, layer_input, mask, rotary, cache)
+            self.hidden = checkpoint(
+                backbone.layer, index, layer_input, mask, rotary, behind, use_reentrant=False, preserve_rng_state=False
+            )
             if index in pruner.read_layers:
                 attention[index] = self._read(backbone, pruner, prompt, index, layer_input, rotary, cache, seen)
         return attention
 
     def _read(self, backbone, pruner, prompt, index, layer_input, rotary, cache, seen) -> Tensor:
         last = self.vectors[0].shape[0] - 1
-        query = backbone.query(index, layer_input[:, last : last + 1], tuple(x[:, last : last + 1] for x in rotary))
-        keys = cache.layers[index].keys[:, :, :seen]
-        row = read_attention(query, keys, self.attention_mask[:, :seen], pruner.log_softmax)[:, :, 0]
-        return gather_visual(row[:, :, : prompt.visual_id.shape[1]], prompt.visual_id, prompt.layout.num_tokens)
+        query = backbone.query(index, layer_input[:, last : last + 1], _rows(rotary, last, last + 1))
+        keys = cache.layers[index].keys
+        length = keys.shape[2]
+        if pruner.log_softmax:  # only then the suffix's own keys matter: they are normalised over
+            own = backbone.key(index, layer_input[:, : seen - length], _rows(rotary, 0, seen - length))
+            keys = torch.cat([keys, own], dim=2)
+        visible = self.attention_mask[:, : keys.shape[2]]
+        row = read_attention(query, keys, visible, pruner.log_softmax)[:, :, 0]
+        return gather_visual(row[:, :, :length], prompt.visual_id, prompt.layout.num_tokens)
+
+
+def _rows(rotary: Rotary, start: int, end: int) -> Rotary:
+    return tuple(x[:, start:end] for x in rotary)

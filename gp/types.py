@@ -177,6 +177,7 @@ class Prompt:
         taps: one [N, C] per tapped vision layer, raster order, in the order asked for.
         vision_attention: vision block -> its attention, of the blocks asked for.
         deepstack: decoder layer -> [N, D], added to the hidden states of the visual tokens behind that layer.
+        has_padding: whether the mask has a False, known to the host; True where nobody looked.
     """
 
     hidden: Tensor
@@ -187,6 +188,12 @@ class Prompt:
     taps: list[Tensor] = field(default_factory=list)
     vision_attention: dict[int, VisionAttention] = field(default_factory=dict)
     deepstack: dict[int, Tensor] = field(default_factory=dict)
+    has_padding: bool = True
+
+    @property
+    def padding_mask(self) -> Tensor | None:
+        """The attention mask, or None without padding: attention kernels have a faster path then."""
+        return self.attention_mask if self.has_padding else None
 
     @property
     def last_position(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from gp.generation import SPARE_TOKENS, GrowingMask, Handover
 from gp.types import PruneOptions
 from tests.glimpses import micro_glimpse
+from tests.test_prefill import rows_alone
 from tests.tiny_models import FAMILIES, Family
 
 PROMPTS = [([(4, 6)], 9), ([(6, 6)], 14)]
@@ -144,6 +147,58 @@ def test_a_prefill_can_be_decoded_twice(family, prompts, model):
     done = model.prefill(inputs)
     first, second = (model.decode(inputs["input_ids"], done, max_new_tokens=4, do_sample=False) for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"num_beams": 3}, {"num_return_sequences": 2, "do_sample": True}, {"cache_implementation": "static"}],
+    ids=str,
+)
+def test_a_consumed_prefill_gives_its_cache_away(family, prompts, model, how):
+    """Same answer; behind the first step nothing of the prefill's own cache is left, and it cannot be decoded again."""
+    inputs, how = family.inputs(prompts), {"max_new_tokens": 4, "do_sample": False, **how}
+    done = model.prefill(inputs)
+    torch.manual_seed(7)
+    expected = model.decode(inputs["input_ids"], done, **how)
+    first_keys = [weakref.ref(layer.keys) for layer in done.cache.layers]
+    torch.manual_seed(7)
+    alive = []
+
+    class Watch(StoppingCriteria):
+        def __call__(self, input_ids, scores, **kwargs):
+            alive.append(sum(ref() is not None for ref in first_keys))
+            return torch.zeros(len(input_ids), dtype=torch.bool)
+
+    out = model.decode(inputs["input_ids"], done, consume=True, stopping_criteria=[Watch()], **how)
+    assert torch.equal(out, expected)
+    assert alive[-1] == 0
+    with pytest.raises(ValueError, match="consume=True"):
+        model.decode(inputs["input_ids"], done, **how)
+
+
+def test_generate_never_holds_a_cache_twice(family, prompts, model, monkeypatch):
+    handed = []
+    start = Handover.start
+    monkeypatch.setattr(Handover, "start", lambda self, copies: handed.append(self) or start(self, copies))
+    model.generate(**family.inputs(prompts), max_new_tokens=3)
+    assert handed[0].consume and not handed[0].prefill.cache.layers
+
+
+def test_a_growing_mask_is_the_mask_and_ones():
+    mask = torch.tensor([[False, True], [True, True]])
+    growing = GrowingMask(mask)
+    for num_new in (1, 2, SPARE_TOKENS, SPARE_TOKENS + 3):
+        expected = torch.cat([mask, torch.ones(2, num_new, dtype=torch.bool)], dim=1)
+        assert torch.equal(growing.longer(num_new), expected)
+
+
+def test_answers_longer_than_the_masks_room(family, model, prompts):
+    """Padded rows, far beyond the room that a mask is built with: as each row alone."""
+    inputs, how = family.inputs(prompts), {"max_new_tokens": SPARE_TOKENS + 9, "do_sample": False}
+    together = model.generate(**inputs, num_keep=(3, 11), **how)
+    for row, single in enumerate(rows_alone(inputs, prompts)):
+        alone = model.generate(**single, num_keep=((3, 11)[row],), **how)
+        assert torch.equal(alone[0, -how["max_new_tokens"] :], together[row, -how["max_new_tokens"] :])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ A backbone adapts one *unmodified* transformers model. It holds no state of a re
 
 from __future__ import annotations
 
+import inspect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,13 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from transformers.masking_utils import create_causal_mask
 
+from gp.backbones.host import on_host
 from gp.backbones.processor import ImageGrids
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
 Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, head size]
+CAN_TELL_PADDING = "allow_is_causal_skip" in inspect.signature(create_causal_mask).parameters  # newer transformers
 
 
 class Backbone(ABC):
@@ -81,7 +84,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
-        """Rotary positions of the prompt, [P, B, S] int64."""
+        """Rotary positions of the prompt, [P, B, S] int64; everything is on one device, best the host."""
 
     # ---- before there is a model --------------------------------------------------------------------------------
 
@@ -143,6 +146,7 @@ class Backbone(ABC):
         self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), attended: Sequence[int] = ()
     ) -> ImageFeatures:
         """The images of a batch through the vision tower, once; `embed` takes the result."""
+        inputs = on_host(inputs)
         if self.image_sizes(inputs):
             return self.encode_images(inputs, taps, attended)
         empty = torch.empty(0, self.hidden_size, device=self.device, dtype=self.dtype)
@@ -167,30 +171,34 @@ class Backbone(ABC):
         Raises:
             ValueError: right padding, or image tokens and image features that do not match.
         """
-        input_ids = inputs["input_ids"].to(self.device)
+        inputs = on_host(inputs)
+        input_ids = inputs["input_ids"]
         layout, mask = self.layout(inputs)
         is_visual = (input_ids == self.image_token_id) & mask
-        # the image token may lie outside the vocabulary: what is looked up for it is overwritten below
-        hidden = self.text_model.embed_tokens(input_ids.masked_fill(is_visual, 0))
-        images = images or self.see(inputs, taps, attended)
-        hidden = hidden.masked_scatter(is_visual.unsqueeze(-1), images.embeds.to(hidden.dtype))
         number = is_visual.flatten().long().cumsum(0).view_as(input_ids) - 1
+        visual_id = torch.where(is_visual, number, -1).to(self.device)
+        # the image token may lie outside the vocabulary: what is looked up for it is overwritten below
+        hidden = self.text_model.embed_tokens(input_ids.masked_fill(is_visual, 0).to(self.device))
+        images = images or self.see(inputs, taps, attended)
+        hidden = hidden.masked_scatter((visual_id >= 0).unsqueeze(-1), images.embeds.to(hidden.dtype))
         return Prompt(
             hidden=hidden,
-            attention_mask=mask,
-            position_ids=self.positions({**inputs, "input_ids": input_ids}, mask),
-            visual_id=torch.where(is_visual, number, -1),
+            attention_mask=mask.to(self.device),
+            position_ids=self.positions(inputs, mask).to(self.device),
+            visual_id=visual_id,
             layout=layout,
             taps=images.tapped(taps),
             vision_attention=images.attended(attended),
             deepstack=images.deepstack,
+            has_padding=not bool(mask.all()),
         )
 
     def layout(self, inputs: Mapping[str, Tensor]) -> tuple[VisualLayout, Tensor]:
-        """Where the visual tokens of the prompts are, and the attention mask [B, S] as bool; raises as `embed`."""
-        input_ids = inputs["input_ids"].to(self.device)
+        """Where the visual tokens of the prompts are, and the mask [B, S] as bool on the host; raises as `embed`."""
+        inputs = on_host(inputs)
+        input_ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
-        mask = (torch.ones_like(input_ids) if mask is None else mask.to(self.device)).bool()
+        mask = (torch.ones_like(input_ids) if mask is None else mask).bool()
         self._refuse_right_padding(mask)
         return self._layout(inputs, (input_ids == self.image_token_id) & mask), mask
 
@@ -198,14 +206,13 @@ class Backbone(ABC):
         """Cosine and sine for positions [P, B, S]."""
         return self.text_model.rotary_emb(hidden, position_ids if position_ids.shape[0] > 1 else position_ids[0])
 
-    def causal_mask(self, hidden: Tensor, attention_mask: Tensor, cache: DynamicCache | None) -> Tensor | None:
+    def causal_mask(self, hidden: Tensor, padding_mask: Tensor | None, cache: DynamicCache | None) -> Tensor | None:
         """The mask that the model's own attention kernel wants, for `hidden` [B, Q, D] behind what the cache holds.
 
         Args:
-            attention_mask: [B, cached + Q] bool; without padding the kernel's plain causal path is used.
+            padding_mask: [B, cached + Q] bool; None without padding: the kernel's plain causal path is used.
         """
-        padding = None if bool(attention_mask.all()) else attention_mask
-        return create_causal_mask(self.text_config, hidden, padding, cache)
+        return create_causal_mask(self.text_config, hidden, padding_mask, cache, **_known(padding_mask))
 
     def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
         """One stock decoder layer; appends keys and values to the cache."""
@@ -230,6 +237,13 @@ class Backbone(ABC):
         heads = self.text_config.num_key_value_heads
         return rotate(projected.unflatten(-1, (heads, -1)).transpose(1, 2), rotary)
 
+    def remember(self, index: int, hidden: Tensor, rotary: Rotary, cache: DynamicCache) -> None:
+        """Appends keys and values of the rows `hidden`, the input of layer `index`, without running the layer."""
+        decoder_layer = self.text_model.layers[index]
+        key = self.key(index, hidden, rotary)
+        projected = decoder_layer.self_attn.v_proj(decoder_layer.input_layernorm(hidden))
+        cache.update(key, projected.unflatten(-1, (key.shape[1], -1)).transpose(1, 2), index)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and language-model head: [B, Q, D] -> [B, Q, vocabulary]."""
         return self.model.lm_head(self.text_model.norm(hidden))
@@ -242,12 +256,14 @@ class Backbone(ABC):
         Args:
             input_ids: [B, Q].
             position_ids: [B, Q], equal on all rotary axes.
-            attention_mask: [B, cached + Q], or None without padding.
+            attention_mask: [B, cached + Q] bool, or None without padding.
             kwargs: e.g. `output_hidden_states`.
 
         Returns:
             The decoder's own output; `last_hidden_state` is behind the final norm.
         """
+        if attention_mask is not None and self._takes_plain_mask(input_ids, cache.layers):
+            attention_mask = attention_mask[:, None, None]
         return self.text_model(
             input_ids=input_ids,
             position_ids=position_ids,
@@ -257,13 +273,16 @@ class Backbone(ABC):
             **kwargs,
         )
 
-    def decode_ragged(self, input_ids: Tensor, position_ids: Tensor, masks: Sequence[Tensor], cache: Cache) -> Tensor:
+    def decode_ragged(
+        self, input_ids: Tensor, position_ids: Tensor, masks: Sequence[Tensor], has_padding: bool, cache: Cache
+    ) -> Tensor:
         """As `decode`, behind a cache whose layers hold different numbers of tokens.
 
         Args:
             input_ids: [B, 1].
             position_ids: [B, 1], equal on all rotary axes.
-            masks: of each layer, [B, cached in that layer + 1]; the same object for equal layers.
+            masks: of each layer, [B, cached in that layer + 1] bool; the same object for equal layers.
+            has_padding: whether any of them has a False.
             cache: keys and values.
 
         Returns:
@@ -271,14 +290,26 @@ class Backbone(ABC):
         """
         hidden = self.text_model.embed_tokens(input_ids)
         rotary = self.rotary(hidden, position_ids.expand(self.num_position_axes, -1, -1))
+        plain = self._takes_plain_mask(input_ids, cache.layers)
         kernel_masks: dict[int, Tensor | None] = {}
         for index, mask in enumerate(masks):
-            if id(mask) not in kernel_masks:
+            if id(mask) not in kernel_masks and plain:
+                kernel_masks[id(mask)] = mask[:, None, None] if has_padding else None
+            elif id(mask) not in kernel_masks:
                 one_layer = DynamicCache()
                 one_layer.layers = [cache.layers[index]]  # transformers sizes its masks by the first layer
-                kernel_masks[id(mask)] = create_causal_mask(self.text_config, hidden, mask, one_layer)
+                padding_mask = mask if has_padding else None
+                kernel_masks[id(mask)] = create_causal_mask(self.text_config, hidden, padding_mask, one_layer)
             hidden = self.layer(index, hidden, kernel_masks[id(mask)], rotary, cache)
         return self.text_model.norm(hidden)
+
+    def _takes_plain_mask(self, input_ids: Tensor, layers: Sequence[CacheLayerMixin]) -> bool:
+        """Whether the kernel's mask for a single new token is the padding mask itself, so that none has to be built.
+
+        So it is under `sdpa`; other kernels want another form, and a static cache has room that must be masked, too.
+        """
+        dynamic = all(type(layer) is DynamicLayer for layer in layers)
+        return dynamic and input_ids.shape[1] == 1 and self.text_config._attn_implementation == "sdpa"
 
     def run_layer(self, index: int, prompt: Prompt, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
         """One stock decoder layer on a prompt, and what the family adds to its visual tokens behind that layer."""
@@ -315,6 +346,11 @@ class Backbone(ABC):
                 "prompts must be padded on the left, but the last position of a row is padding: "
                 "set processor.tokenizer.padding_side = 'left'"
             )
+
+
+def _known(padding_mask: Tensor | None) -> dict[str, bool]:
+    """Tells transformers that there is padding, where it can be told; else it looks, and the host waits."""
+    return {"allow_is_causal_skip": False} if padding_mask is not None and CAN_TELL_PADDING else {}
 
 
 def rotate(states: Tensor, rotary: Rotary | None) -> Tensor:

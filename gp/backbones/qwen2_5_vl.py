@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.vision_utils import get_vision_window_index
 
 from gp.backbones.base import Backbone, record_outputs
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.processor import Qwen2_5_VLProcessor
 from gp.backbones.vision_attention import fused_attention, record_calls
+from gp.backbones.vision_index import VisionIndex
 from gp.types import ImageFeatures, VisionAttention
 
 
@@ -68,12 +68,12 @@ class Qwen2_5_VL(Backbone):
         self, inputs: Mapping[str, Tensor], taps: Sequence[int], attended: Sequence[int] = ()
     ) -> ImageFeatures:
         visual = self.model.model.visual
-        grid = inputs["image_grid_thw"].to(self.device)
+        index = VisionIndex.of(inputs["image_grid_thw"], self.vision_config)
         pixels = inputs["pixel_values"].to(self.device, visual.dtype)
         attention = [visual.blocks[k].attn for k in attended]
         with record_outputs([visual.blocks[k] for k in taps]) as outputs, record_calls(attention) as calls:
-            seen = visual(pixels, grid_thw=grid)
-        raster = self._raster_order(grid) if taps or attended else None
+            seen = visual(pixels, grid_thw=inputs["image_grid_thw"].to(self.device), **index.arguments(self.device))
+        raster = index.raster.to(self.device) if taps or attended else None
         looks = [fused_attention(module, *call, self._merge**2) for module, call in zip(attention, calls)]
         return ImageFeatures(
             seen.pooler_output,
@@ -81,13 +81,6 @@ class Qwen2_5_VL(Backbone):
             {k: VisionAttention(look.received[raster], look.keys[raster]) for k, look in zip(attended, looks)},
             self._deepstack(seen),
         )
-
-    def _raster_order(self, grid: Tensor) -> Tensor:
-        """Index that undoes the window order of the vision blocks, [N]."""
-        window_order, _ = get_vision_window_index(
-            grid, self._merge, self.vision_config.window_size, self.vision_config.patch_size
-        )
-        return window_order.argsort().to(self.device)
 
     def _merged(self, block_output: Tensor) -> Tensor:
         """Mean over the patches of each visual token: [4 N, C] -> [N, C]."""
@@ -117,11 +110,11 @@ class Qwen2_5_VL(Backbone):
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         input_ids = inputs["input_ids"]
-        grid = inputs.get("image_grid_thw")
+        grid = inputs.get("image_grid_thw")  # where the ids are
         position_ids, _ = self.model.model.get_rope_index(
             input_ids,
             mm_token_type_ids=(input_ids == self.image_token_id).int(),
-            image_grid_thw=None if grid is None else grid.to(input_ids.device),
+            image_grid_thw=grid,
             attention_mask=attention_mask,
         )
         return position_ids

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -40,10 +39,6 @@ class Qwen3VL(Qwen2_5_VL):
     def _attention_input(self, index: int, hidden: Tensor) -> tuple[nn.Module, Tensor]:
         decoder_layer = self.text_model.layers[index]
         return decoder_layer.self_attn, decoder_layer.input_layernorm(hidden)
-
-    def _raster_order(self, grid: Tensor) -> Tensor:
-        """Every token is in its place already."""
-        return torch.arange(int(grid.prod(1).sum()) // self._merge**2, device=self.device)
 
     def _deepstack(self, seen: BaseModelOutputWithPooling) -> dict[int, Tensor]:
         """The k-th deepstack feature belongs behind decoder layer k."""

@@ -140,8 +140,7 @@ class _Step:
         """The forward pass is over, the VIP's graph and the logits are there, the first layer runs backward."""
         entries = {"taps": self._taps(), "VIP": self._vip(), "logits": self._logits()}
         if way == "prefix":
-            entries |= {"prefix cache": self._cache(self.prompt + self.suffix)}
-            return entries | self._kept_suffix()
+            return entries | {"prefix cache": self._cache(self.prompt)} | self._kept_suffix()
         length = self.prompt + self.suffix
         entries |= self._kept_layers(way, length)
         if way == "whole, checkpointed":
@@ -149,15 +148,17 @@ class _Step:
         return entries | {"gradients of one layer": self._transient(length)}
 
     def _kept_suffix(self) -> dict[str, int]:
-        """Of the suffix's own tokens, and keys and values of everything that they see, as the kernel saw them."""
-        layers, seen = self.decoder.layers, self.prompt + self.suffix
-        entries = {"suffix activations": layers * self._kept_layer(self.suffix, keys=False)}
-        if self._repeats:
-            entries["keys and values, repeated"] = layers * 2 * seen * self.decoder.attention_size * self.itemsize
+        """Inputs of the suffix's layers, and of the one that runs again what its backward pass needs.
+
+        That is of the suffix's own tokens; and keys and values of all that they see, put together, repeated for all
+        heads if the kernel wants that, and the gradients of these.
+        """
+        decoder, seen = self.decoder, self.prompt + self.suffix
+        widths = decoder.kv_size + (2 * decoder.attention_size if self._repeats else decoder.kv_size)
+        again = self._kept_layer(self.suffix, keys=False) + 2 * seen * widths * self.itemsize
         if self.attn == "eager":
-            rows = self.suffix * (seen // self.preset.batch)
-            entries["attention weights"] = layers * rows * self.decoder.heads * (4 + self.itemsize)
-        return entries
+            again += self.suffix * (seen // self.preset.batch) * decoder.heads * (4 + self.itemsize)
+        return {"inputs of the suffix": decoder.layers * self._stream(self.suffix), "one layer, again": again}
 
     def _kept_layers(self, way: str, length: int) -> dict[str, int]:
         if way == "whole, checkpointed":
@@ -194,9 +195,9 @@ class _Step:
         return len(self.preset.taps) * self.visual * self.tower.hidden * self.itemsize
 
     def _vip(self) -> int:
-        """Of all blocks: seven tensors of its width, the joint one with query and key, four of the MLP's width."""
+        """Of all blocks: nine tensors of its width, the joint one with query and key, four of the MLP's width."""
         width, joint = self.preset.vip_hidden, self.preset.vip_hidden + self.preset.vip_cond
-        return len(self.preset.taps) * self.visual * (7 * width + 3 * joint + 4 * 2 * width) * self.itemsize
+        return len(self.preset.taps) * self.visual * (9 * width + 3 * joint + 4 * 2 * width) * self.itemsize
 
     def _logits(self) -> int:
         """In the model's type, then three times in float32: copy, log-softmax and gradient."""

@@ -148,11 +148,23 @@ class CostModel:
     # ---- training steps ---------------------------------------------------------------------------------------
 
     def prefix_step(self, grids: Sequence[Grid], text: int, answer: int) -> int:
-        """Operations of a step with a prefix without gradients (`gp.teacher_forcing`)."""
-        rows, prefix = len(grids), text + max(h * w for h, w in grids)
+        """Operations of a step with a prefix without gradients (`gp.teacher_forcing`).
+
+        Of the prefix the last layer only makes keys and values. The suffix runs forward again but for each layer's last
+        product, whose result nobody needs.
+        """
+        decoder, rows, prefix = self.decoder, len(grids), text + max(h * w for h, w in grids)
         suffix = self.glimpse.num_tokens + answer
-        forward = self.vision(grids).flops + self.layers(self.decoder.layers, rows, prefix).flops
-        return forward + self._graded_layers(rows, suffix, prefix + suffix) + self._graded_ends(grids, text, answer)
+        forward = self.vision(grids).flops + self.layers(decoder.layers - 1, rows, prefix).flops
+        forward += 2 * rows * prefix * decoder.hidden * 2 * decoder.kv_size
+        linear, attention = self._dense_layers(rows, suffix, prefix + suffix)
+        again = linear + attention - 2 * rows * suffix * decoder.layers * decoder.inner * decoder.hidden
+        return (
+            forward
+            + again
+            + self._graded_layers(rows, suffix, prefix + suffix)
+            + self._graded_ends(grids, answer, self._prefix_read(rows, prefix))
+        )
 
     def whole_step(self, grids: Sequence[Grid], text: int, answer: int, checkpointed: bool = False) -> int:
         """Operations of a step with everything under autograd; `checkpointed`: the layers run forward twice."""
@@ -160,21 +172,28 @@ class CostModel:
         total = self.vision(grids).flops + self._graded_layers(rows, length, length)
         if checkpointed:
             total += self._dense_layers(rows, length, length)[0] + self._dense_layers(rows, length, length)[1]
-        return total + self._graded_ends(grids, text, answer)
+        projection = self.read(rows, 0).flops
+        row = self.read(rows, length - answer).flops - projection
+        return total + self._graded_ends(grids, answer, 2 * projection + 3 * row)
 
-    def _graded_ends(self, grids: Sequence[Grid], text: int, answer: int) -> int:
+    def _graded_ends(self, grids: Sequence[Grid], answer: int, read: int) -> int:
         """Head, read and trained parts, forward and backward.
 
         A frozen matrix costs as much backward as forward (the input's gradient), a trained one and a product of two
         activations twice as much. The taps need no gradient, so their projection costs as a frozen one.
         """
-        rows, seen = len(grids), text + max(h * w for h, w in grids) + self.glimpse.num_tokens
         tokens = sum(h * w for h, w in grids)
-        projection = self.read(rows, 0).flops
         taps = 2 * tokens * len(self.vip.taps) * self.tower.hidden * self.vip.cond_size
         trained = self.glimpse_vectors().flops + self.importance(grids).flops - taps
-        row = self.read(rows, seen).flops - projection
-        return 2 * (self.head(rows * answer).flops + projection + taps) + 3 * (trained + row)
+        return 2 * (self.head(len(grids) * answer).flops + taps) + 3 * trained + read
+
+    def _prefix_read(self, rows: int, prefix: int) -> int:
+        """The read forward and backward: keys of the prefix need no gradient, the suffix's own ones are projected."""
+        projection, count = self.read(rows, 0).flops, self.glimpse.num_tokens
+        if self.glimpse.attention_logits:
+            return 2 * self.read(rows, prefix).flops
+        own = 2 * rows * count * self.decoder.hidden * self.decoder.kv_size * len(self.glimpse.read_layers or [0])
+        return 2 * projection + 3 * (self.read(rows, prefix + count).flops - projection) + 2 * own
 
     def _graded_layers(self, rows: int, queries: int, keys: int) -> int:
         linear, attention = self._dense_layers(rows, queries, keys)

@@ -16,9 +16,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from gp.bench.measure import Spread, in_own_process, interleaved, peak_mib, ratio, reset_peak, synchronize
+from gp.bench.measure import Spread, in_own_process, interleaved, or_nan, ratio, synchronize
 from gp.bench.options import OptionError, Setup, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.prefill import cost_model
@@ -35,6 +36,7 @@ from gp.bench.report import (
     ratio_figures,
     workload,
 )
+from gp.eval.memory import PeakMemory
 from gp.model import GlimpseModel
 from gp.prefill import Prefill
 
@@ -71,9 +73,10 @@ def check_new_tokens(new_tokens: int) -> None:
         raise OptionError(f"--new-tokens must be at least 2, got {new_tokens}")
 
 
-def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int) -> Tensor:
+def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int, consume: bool = False) -> Tensor:
     """Greedy, exactly so many tokens."""
-    return model.decode(input_ids, done, do_sample=False, min_new_tokens=new_tokens, max_new_tokens=new_tokens)
+    exactly = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
+    return model.decode(input_ids, done, consume, do_sample=False, **exactly)
 
 
 def measure_step_s(setup: Setup, new_tokens: int) -> dict[str, list[float]]:
@@ -94,13 +97,17 @@ def measure_memory_mib(setup: Setup, way: str, new_tokens: int) -> dict[str, flo
     input_ids, finish = _prompt(small, model, way)
     generate(model, input_ids, finish(), 2)  # kernels and libraries are loaded now
     input_ids, finish = _prompt(setup, model, way)
-    before = _now_mib(setup.device)
+    device = torch.device(setup.device)
+    gc.collect()
+    memory = PeakMemory(device)
     done = finish()
     synchronize(setup.device)
-    figures = {"prefill": peak_mib(setup.device) - before, "held": _now_mib(setup.device) - before}
-    generate(model, input_ids, done, new_tokens)
+    gc.collect()
+    figures = {"prefill": or_nan(memory.above_mib()), "held": or_nan(memory.held_mib())}
+    decoding = PeakMemory(device)
+    generate(model, input_ids, done, new_tokens, consume=True)  # as `model.generate` does
     synchronize(setup.device)
-    return {**figures, "decode": peak_mib(setup.device) - before}
+    return {**figures, "decode": figures["held"] + or_nan(decoding.above_mib())}
 
 
 def summarize(
@@ -136,10 +143,3 @@ def _prompt(setup: Setup, model: GlimpseModel, way: str) -> tuple[Tensor, Callab
     pruner = "glimpse" if way == PRUNED else "none"
     options = setup.prune_options if way == PRUNED else None
     return inputs["input_ids"], partial(model.prefill, inputs, pruner, options)
-
-
-def _now_mib(device: str) -> float:
-    """What is in use now; the peak starts here."""
-    gc.collect()
-    reset_peak(device)
-    return peak_mib(device)

@@ -1,13 +1,16 @@
 """Finds the calls that make the host wait for the device, by line of code.
 
 Works on a CPU, too, where nothing waits: it looks at what is called. On a GPU each of these calls empties the queue
-of kernels. Not seen: what a kernel library does inside.
+of kernels. Tensors that are said to be on the host, and what is computed from nothing else, can be read for free until
+gp moves them with `to` (transformers moves tensors only to where its other arguments are). Not seen: what a kernel
+library does inside.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 READS = {
+    Tensor.cpu: "cpu",
     Tensor.item: "item",
     Tensor.tolist: "tolist",
     Tensor.__bool__: "bool",
@@ -31,25 +35,63 @@ READS = {
 }
 INDEXING = {Tensor.__getitem__: "boolean index", Tensor.__setitem__: "boolean index"}
 REPEATS = (torch.repeat_interleave, Tensor.repeat_interleave)
+MOVES = (Tensor.to, Tensor.cuda)
 SKIPPED = ("torch", "gp/bench")  # frames of these are not the caller
+PLACE = "_gp_bench_place"  # attribute of tensors: HOST, or FREE: made from no tensor, wherever it is wanted
+HOST, FREE, DEVICE = "host", "free", "device"
 
 
 class HostSyncs(TorchFunctionMode):
-    """Counts, while it is entered: `calls["gp/prefill.py:176 int"]`."""
+    """Counts, while it is entered: `calls["gp/prefill.py:176 int"]`.
 
-    def __init__(self) -> None:
+    Args:
+        host: tensors that are on the host.
+    """
+
+    def __init__(self, host: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
+        for tensor in host:
+            setattr(tensor, PLACE, HOST)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kind = _kind(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        given = list(_tensors((args, kwargs)))
+        places = {getattr(tensor, PLACE, DEVICE) for tensor in given}
+        place = next((name for name in (DEVICE, HOST) if name in places), FREE)
+        kind = _kind(func, args, kwargs) if place == DEVICE else None
         if kind:
             self.calls[f"{_caller()} {kind}"] += 1
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **kwargs)
+        if func in MOVES and place != DEVICE and _names_device(args[1:], kwargs) and _caller().startswith("gp/"):
+            return out.view_as(out)  # on a CPU it would be the same tensor, and stay on the host
+        if func is Tensor.__iter__:
+            out = list(out)
+        if place != DEVICE:
+            _put(out, given, place)
+        return iter(out) if func is Tensor.__iter__ else out
 
     def in_package(self, package: str) -> int:
         """Calls from files of a package."""
         return sum(count for place, count in self.calls.items() if place.startswith(package + "/"))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (tuple, list, dict)):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(value)
+
+
+def _put(out: Any, given: list[Tensor], place: str) -> None:
+    for tensor in _tensors(out):
+        if all(tensor is not one for one in given):
+            setattr(tensor, PLACE, place)
+
+
+def _names_device(args: tuple, kwargs: dict) -> bool:
+    return any(isinstance(value, (torch.device, str)) for value in (*args, *kwargs.values()))
 
 
 def _kind(func: Any, args: tuple, kwargs: dict) -> str | None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from gp.eval.memory import PeakMemory
 
 WARM_UP_ROUNDS = 1
 LEAST_SAVING = 0.05  # below it a share of the bound is a share of noise
@@ -94,31 +95,15 @@ def share_of_bound(speed_up: float, bound: float) -> float | None:
 def peak_of(run: Callable[[], Any], device: str) -> float:
     """Peak memory of a run above what is in use before it, MiB: resident, or allocated by torch on a GPU."""
     gc.collect()
-    reset_peak(device)
-    before = peak_mib(device)
+    memory = PeakMemory(torch.device(device))
     run()
     synchronize(device)
-    return peak_mib(device) - before
+    return or_nan(memory.above_mib())
 
 
-def reset_peak(device: str) -> None:
-    """Makes the present use the peak so far, where the system can."""
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats(device)
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_mib(device: str) -> float:
-    """Peak since `reset_peak`, MiB."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage has the same mark, but never forgets the one from before a reset
-        line = next(text for text in status.read_text().splitlines() if text.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    unit = 1 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+def or_nan(mib: float | None) -> float:
+    """A figure for a table where the system may not be able to tell."""
+    return math.nan if mib is None else mib
 
 
 def in_own_process(arguments: Sequence[str], way: str) -> float:

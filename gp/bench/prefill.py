@@ -3,7 +3,7 @@
 Both in turn in one process, with the vision tower and without it (images seen before). The bound is the ratio of
 floating-point operations, the glimpse's own included, so that what is missing is overhead. The stages are timed in
 runs of their own, with the device waited for at each boundary. Host syncs are calls that wait for the device, counted
-by line of code in one pruned prefill.
+by line of code in one pruned prefill of what the processor left on the host.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ def measure_stages(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor])
 
 
 def count_host_syncs(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor]) -> HostSyncs:
-    with HostSyncs() as syncs:
-        model.prefill(inputs, "glimpse", setup.prune_options)
+    copies = {key: value.clone() for key, value in inputs.items()}  # what is noted on them goes with them
+    with HostSyncs(host=copies.values()) as syncs:
+        model.prefill(copies, "glimpse", setup.prune_options)
     return syncs
 
 

@@ -11,11 +11,9 @@ reported, so libraries and the tokens themselves are left out. For the marks tha
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from gp.backbones.vision_attention import received_attention
-from gp.bench.measure import peak_mib, reset_peak
+from gp.bench.measure import peak_of, timed_s
 from gp.pruners.divprune import most_diverse
 from gp.pruners.dpp import greedy_map
 from gp.pruners.vscan import merge_into_kept
@@ -96,14 +94,9 @@ def measure(way: str, tokens: int, size: Size, device: str) -> dict[str, float]:
     """Peak above tokens and libraries, MiB, and seconds; to be run in a fresh process."""
     prepare = WAYS[way]
     prepare(8, size, device)()  # kernels and libraries are loaded now
-    score = prepare(tokens, size, device)
-    gc.collect()
-    reset_peak(device)
-    before, start_s = peak_mib(device), time.perf_counter()
-    score()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    return {"peak_mib": peak_mib(device) - before, "seconds": time.perf_counter() - start_s}
+    score, seconds = prepare(tokens, size, device), []
+    peak_mib = peak_of(lambda: seconds.append(timed_s(score, device)), device)
+    return {"peak_mib": peak_mib, "seconds": seconds[0]}
 
 
 def matrix_mib(way: str, tokens: int, size: Size) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gp.backbones import Backbone
+from gp.backbones import Backbone, on_host
 from gp.pruners import GlimpsePruner, PruneView
 from gp.teacher_forcing import TeacherForced
 from gp.types import Prompt, PruneOptions
@@ -78,10 +78,10 @@ def _positions(
     backbone: Backbone, inputs: Mapping[str, Tensor], answer_ids: Tensor, seen: Tensor, count: int
 ) -> Tensor:
     """Rotary positions [P, B, L] of the whole sequence, the glimpse token counted as a word of text."""
-    prompt_ids = inputs["input_ids"].to(backbone.device)
-    place = torch.full((len(prompt_ids), count), TEXT_TOKEN, device=backbone.device)
-    ids = torch.cat([prompt_ids, place, answer_ids], dim=1)
-    return backbone.positions({**inputs, "input_ids": ids}, seen.long())
+    inputs = on_host(inputs)
+    prompt_ids = inputs["input_ids"]
+    ids = torch.cat([prompt_ids, torch.full((len(prompt_ids), count), TEXT_TOKEN), answer_ids.cpu()], dim=1)
+    return backbone.positions({**inputs, "input_ids": ids}, seen.long().cpu()).to(backbone.device)
 
 
 def _attention_row(layer, hidden, rotary, at: int, seen: Tensor, prompt: Prompt, log_softmax: bool) -> Tensor:

@@ -32,10 +32,23 @@ class PeakMemory:
         """MiB; None where the system cannot tell."""
         return self._read() - self._before if self._can_tell else None
 
+    def held_mib(self) -> float | None:
+        """What is in use now above the use at the start, MiB; None where the system cannot tell."""
+        if not self._can_tell:
+            return None
+        if self._device.type == "cuda":
+            return torch.cuda.memory_allocated(self._device) / 2**20 - self._before
+        _give_back_freed()
+        return _status_mib("VmRSS") - self._before
+
     def _read(self) -> float:
         if not self._can_tell:
             return 0.0
-        return torch.cuda.max_memory_allocated(self._device) / 2**20 if self._device.type == "cuda" else _mark_mib()
+        return (
+            torch.cuda.max_memory_allocated(self._device) / 2**20
+            if self._device.type == "cuda"
+            else _status_mib("VmHWM")
+        )
 
 
 def kv_cache_mib(cache: DynamicCache) -> float:
@@ -60,6 +73,6 @@ def _reset_mark() -> bool:
     return True
 
 
-def _mark_mib() -> float:
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+def _status_mib(name: str) -> float:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) / 2**10

@@ -114,7 +114,7 @@ def answer_batch(
     visual_run, visual_cached = visual_means(done)
     watch.lap()
     prompt_ids = batch.inputs["input_ids"]
-    output_ids = model.decode(prompt_ids, done, max_new_tokens=max_new_tokens, **GREEDY)
+    output_ids = model.decode(prompt_ids, done, consume=True, max_new_tokens=max_new_tokens, **GREEDY)
     decode_s = watch.lap()
     texts = model.processor.batch_decode(output_ids[:, prompt_ids.shape[1] :], skip_special_tokens=True)
     counts = evidence_counts(done, batch.evidence_masks)

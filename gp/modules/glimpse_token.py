@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gp.modules.rms_norm import rms_norm
+
 NORMS = ("rmsnorm", "layernorm")
 
 
@@ -45,7 +47,8 @@ class GlimpseToken(nn.Module):
 
     def vectors(self) -> Tensor:
         """All vectors at once, [len(layers), T, D]."""
-        return self.norm(self.proj(self.embeddings))
+        projected = self.proj(self.embeddings)
+        return rms_norm(projected, self.norm) if isinstance(self.norm, nn.RMSNorm) else self.norm(projected)
 
     def by_layer(self) -> dict[int, Tensor]:
         """Decoder layer -> its vector [T, D]."""

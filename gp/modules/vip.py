@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gp.modules.rms_norm import rms_norm
 from gp.types import VisualLayout
 
 NORM_EPS = 1e-6
@@ -100,8 +102,8 @@ class VIPBlock(nn.Module):
         self.mlp = GatedMLP(hidden_size, 2 * hidden_size)
 
     def forward(self, hidden: Tensor, cond: Tensor, rope: tuple[Tensor, Tensor], spans: AttentionSpans) -> Tensor:
-        hidden = hidden + self.attn(self.norm1(hidden), cond, rope, spans)
-        return hidden + self.mlp(self.norm2(hidden))
+        hidden = hidden + self.attn(rms_norm(hidden, self.norm1), cond, rope, spans)
+        return hidden + self.mlp(rms_norm(hidden, self.norm2))
 
 
 class ConditionedAttention(nn.Module):
@@ -139,7 +141,8 @@ class GatedMLP(nn.Module):
 class AttentionSpans:
     """Which tokens attend to each other: those of one image, or of one window of it. Never builds an N x N mask.
 
-    Images of the same size run as one batch; windows are made contiguous by a sort and run in batches of equal size.
+    Neighbouring images of one size run as a batch; windows are made contiguous and ordered by size, so that they run in
+    as many batches as there are sizes.
     """
 
     def __init__(self, layout: VisualLayout, window: int | None = None) -> None:
@@ -152,11 +155,10 @@ class AttentionSpans:
         """q, k [N, heads, d], v [N, heads, e] -> [N, heads, e]; softmax scale 1 / sqrt(d)."""
         if self.order is not None:
             query, key, value = query[self.order], key[self.order], value[self.order]
-        if len(set(self.sizes)) == 1:
-            out = self._attend_equal(query, key, value, len(self.sizes))
-        else:
-            parts = zip(query.split(self.sizes), key.split(self.sizes), value.split(self.sizes))
-            out = torch.cat([self._attend_equal(q, k, v, 1) for q, k, v in parts])
+        counts = [len(list(run)) for _, run in groupby(self.sizes)]
+        lengths = [sum(run) for _, run in groupby(self.sizes)]
+        parts = zip(query.split(lengths), key.split(lengths), value.split(lengths), counts)
+        out = torch.cat([self._attend_equal(*part) for part in parts])
         if self.order is not None:
             out = torch.empty_like(out).index_copy(0, self.order, out)
         return out
@@ -164,6 +166,7 @@ class AttentionSpans:
     @staticmethod
     def _attend_equal(query: Tensor, key: Tensor, value: Tensor, count: int) -> Tensor:
         size = value.shape[-1]
+        # on a GPU the memory-efficient kernel takes values of another size (multiples of 8), in 16 and 32 bits
         if query.device.type == "cpu":  # its fused kernel wants equal head sizes; the other one builds N x N weights
             value = F.pad(value, (0, query.shape[-1] - size))
         query, key, value = (x.unflatten(0, (count, -1)).transpose(1, 2) for x in (query, key, value))
@@ -172,13 +175,18 @@ class AttentionSpans:
 
 
 def _window_order(layout: VisualLayout, window: int) -> tuple[Tensor, list[int]]:
-    """Order that makes the tokens of each window neighbours, and the windows' sizes."""
-    image = torch.repeat_interleave(torch.arange(len(layout.grids)), torch.tensor(layout.image_sizes))
-    cell = layout.row_col().cpu() // window
-    window_id = (image * (1 << 20) + cell[:, 0]) * (1 << 20) + cell[:, 1]
-    order = window_id.argsort(stable=True)
-    sizes = window_id[order].unique_consecutive(return_counts=True)[1].tolist()
-    return order.to(layout.device), sizes
+    """Order that makes the tokens of each window neighbours, smallest windows first, and the windows' sizes.
+
+    Made on the host, from the grids alone: it does not wait for the device.
+    """
+    windows: list[Tensor] = []
+    start = 0
+    for height, width in layout.grids:
+        number = torch.arange(start, start + height * width).view(height, width)
+        windows += [cell.flatten() for band in number.split(window) for cell in band.split(window, dim=1)]
+        start += height * width
+    windows.sort(key=len)
+    return torch.cat(windows).to(layout.device), [len(cell) for cell in windows]
 
 
 def rope_2d(row_col: Tensor, dim: int) -> tuple[Tensor, Tensor]:

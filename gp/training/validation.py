@@ -73,10 +73,10 @@ class Validation(nn.Module):
         return [self.unpruned_answers[key] for key in ids]
 
     def _decode(self, batch: Batch, done: Prefill) -> list[str]:
-        """Greedy answers, as text."""
+        """Greedy answers, as text; the prefill is used up."""
         tokenizer = self.model.processor.tokenizer
         prompt = batch.inputs["input_ids"]
         stop = {"max_new_tokens": self.max_new_tokens, "pad_token_id": tokenizer.pad_token_id}
-        ids = self.model.decode(prompt, done, **stop, **GREEDY)
+        ids = self.model.decode(prompt, done, consume=True, **stop, **GREEDY)
         texts = tokenizer.batch_decode(ids[:, prompt.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]

@@ -74,7 +74,7 @@ def test_a_decoded_token(family):
     token, position = inputs["input_ids"][:, -1:], done.next_position.unsqueeze(1)
 
     def step():
-        mask = torch.cat([done.attention_mask, done.attention_mask.new_ones(2, 1)], dim=1).long()
+        mask = torch.cat([done.attention_mask, done.attention_mask.new_ones(2, 1)], dim=1)
         out = model.backbone.decode(token, position, mask, done.cache)
         model.backbone.model.lm_head(out.last_hidden_state)
 
@@ -82,9 +82,10 @@ def test_a_decoded_token(family):
 
 
 @pytest.mark.parametrize("way", ["prefix", "whole"])
+@pytest.mark.parametrize("changes", [{}, {"attention_logits": False, "num_tokens": 2}], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_training_step(family, way):
-    model, inputs, grids, cost = make(family)
+def test_a_training_step(family, changes, way):
+    model, inputs, grids, cost = make(family, **changes)
     answer_ids, answer_mask = tiny_answers([5, 5])
     run = {"prefix": teacher_forced, "whole": whole_sequence}[way]
 

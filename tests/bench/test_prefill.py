@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gp.backbones.vision_index import VisionIndex
 from gp.bench.host_syncs import HostSyncs
 from gp.bench.presets import PRESETS, random_inputs, random_model
 from gp.bench.timeline import Timeline
 from gp.types import PruneOptions
 from tests.bench.commands import assert_spread, run_bench
+from tests.glimpses import micro_glimpse
+from tests.tiny_models import FAMILIES
 
 TINY = PRESETS["tiny"]
 KEEP = PruneOptions(fixed_keep_ratio=0.5)
@@ -54,9 +57,36 @@ def test_a_watched_prefill_is_the_same_and_nothing_stays_attached():
     ],
 )
 def test_calls_that_wait_are_found(kind, run):
+    x = torch.tensor([1, 2, 3])
     with HostSyncs() as syncs:
-        run(torch.tensor([1, 2, 3]))
+        run(x)
     assert [place.split(" ", 1)[1] for place in syncs.calls] == [kind]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_prefill_waits_for_the_device_once(name, padded):
+    """When it drops tokens: for the lengths of the shortest and the longest row."""
+    family = FAMILIES[name]
+    model = micro_glimpse(family.make())
+    inputs = family.inputs(family.fit([([(4, 6)], 9), ([(4, 6)], 12 if padded else 9)]))
+    with HostSyncs(host=inputs.values()) as syncs:
+        model.prefill(inputs)
+    assert syncs.in_package("gp") == 1
+    others = {place.split(":")[0] for place in syncs.calls} - {"gp/prefill.py"}
+    # this tower interpolates its position embeddings by a grid on the device
+    assert others == ({"transformers/vision_utils.py"} if name == "qwen3_vl" else set())
+
+
+def test_what_came_from_the_host_can_be_read_until_it_is_moved():
+    x = torch.tensor([1, 2, 3])
+    with HostSyncs(host=[x]) as syncs:
+        (x + torch.arange(3)).tolist()
+        assert not syncs.calls
+        moved = VisionIndex(x, {"position_ids": x}).arguments(torch.device("cpu"))["position_ids"]  # in gp
+        (moved > 1).any().item()
+        x.sum().item()
+    assert [place.split(" ", 1)[1] for place in syncs.calls] == ["item"] and syncs.calls.total() == 1
 
 
 def test_calls_that_do_not_wait_are_not_found():

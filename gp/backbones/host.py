@@ -1,0 +1,26 @@
+"""The small tensors that describe a batch, on the host, so that what they decide never waits for the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+
+def on_host(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The processor's output with ids, masks and grids on the host; pixels stay where they are.
+
+    Usually everything is there already. What is not comes over in one copy, the only time that the host waits.
+    """
+    away = [key for key, value in inputs.items() if value.device.type != "cpu" and not value.is_floating_point()]
+    if not away:
+        return dict(inputs)
+    return {**inputs, **dict(zip(away, copy_together([inputs[key] for key in away])))}
+
+
+def copy_together(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of integer or bool tensors of one device on the host, by one transfer."""
+    flat = torch.cat([tensor.flatten().long() for tensor in tensors]).cpu()
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors)]

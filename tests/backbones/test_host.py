@@ -1,0 +1,53 @@
+"""What is read on the host, and what the vision tower is told instead of computing it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from gp.backbones import backbone_of, on_host
+from gp.backbones import vision_index as vision_index_file
+from gp.backbones.host import copy_together
+from gp.backbones.vision_index import VisionIndex
+from tests.tiny_models import FAMILIES
+
+QWENS = ["qwen2_5_vl", "qwen3_vl"]
+PROMPTS = [([(4, 6), (3, 5)], 9), ([(2, 2)], 5)]
+
+
+def test_tensors_come_over_together():
+    tensors = [
+        torch.tensor([[1, 2], [3, 4]]),
+        torch.tensor([True, False]),
+        torch.tensor([2**40]),
+        torch.zeros(0, 3).int(),
+    ]
+    copies = copy_together(tensors)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(copies, tensors, strict=True))
+
+
+def test_what_is_on_the_host_stays_as_it_is():
+    inputs = FAMILIES["llava"].inputs([([(5, 5)], 4)])
+    assert all(on_host(inputs)[key] is value for key, value in inputs.items())
+
+
+@pytest.mark.parametrize("name", QWENS)
+def test_a_tower_that_is_told_gives_what_it_would_compute(name, monkeypatch):
+    """Also where transformers does not take what is computed beforehand."""
+    backbone, inputs = backbone_of(FAMILIES[name].make()), FAMILIES[name].inputs(PROMPTS)
+    told = backbone.encode_images(inputs, taps=(0, 3), attended=(3,))
+    monkeypatch.setattr(vision_index_file, "takes_precomputed", lambda function: False)
+    assert not VisionIndex.of(inputs["image_grid_thw"], backbone.vision_config).arguments(backbone.device)
+    computed = backbone.encode_images(inputs, taps=(0, 3), attended=(3,))
+    assert torch.equal(told.embeds, computed.embeds)
+    assert all(torch.equal(told.taps[k], computed.taps[k]) for k in (0, 3))
+    assert torch.equal(told.attention[3].received, computed.attention[3].received)
+
+
+def test_lengths_stay_on_the_host_unless_the_kernel_reads_them():
+    grid, device = torch.tensor([[1, 8, 12]]), torch.device("meta")
+    config = FAMILIES["qwen2_5_vl"].make().config.vision_config
+    places = {name: x.device.type for name, x in VisionIndex.of(grid, config).arguments(device).items()}
+    assert places == {"position_ids": "meta", "cu_seqlens": "cpu", "window_index": "meta", "cu_window_seqlens": "cpu"}
+    config._attn_implementation = "flash_attention_2"
+    assert {x.device.type for x in VisionIndex.of(grid, config).arguments(device).values()} == {"meta"}
