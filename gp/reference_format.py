@@ -44,7 +44,7 @@ def read_config(folder: Path) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
         num_tokens=given.get("le_length", 1),
         layers=list(given["le_layers"]),
         norm=given.get("le_norm_type", "rmsnorm"),
-        prune_layer=given["reduce_layer"],
+        prune_layer=min(given["reduce_layer"], given["num_hidden_layers"] - 1),  # any number beyond means the last
         read_layers=list(given["selected_layers"]),
         # the original's LLaVA takes the log-softmax whatever this flag says (measured: golden case l04)
         attention_logits=given.get("use_attention_logits", False) and not _is_llava(given),

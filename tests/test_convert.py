@@ -35,6 +35,15 @@ def test_published_to_ours_loads_on_its_base(ours):
     assert all(torch.equal(value, expected[name]) for name, value in pruner.state_dict().items())
 
 
+def test_a_published_layer_beyond_the_last_means_the_last(tmp_path):
+    shutil.copytree(CASE / "modules", tmp_path / "modules")
+    path = tmp_path / "modules/config.json"
+    published = json.loads(path.read_text())
+    path.write_text(json.dumps({**published, "reduce_layer": 1000}))
+    pruner, _ = load_glimpse(tmp_path / "modules", load_qwen(Case.read(CASE)).backbone)
+    assert pruner.prune_layer == published["num_hidden_layers"] - 1
+
+
 def test_there_and_back_gives_the_published_files(ours, tmp_path):
     (tmp_path / "base").mkdir()
     shutil.copy(CASE / "base_config.json", tmp_path / "base/config.json")
