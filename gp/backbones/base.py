@@ -6,24 +6,23 @@ A backbone adapts one *unmodified* transformers model. It holds no state of a re
 from __future__ import annotations
 
 import inspect
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from transformers.masking_utils import create_causal_mask
 
+from gp.backbones.attention import Rotary, rotate
 from gp.backbones.host import on_host
+from gp.backbones.layout import deal_images, refuse_right_padding
 from gp.backbones.processor import ImageGrids
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
-Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, head size]
 CAN_TELL_PADDING = "allow_is_causal_skip" in inspect.signature(create_causal_mask).parameters  # newer transformers
 
 
@@ -199,8 +198,9 @@ class Backbone(ABC):
         input_ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
         mask = (torch.ones_like(input_ids) if mask is None else mask).bool()
-        self._refuse_right_padding(mask)
-        return self._layout(inputs, (input_ids == self.image_token_id) & mask), mask
+        refuse_right_padding(mask)
+        per_row = ((input_ids == self.image_token_id) & mask).sum(1).tolist()
+        return deal_images(self.image_sizes(inputs), per_row, self.device), mask
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> Rotary:
         """Cosine and sine for positions [P, B, S]."""
@@ -319,83 +319,7 @@ class Backbone(ABC):
         added = prompt.deepstack[index].to(hidden)[prompt.visual_id.clamp(min=0)]  # [B, S, D]
         return hidden + added * (prompt.visual_id >= 0).unsqueeze(-1)
 
-    def _layout(self, inputs: Mapping[str, Tensor], is_visual: Tensor) -> VisualLayout:
-        """Deals the images to the rows of the batch, checking that tokens and features match."""
-        per_row = is_visual.sum(1).tolist()
-        grids = self.image_sizes(inputs)
-        wanted, given = sum(per_row), sum(h * w for h, w in grids)
-        if wanted != given:
-            raise ValueError(
-                f"the prompts hold {wanted} image tokens, but the {len(grids)} images given yield {given} features"
-            )
-        rows, row, left = [], 0, per_row[0] if per_row else 0
-        for height, width in grids:
-            while left == 0:
-                row += 1
-                left = per_row[row]
-            rows.append(row)
-            left -= height * width
-            if left < 0:
-                raise ValueError(f"prompt {row}: its image tokens end inside an image of {height} x {width} tokens")
-        return VisualLayout(tuple(grids), tuple(rows), len(per_row), self.device)
-
-    @staticmethod
-    def _refuse_right_padding(mask: Tensor) -> None:
-        if not bool(mask[:, -1].all()):
-            raise ValueError(
-                "prompts must be padded on the left, but the last position of a row is padding: "
-                "set processor.tokenizer.padding_side = 'left'"
-            )
-
 
 def _known(padding_mask: Tensor | None) -> dict[str, bool]:
     """Tells transformers that there is padding, where it can be told; else it looks, and the host waits."""
     return {"allow_is_causal_skip": False} if padding_mask is not None and CAN_TELL_PADDING else {}
-
-
-def rotate(states: Tensor, rotary: Rotary | None) -> Tensor:
-    """Rotary embedding of [B, A, Q, head size], pairs rotated by halves; None: unchanged."""
-    if rotary is None:
-        return states
-    cos, sin = (x.unsqueeze(1) for x in rotary)
-    first, second = states.chunk(2, dim=-1)
-    return states * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-def read_attention(query: Tensor, keys: Tensor, visible: Tensor, log_softmax: bool) -> Tensor:
-    """The attention row of some queries over all cached keys, read from a layer's own projections.
-
-    Args:
-        query: [B, A, Q, d], rotated.
-        keys: [B, A_kv, S, d], rotated, as in the cache.
-        visible: [B, S] bool, keys that the queries may see.
-        log_softmax: normalise over the visible keys; else the raw logits q.k / sqrt(d).
-
-    Returns:
-        [B, A, Q, S] in the model's dtype (log-softmax: float32).
-    """
-    batch, heads, rows, size = query.shape
-    grouped = query.reshape(batch, keys.shape[1], -1, size)  # [B, A_kv, A / A_kv * Q, d]
-    logits = (grouped @ keys.transpose(-1, -2) * size**-0.5).view(batch, heads, rows, -1)
-    if log_softmax:
-        logits = logits.float().masked_fill(~visible[:, None, None], float("-inf")).log_softmax(-1)
-    return logits
-
-
-@contextmanager
-def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects what the modules return during the block, this thread's calls only; nothing stays attached."""
-    owner = threading.get_ident()
-    recorded: list[Tensor | None] = [None] * len(modules)
-
-    def hook(slot: int):
-        def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if threading.get_ident() == owner:
-                recorded[slot] = output
-
-        return keep
-
-    with ExitStack() as stack:
-        for slot, module in enumerate(modules):
-            stack.callback(module.register_forward_hook(hook(slot)).remove)
-        yield recorded

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gp.backbones.base import Backbone, record_outputs
+from gp.backbones.base import Backbone
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.llava_original import is_original, load_original
 from gp.backbones.llava_processor import LlavaProcessor
-from gp.backbones.vision_attention import record_calls
+from gp.backbones.recording import record_calls, record_outputs
 from gp.types import ImageFeatures, VisionAttention
 
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from gp.backbones.base import Backbone, record_outputs
+from gp.backbones.base import Backbone
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.processor import Qwen2_5_VLProcessor
-from gp.backbones.vision_attention import fused_attention, record_calls
+from gp.backbones.recording import record_calls, record_outputs
+from gp.backbones.vision_attention import fused_attention
 from gp.backbones.vision_index import VisionIndex
 from gp.types import ImageFeatures, VisionAttention
 

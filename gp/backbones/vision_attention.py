@@ -6,9 +6,6 @@ so the block's input is recorded and queries and keys are computed once more, wh
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -65,23 +62,3 @@ def fused_attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any], patche
 def _rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-@contextmanager
-def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[tuple[tuple, dict[str, Any]]]]:
-    """Collects the arguments of the modules' calls during the block, this thread's only; nothing stays attached."""
-    owner = threading.get_ident()
-    recorded: list = [None] * len(modules)
-
-    def hook(slot: int):
-        # without kwargs: another thread's call, while torch adds or removes the hook and the wish for kwargs in turn
-        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
-            if threading.get_ident() == owner:
-                recorded[slot] = (args, kwargs)
-
-        return keep
-
-    with ExitStack() as stack:
-        for slot, module in enumerate(modules):
-            stack.callback(module.register_forward_pre_hook(hook(slot), with_kwargs=True).remove)
-        yield recorded

@@ -1,0 +1,49 @@
+"""Watching stock modules during one call: what they return, and what they are called with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@contextmanager
+def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collects what the modules return during the block, this thread's calls only; nothing stays attached."""
+    owner = threading.get_ident()
+    recorded: list[Tensor | None] = [None] * len(modules)
+
+    def hook(slot: int):
+        def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
+            if threading.get_ident() == owner:
+                recorded[slot] = output
+
+        return keep
+
+    with ExitStack() as stack:
+        for slot, module in enumerate(modules):
+            stack.callback(module.register_forward_hook(hook(slot)).remove)
+        yield recorded
+
+
+@contextmanager
+def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[tuple[tuple, dict[str, Any]]]]:
+    """Collects the arguments of the modules' calls during the block, this thread's only; nothing stays attached."""
+    owner = threading.get_ident()
+    recorded: list = [None] * len(modules)
+
+    def hook(slot: int):
+        # without kwargs: another thread's call, while torch adds or removes the hook and the wish for kwargs in turn
+        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
+            if threading.get_ident() == owner:
+                recorded[slot] = (args, kwargs)
+
+        return keep
+
+    with ExitStack() as stack:
+        for slot, module in enumerate(modules):
+            stack.callback(module.register_forward_pre_hook(hook(slot), with_kwargs=True).remove)
+        yield recorded
