@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
-from gp.backbones.base import Backbone, Rotary, read_attention
+from gp.backbones.attention_row import Rotary, read_attention
+from gp.backbones.base import Backbone
 from gp.backbones.host import on_host
 from gp.backbones.llava import Llava
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL

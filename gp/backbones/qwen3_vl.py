@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from gp.backbones.base import Rotary, rotate
+from gp.backbones.attention_row import Rotary, rotate
 from gp.backbones.processor import Qwen3VLProcessor
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 
