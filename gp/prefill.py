@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from gp.backbones import Backbone, Rotary, on_host, read_attention
+from gp.compaction import compact, drop
 from gp.pruners import BEFORE_FIRST_LAYER, NoPruner, Pruner, PruneView
 from gp.types import ImageFeatures, Prompt, PruneOptions, VisualLayout
 
@@ -209,9 +210,9 @@ class _Run:
         is_last = index == max(self.stages)
         num_appended = self.vectors[0].shape[0] if is_last and self.vectors else 0
         self.vectors = {} if is_last else self.vectors
-        gather = _drop(self.prompt, self.alive, num_appended)
+        gather = drop(self.prompt, self.alive, num_appended)
         if self.pruner.compact_cache:
-            _compact(self.cache, gather)
+            compact(self.cache, gather)
             self.cache_masks = [self.prompt.attention_mask] * len(self.cache_masks)
             self.has_padding = self.prompt.has_padding
         if is_last:
@@ -265,49 +266,3 @@ def replace_visual(prompt: Prompt, merged: Tensor | None) -> None:
     if merged is not None:
         new = merged.to(prompt.hidden)[prompt.visual_id.clamp(min=0)]
         prompt.hidden = torch.where((prompt.visual_id >= 0).unsqueeze(-1), new, prompt.hidden)
-
-
-def _drop(prompt: Prompt, alive: Tensor, num_appended: int) -> Tensor:
-    """Compacts hidden states, mask and positions to text and surviving visual tokens, left padded again.
-
-    One gather index for the batch, [B, R]. The host waits once, for the lengths of the shortest and the longest row,
-    which also tell whether there is padding now.
-    """
-    visual = prompt.visual_id >= 0
-    keep = prompt.attention_mask & (~visual | alive[prompt.visual_id.clamp(min=0)])
-    if num_appended:
-        keep[:, -num_appended:] = False
-    shortest, longest = torch.stack(keep.sum(1).aminmax()).tolist()
-    index = keep.byte().argsort(dim=1, stable=True)[:, -longest:]  # [B, R]: dropped first, then the kept in order
-    prompt.hidden = select_rows(prompt.hidden, flat_index(index, prompt.hidden.shape[:-1]))
-    prompt.attention_mask = keep.gather(1, index)
-    prompt.has_padding = shortest < longest
-    prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
-    prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
-    return index
-
-
-def _compact(cache: DynamicCache, index: Tensor) -> None:
-    """Lets the layers that have run forget what was dropped."""
-    flat: dict[torch.Size, Tensor] = {}  # layers that hold as many tokens share it
-    for layer in cache.layers:
-        if layer.is_initialized:
-            shape = layer.keys.shape[:-1]
-            if shape not in flat:
-                flat[shape] = flat_index(index, shape)
-            layer.keys = select_rows(layer.keys, flat[shape])
-            layer.values = select_rows(layer.values, flat[shape])
-
-
-def flat_index(index: Tensor, shape: torch.Size) -> Tensor:
-    """Positions [B, R] -> where these vectors are among all of a contiguous [B, ..., S, d], of this `shape` but d.
-
-    Copying whole vectors is many times faster than `gather`, which takes an index for every entry.
-    """
-    start = torch.arange(shape[:-1].numel(), device=index.device).view(*shape[:-1], 1) * shape[-1]  # [B, ..., 1]
-    return start + index.view(len(index), *[1] * (len(shape) - 2), index.shape[1])
-
-
-def select_rows(states: Tensor, flat: Tensor) -> Tensor:
-    """Vectors [B, ..., S, d] -> [B, ..., R, d], with `flat` of `flat_index`."""
-    return states.flatten(0, -2).index_select(0, flat.flatten()).view(*flat.shape, states.shape[-1])

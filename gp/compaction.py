@@ -1,0 +1,55 @@
+"""Takes dropped tokens out of a prompt and its KV cache: one index, whole vectors copied."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from gp.types import Prompt
+
+
+def drop(prompt: Prompt, alive: Tensor, num_appended: int) -> Tensor:
+    """Compacts hidden states, mask and positions to text and surviving visual tokens, left padded again.
+
+    One gather index for the batch, [B, R]. The host waits once, for the lengths of the shortest and the longest row,
+    which also tell whether there is padding now.
+    """
+    visual = prompt.visual_id >= 0
+    keep = prompt.attention_mask & (~visual | alive[prompt.visual_id.clamp(min=0)])
+    if num_appended:
+        keep[:, -num_appended:] = False
+    shortest, longest = torch.stack(keep.sum(1).aminmax()).tolist()
+    index = keep.byte().argsort(dim=1, stable=True)[:, -longest:]  # [B, R]: dropped first, then the kept in order
+    prompt.hidden = select_rows(prompt.hidden, flat_index(index, prompt.hidden.shape[:-1]))
+    prompt.attention_mask = keep.gather(1, index)
+    prompt.has_padding = shortest < longest
+    prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
+    prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
+    return index
+
+
+def compact(cache: DynamicCache, index: Tensor) -> None:
+    """Lets the layers that have run forget what was dropped."""
+    flat: dict[torch.Size, Tensor] = {}  # layers that hold as many tokens share it
+    for layer in cache.layers:
+        if layer.is_initialized:
+            shape = layer.keys.shape[:-1]
+            if shape not in flat:
+                flat[shape] = flat_index(index, shape)
+            layer.keys = select_rows(layer.keys, flat[shape])
+            layer.values = select_rows(layer.values, flat[shape])
+
+
+def flat_index(index: Tensor, shape: torch.Size) -> Tensor:
+    """Positions [B, R] -> where these vectors are among all of a contiguous [B, ..., S, d], of this `shape` but d.
+
+    Copying whole vectors is many times faster than `gather`, which takes an index for every entry.
+    """
+    start = torch.arange(shape[:-1].numel(), device=index.device).view(*shape[:-1], 1) * shape[-1]  # [B, ..., 1]
+    return start + index.view(len(index), *[1] * (len(shape) - 2), index.shape[1])
+
+
+def select_rows(states: Tensor, flat: Tensor) -> Tensor:
+    """Vectors [B, ..., S, d] -> [B, ..., R, d], with `flat` of `flat_index`."""
+    return states.flatten(0, -2).index_select(0, flat.flatten()).view(*flat.shape, states.shape[-1])
