@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gp.modules.rms_norm import rms_norm
 from gp.modules.vip import AttentionSpans, VisualImportancePredictor, rope_2d, rotate
 from gp.types import VisualLayout
 
@@ -61,6 +62,22 @@ def test_images_do_not_see_each_other():
     size = first.num_tokens
     alone = vip(features[:size], [t[:size] for t in taps], first)[-1]
     torch.testing.assert_close(together[:size], alone)
+
+
+def test_norms_in_mixed_precision_are_those_of_float32(recwarn):
+    """In one kernel: torch warns if the types of states and weight keep it from that."""
+    norm = torch.nn.RMSNorm(6, eps=1e-6)
+    torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+    hidden = torch.randn(4, 6).bfloat16()
+    exact = hidden.double()
+    expected = exact / (exact.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight.double()
+    out = rms_norm(hidden, norm)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.double(), expected, atol=1e-6, rtol=1e-6)
+    vip = make_vip().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        vip(torch.randn(24, 4), [torch.randn(24, 6) for _ in range(2)], EQUAL)
+    assert not [warning for warning in recwarn if "Mismatch dtype" in str(warning.message)]
 
 
 def test_deep_supervision_has_a_head_per_block_only_in_training():
