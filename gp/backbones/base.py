@@ -33,6 +33,7 @@ class Backbone(ABC):
     processor: type[ImageGrids]  # the family's stock processor class with `ImageGrids`
     prompt_keys: tuple[str, ...]  # processor outputs that describe a prompt
     num_position_axes: int = 1  # P, rotary axes
+    one_image_size: bool = False  # whether all images of a batch have one size
     attends_from_cls: bool = False  # whether the vision tower has a [CLS] token
     window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
 

@@ -24,6 +24,7 @@ class Llava(Backbone):
     model_type = "llava"
     processor = LlavaProcessor
     prompt_keys = ("input_ids", "attention_mask", "pixel_values")
+    one_image_size = True
     attends_from_cls = True
 
     @classmethod

@@ -135,6 +135,8 @@ def _why_not(model: GlimpseModel, method: Method) -> str | None:
         pruner.check(options_of(tried, model.options), model.backbone.num_layers)
     except ValueError as error:
         return f"cannot keep as little as glimpse may: {error}" if method.matched else str(error)
+    if method.matched and pruner.sees_own_images and model.backbone.one_image_size:
+        return "images of a batch have one size on this base: they cannot be made smaller for each prompt on its own"
     return None
 
 

@@ -7,7 +7,7 @@ import pytest
 from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method, known_pruners, options_of, plan
 from gp.types import PruneOptions
 from tests.glimpses import micro_glimpse
-from tests.tiny_models import tiny_qwen
+from tests.tiny_models import tiny_llava, tiny_qwen
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,13 @@ def test_the_order_of_the_table(half_way, quarter_size):
     names = known_pruners()
     assert names[:2] == ["none", "glimpse"] and names[-2:] == ["random", "oracle"]
     assert {"half_way", "quarter_size"} <= set(names[2:-2]) and len(set(names)) == len(names)
+
+
+def test_images_of_one_size_are_not_made_smaller_prompt_by_prompt(model):
+    llava = plan(micro_glimpse(tiny_llava()), ["downsample"], [None, 0.4])
+    assert Method("downsample", 0.4) in llava.methods
+    assert [(one.method.label, "one size" in one.reason) for one in llava.left_out] == [("downsample-own", True)]
+    assert plan(model, ["downsample"], [None]).left_out == []
 
 
 def test_budgets_that_cannot_be_met_are_left_out(model, half_way):
