@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gp.backbones.base import Backbone
@@ -14,6 +15,7 @@ from gp.backbones.processor import Qwen2_5_VLProcessor
 from gp.backbones.recording import record_calls, record_outputs
 from gp.backbones.vision_attention import fused_attention
 from gp.backbones.vision_index import VisionIndex
+from gp.backbones.windows import use_batched_windows
 from gp.types import ImageFeatures, VisionAttention
 
 
@@ -24,6 +26,10 @@ class Qwen2_5_VL(Backbone):
     processor = Qwen2_5_VLProcessor
     prompt_keys = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
     num_position_axes = 3
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        use_batched_windows(self.vision_config)
 
     @property
     def text_model(self):

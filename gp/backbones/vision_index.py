@@ -1,7 +1,7 @@
 """What a Qwen-style vision tower derives from the images' grids, computed once and on the host.
 
 The tower would compute it from a grid on the device, waiting for the device each time; and with kernels other than
-FlashAttention every block reads the lengths of its windows again, which costs nothing if they are on the host.
+FlashAttention every block reads where its windows end, which costs nothing if that is on the host.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
+
+from gp.backbones import windows
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class VisionIndex:
         raster = torch.arange(int(grid.prod(1).sum()) // merge**2)
         if getattr(config, "window_size", None):
             order, ends = get_vision_window_index(grid, merge, config.window_size, config.patch_size)
-            raster = order.argsort()
             if takes_precomputed(get_vision_window_index):
+                order, ends = windows.side_by_side(order, ends, get_vision_cu_seqlens(grid)[1:])
                 tensors |= {"window_index": order, "cu_window_seqlens": ends}
-        return cls(raster, tensors, "flash" in (config._attn_implementation or ""))
+            raster = order.argsort()
+        kernel = config._attn_implementation or ""
+        return cls(raster, tensors, "flash" in kernel and kernel != windows.NAME)
 
     def arguments(self, device: torch.device) -> dict[str, Tensor]:
         """What the tower is called with, each tensor where it is needed."""

@@ -42,14 +42,20 @@ def weights_of(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
 
 
 def window_order(height: int, width: int) -> list[int]:
-    """Raster numbers of an image's tokens in the order of the tower: window by window, each in raster order."""
-    return [
-        row * width + column
+    """Raster numbers of an image's tokens in the order of the tower: window by window, each in raster order.
+
+    Windows of one size stand side by side, the largest first.
+    """
+    windows = [
+        [
+            row * width + column
+            for row in range(top, min(top + WINDOW, height))
+            for column in range(left, min(left + WINDOW, width))
+        ]
         for top in range(0, height, WINDOW)
         for left in range(0, width, WINDOW)
-        for row in range(top, min(top + WINDOW, height))
-        for column in range(left, min(left + WINDOW, width))
     ]
+    return [token for window in sorted(windows, key=len, reverse=True) for token in window]
 
 
 def in_raster_order(values: torch.Tensor, height: int, width: int) -> torch.Tensor:
