@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -9,21 +11,33 @@ from transformers import DynamicCache
 from gp.types import Prompt
 
 
-def drop(prompt: Prompt, alive: Tensor, num_appended: int) -> Tensor:
+def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence[int] | None = None) -> Tensor:
     """Compacts hidden states, mask and positions to text and surviving visual tokens, left padded again.
 
-    One gather index for the batch, [B, R]. The host waits once, for the lengths of the shortest and the longest row,
-    which also tell whether there is padding now.
+    Args:
+        prompt: is changed.
+        alive: [N] bool, visual tokens that stay.
+        num_appended: positions at the end that go.
+        num_dropped: visual tokens that go, of each row, where the host knows; else it waits, once, for the rows'
+            lengths, which it needs for the shapes of what comes.
+
+    Returns:
+        One gather index for the batch, [B, R].
     """
     visual = prompt.visual_id >= 0
     keep = prompt.attention_mask & (~visual | alive[prompt.visual_id.clamp(min=0)])
     if num_appended:
         keep[:, -num_appended:] = False
-    shortest, longest = torch.stack(keep.sum(1).aminmax()).tolist()
-    index = keep.byte().argsort(dim=1, stable=True)[:, -longest:]  # [B, R]: dropped first, then the kept in order
+    if num_dropped is None or prompt.lengths is None:
+        prompt.lengths = keep.sum(1).tolist()
+    else:
+        prompt.lengths = [have - num_appended - less for have, less in zip(prompt.lengths, num_dropped, strict=True)]
+    index = keep.byte().argsort(dim=1, stable=True)[
+        :, -max(prompt.lengths) :
+    ]  # [B, R]: dropped first, then the kept in order
     prompt.hidden = select_rows(prompt.hidden, flat_index(index, prompt.hidden.shape[:-1]))
     prompt.attention_mask = keep.gather(1, index)
-    prompt.has_padding = shortest < longest
+    prompt.has_padding = min(prompt.lengths) < max(prompt.lengths)
     prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
     prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
     return index

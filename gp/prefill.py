@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from gp.backbones import Backbone, Rotary, on_host, read_attention
 from gp.compaction import compact, drop
 from gp.pruners import BEFORE_FIRST_LAYER, NoPruner, Pruner, PruneView
+from gp.selection import known_counts
 from gp.types import ImageFeatures, Prompt, PruneOptions, VisualLayout
 
 
@@ -210,7 +211,7 @@ class _Run:
         is_last = index == max(self.stages)
         num_appended = self.vectors[0].shape[0] if is_last and self.vectors else 0
         self.vectors = {} if is_last else self.vectors
-        gather = drop(self.prompt, self.alive, num_appended)
+        gather = drop(self.prompt, self.alive, num_appended, self._num_dropped(view))
         if self.pruner.compact_cache:
             compact(self.cache, gather)
             self.cache_masks = [self.prompt.attention_mask] * len(self.cache_masks)
@@ -219,6 +220,14 @@ class _Run:
             self.prompt.taps = []  # nobody reads them any more
         self.mask = self.backbone.causal_mask(self.prompt.hidden, self.prompt.padding_mask, None)
         self.rotary = self.backbone.rotary(self.prompt.hidden, self.prompt.position_ids)
+
+    def _num_dropped(self, view: PruneView) -> list[int] | None:
+        """Of each prompt, where an exact budget meets tokens that are all still there; else only the device knows."""
+        decides_itself = type(self.pruner).keep is not Pruner.keep
+        counts = None if decides_itself else known_counts(view.layout, self.pruner.stage_options(view))
+        if counts is None or view.stage != min(self.stages):
+            return None
+        return [size - count for size, count in zip(view.layout.prompt_sizes, counts, strict=True)]
 
     def count_layers(self, index: int) -> None:
         """Notes that the tokens alive now went through all layers up to this one."""
@@ -251,6 +260,7 @@ def append_tokens(prompt: Prompt, vectors: Tensor) -> int:
     prompt.attention_mask = torch.cat([prompt.attention_mask, prompt.attention_mask.new_ones(batch, count)], dim=1)
     prompt.position_ids = torch.cat([prompt.position_ids, positions], dim=2)
     prompt.visual_id = torch.cat([prompt.visual_id, prompt.visual_id.new_full((batch, count), -1)], dim=1)
+    prompt.lengths = [length + count for length in prompt.lengths]
     return count
 
 

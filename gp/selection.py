@@ -53,6 +53,25 @@ def select(importance_logits: Tensor, layout: VisualLayout, options: PruneOption
     return keep | anchor_mask(layout, options.anchors).to(keep.device) if options.anchors else keep
 
 
+def known_counts(layout: VisualLayout, options: PruneOptions) -> list[int] | None:
+    """How many tokens of each prompt `select` keeps, where the options alone say so: the host need not ask the device.
+
+    Returns:
+        One number a prompt; None where scores or anchors have a say.
+    """
+    sizes = layout.group_sizes(options.budget_scope)
+    if options.anchors or (options.num_keep is None and options.fixed_keep_ratio is None):
+        return None
+    exact = options.num_keep or [int(options.fixed_keep_ratio * size) for size in sizes]
+    counts = [max(count, min(options.min_kept, size)) for count, size in zip(exact, sizes, strict=True)]
+    if options.budget_scope == "prompt":
+        return counts
+    of_prompt = [0] * len(layout.prompt_sizes)
+    for prompt, count in zip(layout.rows, counts, strict=True):
+        of_prompt[prompt] += count
+    return of_prompt
+
+
 def anchor_mask(layout: VisualLayout, anchors: tuple[str, ...]) -> Tensor:
     """True at the named corners (`tl`, `tr`, `bl`, `br`) of every image, [N] bool."""
     masks = []

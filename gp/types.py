@@ -178,6 +178,7 @@ class Prompt:
         vision_attention: vision block -> its attention, of the blocks asked for.
         deepstack: decoder layer -> [N, D], added to the hidden states of the visual tokens behind that layer.
         has_padding: whether the mask has a False, known to the host; True where nobody looked.
+        lengths: real positions of each row, known to the host; None where nobody looked.
     """
 
     hidden: Tensor
@@ -189,6 +190,7 @@ class Prompt:
     vision_attention: dict[int, VisionAttention] = field(default_factory=dict)
     deepstack: dict[int, Tensor] = field(default_factory=dict)
     has_padding: bool = True
+    lengths: list[int] | None = None
 
     @property
     def padding_mask(self) -> Tensor | None:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from gp.selection import anchor_mask, select
+from gp.selection import anchor_mask, known_counts, select
 from gp.types import PruneOptions, VisualLayout
 
 LAYOUT = VisualLayout(grids=((3, 4), (2, 5), (4, 4)), rows=(0, 0, 2), num_prompts=3)
@@ -46,6 +46,18 @@ def test_equals_a_loop_over_groups(options):
     for seed in range(3):
         scores = torch.randn(LAYOUT.num_tokens, generator=torch.Generator().manual_seed(seed)) * 2
         assert torch.equal(select(scores, LAYOUT, options), by_loop(scores, LAYOUT, options))
+
+
+@pytest.mark.parametrize("options", [*CASES, {"num_keep": (5, 0, 9)}, {"num_keep": (5, 0, 9), "min_kept": 7}], ids=str)
+def test_counts_are_known_beforehand_where_they_do_not_depend_on_scores(options):
+    options = PruneOptions(**options)
+    counts = known_counts(LAYOUT, options)
+    is_exact = options.fixed_keep_ratio is not None or options.num_keep is not None
+    assert (counts is None) == (not is_exact or bool(options.anchors))
+    if counts is not None:
+        scores = torch.randn(LAYOUT.num_tokens, generator=torch.Generator().manual_seed(0))
+        keep = select(scores, LAYOUT, options)
+        assert counts == [int(part.sum()) for part in LAYOUT.split_by_prompt(keep)]
 
 
 def test_threshold_is_strict():

@@ -191,6 +191,7 @@ class Backbone(ABC):
             vision_attention=images.attended(attended),
             deepstack=images.deepstack,
             has_padding=not bool(mask.all()),
+            lengths=mask.sum(1).tolist(),
         )
 
     def layout(self, inputs: Mapping[str, Tensor]) -> tuple[VisualLayout, Tensor]:

@@ -114,9 +114,14 @@ class Pruner(nn.Module):
     def scores(self, view: PruneView) -> Tensor:
         """Importance logits of all visual tokens, [N] float32; sigmoid(score) is compared with the threshold."""
 
+    def stage_options(self, view: PruneView) -> PruneOptions:
+        """What the call's options come to at this stage."""
+        return view.options
+
     def keep(self, scores: Tensor, view: PruneView) -> Tensor:
         """Keep mask [N] from the scores; what earlier stages dropped stays dropped."""
-        return select(scores.masked_fill(~view.alive, float("-inf")), view.layout, view.options) & view.alive
+        scores = scores.masked_fill(~view.alive, float("-inf"))
+        return select(scores, view.layout, self.stage_options(view)) & view.alive
 
     def merge(self, view: PruneView, keep_mask: Tensor) -> Tensor | None:
         """New hidden states [N, D] of the visual tokens, e.g. kept ones that took dropped ones in; None: unchanged."""
@@ -140,9 +145,8 @@ class RankingPruner(Pruner):
     mean over layers of the tokens that each layer worked on.
     """
 
-    def keep(self, scores: Tensor, view: PruneView) -> Tensor:
-        options = view.options.but(num_keep=tuple(self.counts(view)))
-        return select(scores.masked_fill(~view.alive, float("-inf")), view.layout, options) & view.alive
+    def stage_options(self, view: PruneView) -> PruneOptions:
+        return view.options.but(num_keep=tuple(self.counts(view)))
 
     def counts(self, view: PruneView) -> list[int]:
         """Tokens that each group (prompt, or image, by `budget_scope`) keeps after this stage."""

@@ -63,16 +63,17 @@ def test_calls_that_wait_are_found(kind, run):
     assert [place.split(" ", 1)[1] for place in syncs.calls] == [kind]
 
 
+@pytest.mark.parametrize("options", [PruneOptions(), KEEP], ids=["threshold", "budget"])
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_a_prefill_waits_for_the_device_once(name, padded):
-    """When it drops tokens: for the lengths of the shortest and the longest row."""
+def test_a_prefill_waits_for_the_device_once_at_most(name, padded, options):
+    """When it drops tokens by a threshold: for the lengths of the rows. An exact budget tells them beforehand."""
     family = FAMILIES[name]
     model = micro_glimpse(family.make())
     inputs = family.inputs(family.fit([([(4, 6)], 9), ([(4, 6)], 12 if padded else 9)]))
     with HostSyncs(host=inputs.values()) as syncs:
-        model.prefill(inputs)
-    assert syncs.in_package("gp") == 1
+        model.prefill(inputs, options=options)
+    assert syncs.in_package("gp") == (options is not KEEP)
     others = {place.split(":")[0] for place in syncs.calls} - {"gp/compaction.py"}
     # this tower interpolates its position embeddings by a grid on the device
     assert others == ({"transformers/vision_utils.py"} if name == "qwen3_vl" else set())
