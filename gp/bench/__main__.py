@@ -4,6 +4,7 @@ python -m gp.bench train             prefix without gradients against the whole 
 python -m gp.bench prefill           pruned against un-pruned, and where the time goes
 python -m gp.bench decode            step time and memory behind a pruned, an un-pruned and a short prompt
 python -m gp.bench batch             throughput by batch size, with rows that keep different numbers
+python -m gp.bench kernels           attention kernels and lengths of prompts, pruned against un-pruned
 python -m gp.bench memory            bill of a training step, and the cards that it fits
 python -m gp.bench scoring           memory of ranking many visual tokens
 python -m gp.bench build             building shards from a split tar against reading it with tar
@@ -28,6 +29,7 @@ BENCHES = {
     "prefill": "gp.bench.prefill",
     "decode": "gp.bench.decode",
     "batch": "gp.bench.batch",
+    "kernels": "gp.bench.kernels",
     "memory": "gp.bench.memory",
     "scoring": "gp.bench.scoring",
     "build": "gp.bench.building",

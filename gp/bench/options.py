@@ -71,12 +71,15 @@ class Setup:
             raise OptionError(f"--attn {self.attn}: {str(error).splitlines()[0]}") from error
 
 
-def add_arguments(parser: argparse.ArgumentParser, workload: Sequence[str], keep_ratio: bool = True) -> None:
+def add_arguments(
+    parser: argparse.ArgumentParser, workload: Sequence[str], keep_ratio: bool = True, attn: bool = True
+) -> None:
     """Adds the shared options.
 
     Args:
         workload: which numbers of the preset can be changed.
         keep_ratio: whether anything is pruned here.
+        attn: whether one attention kernel is chosen.
     """
     parser.add_argument("--preset", default="mid", help=f"size of the model: {', '.join(PRESETS)} (mid)")
     for name in workload:
@@ -86,7 +89,8 @@ def add_arguments(parser: argparse.ArgumentParser, workload: Sequence[str], keep
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count (5)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
     parser.add_argument("--dtype", help="of the frozen model: float32, bfloat16, float16 (the preset's)")
-    parser.add_argument("--attn", default="sdpa", help=f"attention kernel: {', '.join(ATTENTIONS)} (sdpa)")
+    if attn:
+        parser.add_argument("--attn", default="sdpa", help=f"attention kernel: {', '.join(ATTENTIONS)} (sdpa)")
     add_output_arguments(parser)
 
 
