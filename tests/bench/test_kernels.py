@@ -15,9 +15,8 @@ TINY = ("kernels", "--preset", "tiny", "--repeats", "1", "--new-tokens", "2", "-
 
 def test_every_kernel_and_length_has_a_row_of_each_way(tmp_path):
     figures, markdown = run_bench(tmp_path, *TINY, "--attns", "eager,sdpa", "--visuals", "16,36")
-    assert {kernel: list(cells) for kernel, cells in figures["cells"].items()} == dict.fromkeys(
-        ("eager", "sdpa"), ["16", "36"]
-    )
+    assert list(figures["cells"]) == ["eager", "sdpa"]
+    assert all(list(cells) == ["16", "36"] for cells in figures["cells"].values())
     for cells in figures["cells"].values():
         for cell in cells.values():
             assert all(min(cell[part][way]) > 0 for part in ("prefill_s", "token_s") for way in kernels.WAYS)
