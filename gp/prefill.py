@@ -127,7 +127,7 @@ def prefill(
         importance_logits=run.scores,
         layout=prompt.layout,
         full_layout=full_layout,
-        full_length=full_mask.sum(1).to(backbone.device),
+        full_length=backbone.send(full_mask.sum(1)),
         layers_run=run.layers_run,
         layers_cached=run.alive * backbone.num_layers if pruner.compact_cache else run.layers_run,
     )

@@ -142,6 +142,10 @@ class Backbone(ABC):
     def dtype(self) -> torch.dtype:
         return self.text_model.embed_tokens.weight.dtype
 
+    def send(self, tensor: Tensor) -> Tensor:
+        """From the host to the device, without waiting for what the device is still doing."""
+        return tensor.to(self.device, non_blocking=True)
+
     def see(
         self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), attended: Sequence[int] = ()
     ) -> ImageFeatures:
@@ -176,15 +180,15 @@ class Backbone(ABC):
         layout, mask = self.layout(inputs)
         is_visual = (input_ids == self.image_token_id) & mask
         number = is_visual.flatten().long().cumsum(0).view_as(input_ids) - 1
-        visual_id = torch.where(is_visual, number, -1).to(self.device)
+        visual_id = self.send(torch.where(is_visual, number, -1))
         # the image token may lie outside the vocabulary: what is looked up for it is overwritten below
-        hidden = self.text_model.embed_tokens(input_ids.masked_fill(is_visual, 0).to(self.device))
+        hidden = self.text_model.embed_tokens(self.send(input_ids.masked_fill(is_visual, 0)))
         images = images or self.see(inputs, taps, attended)
         hidden = hidden.masked_scatter((visual_id >= 0).unsqueeze(-1), images.embeds.to(hidden.dtype))
         return Prompt(
             hidden=hidden,
-            attention_mask=mask.to(self.device),
-            position_ids=self.positions(inputs, mask).to(self.device),
+            attention_mask=self.send(mask),
+            position_ids=self.send(self.positions(inputs, mask)),
             visual_id=visual_id,
             layout=layout,
             taps=images.tapped(taps),

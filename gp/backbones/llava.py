@@ -81,7 +81,7 @@ class Llava(Backbone):
         """Tap k is CLIP's hidden state k: 0 is the embedding output, k the output of block k - 1; without [CLS]."""
         states = self._hidden_state_modules()
         attention = [states[k + 1].self_attn for k in attended]
-        pixels = inputs["pixel_values"].to(self.device, self.dtype)
+        pixels = self.send(inputs["pixel_values"]).to(self.dtype)
         full_side = tuple(pixels.shape[-2:]) == (self.vision_config.image_size,) * 2
         smaller = {} if full_side else {"interpolate_pos_encoding": True}
         with record_outputs([states[k] for k in taps]) as outputs, record_calls(attention) as calls:

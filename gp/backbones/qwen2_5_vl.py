@@ -76,11 +76,11 @@ class Qwen2_5_VL(Backbone):
     ) -> ImageFeatures:
         visual = self.model.model.visual
         index = VisionIndex.of(inputs["image_grid_thw"], self.vision_config)
-        pixels = inputs["pixel_values"].to(self.device, visual.dtype)
+        pixels = self.send(inputs["pixel_values"]).to(visual.dtype)
         attention = [visual.blocks[k].attn for k in attended]
         with record_outputs([visual.blocks[k] for k in taps]) as outputs, record_calls(attention) as calls:
-            seen = visual(pixels, grid_thw=inputs["image_grid_thw"].to(self.device), **index.arguments(self.device))
-        raster = index.raster.to(self.device) if taps or attended else None
+            seen = visual(pixels, grid_thw=self.send(inputs["image_grid_thw"]), **index.arguments(self.device))
+        raster = self.send(index.raster) if taps or attended else None
         looks = [fused_attention(module, *call, self._merge**2) for module, call in zip(attention, calls)]
         return ImageFeatures(
             seen.pooler_output,

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, vision_utils
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from gp.backbones import windows
+
+TAKES_GREATEST_LENGTH = hasattr(vision_utils, "get_max_seqlen")  # newer transformers; others ask the device for it
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,19 @@ class VisionIndex:
         kernel = config._attn_implementation or ""
         return cls(raster, tensors, "flash" in kernel and kernel != windows.NAME)
 
-    def arguments(self, device: torch.device) -> dict[str, Tensor]:
+    def arguments(self, device: torch.device) -> dict[str, Tensor | int]:
         """What the tower is called with, each tensor where it is needed."""
-        return {
-            name: tensor if name.startswith("cu_") and not self.is_flash else tensor.to(device)
-            for name, tensor in self.tensors.items()
+        if not self.is_flash:
+            return {
+                name: tensor if name.startswith("cu_") else tensor.to(device, non_blocking=True)
+                for name, tensor in self.tensors.items()
+            }
+        greatest = {
+            f"max_{name.removeprefix('cu_').removesuffix('s')}": int(ends.diff().max())
+            for name, ends in self.tensors.items()
+            if name.startswith("cu_") and TAKES_GREATEST_LENGTH
         }
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()} | greatest
 
 
 def takes_precomputed(function: Callable) -> bool:

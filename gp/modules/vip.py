@@ -186,7 +186,7 @@ def _window_order(layout: VisualLayout, window: int) -> tuple[Tensor, list[int]]
         windows += [cell.flatten() for band in number.split(window) for cell in band.split(window, dim=1)]
         start += height * width
     windows.sort(key=len)
-    return torch.cat(windows).to(layout.device), [len(cell) for cell in windows]
+    return torch.cat(windows).to(layout.device, non_blocking=True), [len(cell) for cell in windows]
 
 
 def rope_2d(row_col: Tensor, dim: int) -> tuple[Tensor, Tensor]:

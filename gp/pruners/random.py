@@ -31,7 +31,7 @@ class RandomPruner(RankingPruner):
 
     def scores(self, view: PruneView) -> Tensor:
         drawn = _draw(view.layout.prompt_sizes, view.seed)
-        return drawn.to(view.prompt.hidden.device)
+        return drawn.to(view.prompt.hidden.device, non_blocking=True)
 
 
 def _draw(prompt_sizes: Sequence[int], seed: int | Sequence[int]) -> Tensor:

@@ -69,8 +69,8 @@ def batch_sums(
     dice = bce = answer = forced.importance_logits[0].new_zeros(())
     for logits in forced.importance_logits:
         for scores, mask in zip(forced.layout.split_by_image(logits), evidence_masks, strict=True):
-            dice = dice + dice_loss(scores.flatten(), mask.flatten().to(scores.device))
-            bce = bce + bce_loss(scores.flatten(), mask.flatten().to(scores.device))
+            dice = dice + dice_loss(scores.flatten(), mask.flatten().to(scores.device, non_blocking=True))
+            bce = bce + bce_loss(scores.flatten(), mask.flatten().to(scores.device, non_blocking=True))
     num_tokens = dice.new_zeros(())
     if forced.answer_logits is not None:
         answer, num_tokens = answer_loss(forced.answer_logits, answer_ids, answer_mask)
@@ -78,10 +78,10 @@ def batch_sums(
         dice=dice,
         bce=bce,
         answer=answer,
-        num_images=dice.new_tensor(float(len(forced.layout.grids))),
+        num_images=dice.new_full((), float(len(forced.layout.grids))),
         num_answer_tokens=num_tokens,
         num_kept=kept_per_prompt.sum(),
-        num_visual=dice.new_tensor(float(forced.layout.num_tokens)),
+        num_visual=dice.new_full((), float(forced.layout.num_tokens)),
     )
 
 
@@ -89,7 +89,7 @@ def kept_counts(forced: TeacherForced, options: PruneOptions) -> Tensor:
     """Visual tokens of each prompt that the current importance logits would keep, [B] int64."""
     keep = select(forced.importance_logits[-1].detach(), forced.layout, options)
     sizes = forced.layout.prompt_sizes
-    prompt = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(keep.device)
+    prompt = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(keep.device, non_blocking=True)
     return torch.zeros(len(sizes), dtype=torch.long, device=keep.device).index_add(0, prompt, keep.long())
 
 
