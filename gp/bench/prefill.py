@@ -2,8 +2,8 @@
 
 Both in turn in one process, with the vision tower and without it (images seen before). The bound is the ratio of
 floating-point operations, the glimpse's own included, so that what is missing is overhead. The stages are timed in
-runs of their own, with the device waited for at each boundary. Host syncs are calls that wait for the device, counted
-by line of code in one pruned prefill of what the processor left on the host.
+runs of their own, on a GPU by events in its queue. Host syncs are calls that wait for the device, counted by line of
+code in one pruned prefill of what the processor left on the host.
 """
 
 from __future__ import annotations

@@ -6,8 +6,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch.profiler import record_function
 
 from gp.backbones import Backbone
@@ -33,18 +35,20 @@ LAYERS_BEFORE, LAYERS_AFTER = "layers before", "layers after"
 
 
 class Timeline:
-    """Seconds by stage. At each boundary the device's queue is emptied, so stages do not overlap as they may do else.
+    """Seconds by stage. On a GPU by events in its queue, so that the host runs ahead as it does unwatched.
+
+    A stage that waits for the host to hand it work has that time booked, too.
 
     Args:
         backbone, pruner: whose calls are watched, while `watching`; nothing stays attached.
-        device: what is waited for.
+        device: whose time it is.
     """
 
     def __init__(self, backbone: Backbone, pruner: Pruner, device: str) -> None:
         self.backbone, self.pruner, self.device = backbone, pruner, device
         self.seconds: dict[str, float] = defaultdict(float)
         self._stages = [OTHER]
-        self._since_s = 0.0
+        self._boundaries: list[tuple[str, Any]] = []  # the stage that begins, and when
 
     @contextmanager
     def watching(self) -> Iterator[dict[str, float]]:
@@ -54,9 +58,13 @@ class Timeline:
                 for name, (stage, after) in methods.items():
                     self._wrap(stack, owner, name, lambda *args, stage=stage: stage, after)
             self._wrap(stack, self.backbone, "layer", self._layer_stage, OTHER)
-            self._since_s = self._now()
+            synchronize(self.device)
+            self._turn(OTHER)
             yield self.seconds
             self._turn(OTHER)
+            synchronize(self.device)
+            for (stage, begin), (_, end) in pairwise(self._boundaries):
+                self.seconds[stage] += _seconds_between(begin, end)
 
     def _layer_stage(self, index: int, *args: Any) -> str:
         return LAYERS_AFTER if self.pruner.stages and index > max(self.pruner.stages) else LAYERS_BEFORE
@@ -79,13 +87,14 @@ class Timeline:
         stack.callback(delattr, owner, name)
 
     def _turn(self, stage: str) -> None:
-        """Books the time since the last boundary on the stage so far; `stage` begins."""
-        now_s = self._now()
-        self.seconds[self._running] += now_s - self._since_s
-        self._since_s, self._running = now_s, stage
+        """`stage` begins."""
+        if not self.device.startswith("cuda"):
+            self._boundaries.append((stage, time.perf_counter()))
+            return
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        self._boundaries.append((stage, event))
 
-    _running = OTHER
 
-    def _now(self) -> float:
-        synchronize(self.device)
-        return time.perf_counter()
+def _seconds_between(begin: Any, end: Any) -> float:
+    return end - begin if isinstance(begin, float) else begin.elapsed_time(end) / 1e3
