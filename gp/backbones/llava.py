@@ -84,11 +84,11 @@ class Llava(Backbone):
         pixels = self.send(inputs["pixel_values"]).to(self.dtype)
         full_side = tuple(pixels.shape[-2:]) == (self.vision_config.image_size,) * 2
         smaller = {} if full_side else {"interpolate_pos_encoding": True}
-        with record_outputs([states[k] for k in taps]) as outputs, record_calls(attention) as calls:
+        with record_outputs([states[k] for k in taps], _patches) as outputs, record_calls(attention) as calls:
             per_image = self.model.get_image_features(pixel_values=pixels, **smaller).pooler_output
         return ImageFeatures(
             torch.cat([features.flatten(0, -2) for features in per_image]),
-            {k: out[:, 1:].flatten(0, 1) for k, out in zip(taps, outputs)},
+            dict(zip(taps, outputs)),
             {k: _attention(module, *call) for k, module, call in zip(attended, attention, calls)},
         )
 
@@ -110,6 +110,11 @@ class Llava(Backbone):
         tower = self.model.model.vision_tower
         tower = getattr(tower, "vision_model", tower)  # one level deeper in some transformers versions
         return [tower.pre_layrnorm, *tower.encoder.layers]
+
+
+def _patches(states: Tensor) -> Tensor:
+    """Without [CLS]: [images, 1 + V, C] -> [N, C]."""
+    return states[:, 1:].flatten(0, 1)
 
 
 def _attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any]) -> VisionAttention:

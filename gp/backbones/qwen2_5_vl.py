@@ -78,13 +78,14 @@ class Qwen2_5_VL(Backbone):
         index = VisionIndex.of(inputs["image_grid_thw"], self.vision_config)
         pixels = self.send(inputs["pixel_values"]).to(visual.dtype)
         attention = [visual.blocks[k].attn for k in attended]
-        with record_outputs([visual.blocks[k] for k in taps]) as outputs, record_calls(attention) as calls:
+        tapped = [visual.blocks[k] for k in taps]
+        with record_outputs(tapped, self._merged) as outputs, record_calls(attention) as calls:
             seen = visual(pixels, grid_thw=self.send(inputs["image_grid_thw"]), **index.arguments(self.device))
         raster = self.send(index.raster) if taps or attended else None
         looks = [fused_attention(module, *call, self._merge**2) for module, call in zip(attention, calls)]
         return ImageFeatures(
             seen.pooler_output,
-            {k: self._merged(out)[raster] for k, out in zip(taps, outputs)},
+            {k: out[raster] for k, out in zip(taps, outputs)},
             {k: VisionAttention(look.received[raster], look.keys[raster]) for k, look in zip(attended, looks)},
             self._deepstack(seen),
         )

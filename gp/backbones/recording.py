@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def record_outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects what the modules return during the block, this thread's calls only; nothing stays attached."""
+def record_outputs(modules: Sequence[nn.Module], reduce: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
+    """Collects what `reduce` makes of what the modules return, at once, so that only that stays in memory.
+
+    During the block and of this thread's calls only; nothing stays attached.
+    """
     owner = threading.get_ident()
     recorded: list[Tensor | None] = [None] * len(modules)
 
     def hook(slot: int):
         def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
             if threading.get_ident() == owner:
-                recorded[slot] = output
+                recorded[slot] = reduce(output)
 
         return keep
 

@@ -124,7 +124,7 @@ class _Step:
         patches, tower = self.visual * self.tower.merge**2, self.tower
         stream = patches * tower.hidden * self.itemsize
         return {
-            "taps, unmerged": len(self.preset.taps) * stream,
+            "taps": self._taps(),
             "vision tower, one block": 3 * stream + 3 * patches * tower.inner * self.itemsize,
         }
 

@@ -74,7 +74,12 @@ def measure_kernel(setups: list[Setup], new_tokens: int) -> dict[int, Cell | str
 
 def _measure_or_say_why(setup: Setup, model: GlimpseModel, new_tokens: int) -> Cell | str:
     try:
-        return measure(setup, model, new_tokens)
+        cell = measure(setup, model, new_tokens)
+        rows = "; ".join(f"{way}: {' '.join(filter(None, _figures(cell, way)))}" for way in WAYS)
+        print(
+            f"{setup.attn}, {setup.preset.visual} visual tokens: {rows}", file=sys.stderr
+        )  # is there if we are killed
+        return cell
     except torch.OutOfMemoryError:
         print(f"\n{setup.attn}, {setup.preset.visual} visual tokens: {NO_ROOM}", file=sys.stderr)
         return NO_ROOM
