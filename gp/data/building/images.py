@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
+from gp.data.building.jpeg import without_scans
 from gp.data.sample import BadSample
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -48,7 +49,7 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
             if max_pixels is not None and size[0] * size[1] > max_pixels:
                 return CheckedImage(_reduced(image, max_pixels), "jpg", size)
             if decode:
-                _decode(image)
+                _decode(image, data)
             return CheckedImage(data, suffix, size)
     except Image.DecompressionBombError as error:
         raise BadSample("image too large", where, str(error)) from error
@@ -60,7 +61,19 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
         raise BadSample("image does not open", where, detail) from error
 
 
-def _decode(image: Image.Image) -> None:
+def _decode(image: Image.Image, data: bytes) -> None:
+    """Decoding to see that it can be done; of a JPEG with all of its parts, only of what can fail in it."""
+    if image.format == "JPEG" and (rest := without_scans(data)) is not None:
+        try:
+            with Image.open(io.BytesIO(rest)) as without:
+                _load(without)
+            return
+        except Exception:  # whether it is damaged, and how, the decoder shall say that sees all of it
+            pass
+    _load(image)
+
+
+def _load(image: Image.Image) -> None:
     """A JPEG is decoded to an eighth, in grey: all of its data are read, most of the arithmetic is saved."""
     image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()
