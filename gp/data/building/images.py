@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
 
@@ -12,6 +13,7 @@ from gp.data.sample import BadSample
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 JPEG_QUALITY = 95
+TABLES_KEPT = 1024
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
     Args:
         data: of a file.
         where: for messages.
-        decode: decode it to see that it can be; else only its header is read.
+        decode: see that it decodes; else only its header is read. A JPEG whose markers are all there is decoded without
+            its compressed data: flaws in those are no error to libjpeg as Pillow uses it, so the verdict is the same.
         max_pixels: an image of more is reduced to at most so many and becomes a JPEG; None: none is.
 
     Raises:
@@ -63,14 +66,20 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
 
 def _decode(image: Image.Image, data: bytes) -> None:
     """Decoding to see that it can be done; of a JPEG with all of its parts, only of what can fail in it."""
-    if image.format == "JPEG" and (rest := without_scans(data)) is not None:
-        try:
-            with Image.open(io.BytesIO(rest)) as without:
-                _load(without)
-            return
-        except Exception:  # whether it is damaged, and how, the decoder shall say that sees all of it
-            pass
-    _load(image)
+    rest = without_scans(data) if image.format == "JPEG" else None
+    if rest is None or not _decodes(rest):
+        _load(image)  # whether it is damaged, and how, the decoder shall say that sees all of it
+
+
+@lru_cache(maxsize=TABLES_KEPT)
+def _decodes(rest: bytes) -> bool:
+    """Images of one encoder often have the same tables: these are tried once."""
+    try:
+        with Image.open(io.BytesIO(rest)) as image:
+            _load(image)
+    except Exception:
+        return False
+    return True
 
 
 def _load(image: Image.Image) -> None:

@@ -7,9 +7,11 @@ import re
 SOI, EOI, SOS = b"\xff\xd8", b"\xff\xd9", b"\xff\xda"
 SEGMENTS = frozenset(bytes([0xFF, code]) for code in range(0xC0, 0xFF) if not 0xD0 <= code <= 0xD9)
 FRAMES = frozenset(bytes([0xFF, code]) for code in range(0xC0, 0xD0) if code not in (0xC4, 0xC8, 0xCC))
-HEIGHT = slice(5, 7)  # in the header of a frame
-MAX_HEIGHT = 65500  # libjpeg refuses more
-ROWS = 16  # at least one row of blocks, whatever the sampling
+# Camera data, profiles and comments: of the application segments, decoders look at JFIF's (0) and Adobe's (14) alone.
+NOTES = frozenset(bytes([0xFF, code]) for code in (*range(0xE1, 0xEE), 0xEF, 0xFE))
+HEIGHT, WIDTH = slice(5, 7), slice(7, 9)  # in the header of a frame
+MAX_SIDE = 65500  # pixels; libjpeg refuses more
+SMALL_SIDE = 16
 # Within a scan 0xFF is followed by 0 (a byte of data) or is a restart marker; anything else ends the scan.
 END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 
@@ -21,8 +23,9 @@ def without_scans(data: bytes) -> bytes | None:
         data: of a JPEG.
 
     Returns:
-        A JPEG of the same headers and tables, a few rows high, without compressed data; None if the markers do not
-        lead from the first to the last without a gap, with at least one scan on the way.
+        A small JPEG of the same headers and tables, without compressed data, the same for all images of an encoder
+        that uses the same tables; None if the markers do not lead from the first to the last without a gap, with at
+        least one scan on the way.
 
     Source: ITU-T T.81, annex B.
     """
@@ -31,8 +34,9 @@ def without_scans(data: bytes) -> bytes | None:
     kept, at, scans = [SOI], len(SOI), 0
     while (marker := data[at : at + 2]) in SEGMENTS:
         segment = data[at : at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")]
-        kept.append(_low(segment) if marker in FRAMES else segment)
         at += len(segment)
+        if marker not in NOTES:
+            kept.append(_small(segment) if marker in FRAMES else segment)
         if marker == SOS:
             scans += 1
             found = END_OF_SCAN.search(data, at)
@@ -42,9 +46,10 @@ def without_scans(data: bytes) -> bytes | None:
     return b"".join([*kept, EOI]) if marker == EOI and scans else None
 
 
-def _low(frame: bytes) -> bytes:
-    """The header of a frame with its height reduced: what is not there need not be drawn."""
-    height = int.from_bytes(frame[HEIGHT], "big")
-    if not ROWS < height <= MAX_HEIGHT:
-        return frame
-    return frame[: HEIGHT.start] + ROWS.to_bytes(2, "big") + frame[HEIGHT.stop :]
+def _small(frame: bytes) -> bytes:
+    """The header of a frame with its sides reduced: what is not there need not be drawn."""
+    return frame[: HEIGHT.start] + _reduced(frame[HEIGHT]) + _reduced(frame[WIDTH]) + frame[WIDTH.stop :]
+
+
+def _reduced(side: bytes) -> bytes:
+    return SMALL_SIDE.to_bytes(2, "big") if SMALL_SIDE < int.from_bytes(side, "big") <= MAX_SIDE else side
