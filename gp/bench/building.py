@@ -1,11 +1,16 @@
-"""Building shards from a split tar, against reading that tar with `cat PIECES | tar -xOf - > /dev/null`.
+"""Building shards from a split tar, against reading that tar and, where all of it is wanted, against copying it.
 
-Makes a synthetic split tar in a temporary folder and reads it in turn (tar, build, tar, build ...) with tar and with
-`gp.data.building`, in one run. Before each reading the pieces are dropped from the system's cache (Linux), as a real
-archive of 128 GB would not be in it; --warm leaves them there. Reported: MiB/s of archive passed over, medians, and
-the median of the pairwise ratios build / tar. Several shares of wanted images can be given: drawing 22,000
-questions of GQA, whose images are small, takes about 0.02 of the bytes; at 1 every byte is also checked, hashed and
-written.
+Makes a synthetic split tar in a temporary folder and passes over it in turn (tar, copy, build, tar ...) in one run:
+
+- tar: `cat PIECES | tar -xOf - > /dev/null`, the bound of a build that takes a small part;
+- copy: `cat PIECES | tar -xOf - > FILE; sync FILE`, on the disk of the shards: reading and writing every byte once, the
+  bound of a build that takes everything;
+- build: `gp.data.building`, which also checks and hashes what is wanted, and waits for the disk in the end.
+
+Before each pass the pieces are dropped from the system's cache (Linux), as a real archive of 128 GB would not be in
+it; --warm leaves them there. Reported: MiB/s of archive passed over, medians, and medians and quartiles of the
+pairwise ratios build / tar and build / copy. Several shares of wanted images can be given: drawing 22,000 questions of
+GQA, whose images are small, takes about 0.02 of the bytes.
 
 --memory N instead builds N samples about N small images, and prints the peak resident memory, since the pass over the
 archive began, of the main process and of its workers at 10, 50 and 100 % of the pass (Linux).
@@ -37,6 +42,7 @@ from gp.data.building import BuildConfig, build
 
 DIFFERENT = 64  # drawn images; the archive repeats them under other names
 MARKS = (0.1, 0.5, 1.0)
+WAYS = ("tar", "copy", "build")
 PIECE = "synthetic.tar.{:02d}"
 
 
@@ -46,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=640, help="of an image, pixels; 3/4 of it high (640)")
     parser.add_argument("--keep", default="0.02,1", help="shares of wanted images, with commas (0.02,1)")
     parser.add_argument("--check", default="decode,header", help="checks of images, with commas (decode,header)")
-    parser.add_argument("--rounds", type=int, default=5, help="measured readings of each way (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="measured passes of each way (5)")
     parser.add_argument("--workers", type=int, help="processes of the build (one a CPU)")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made (the system's place for it)")
     parser.add_argument("--warm", action="store_true", help="leave the archive in the system's cache")
@@ -65,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Speeds of both ways, interleaved, for every share and check."""
+    """Speeds of all ways, interleaved, for every share and check."""
     images = drawn_images(options.width)
     count = max(1, int(options.mib * 2**20 / statistics.mean(len(data) + 1024 for data in images)))
     pieces = write_archive(folder / "pieces", images, count, options.pieces)
@@ -73,15 +79,15 @@ def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     cases = [(float(keep), check) for keep in options.keep.split(",") for check in options.check.split(",")]
     shares = {keep for keep, _ in cases}
     rows = {keep: write_annotations(folder / f"{keep:g}.jsonl", count, keep, options.width) for keep in shares}
-    seconds: dict[Any, list[float]] = {case: [] for case in cases}
-    tar_s: dict[Any, list[float]] = {case: [] for case in cases}
+    seconds: dict[Any, dict[str, list[float]]] = {case: {way: [] for way in WAYS} for case in cases}
     for _ in range(options.rounds):
-        for case in cases:
-            tar_s[case].append(timed(read_with_tar, pieces, options.warm))
-            config = build_config(folder, rows[case[0]], case[1], options.workers)
-            seconds[case].append(timed(lambda _, config=config: build(config), pieces, options.warm))
+        for keep, check in cases:
+            config = build_config(folder, rows[keep], check, options.workers)
+            for way, action in _actions(config, folder / "copy", keep).items():
+                seconds[keep, check][way].append(timed(action, pieces, options.warm))
             shutil.rmtree(config.out)
-    results = [_result(case, mib, tar_s[case], seconds[case]) for case in cases]
+            (folder / "copy").unlink(missing_ok=True)
+    results = [_result(case, mib, seconds[case]) for case in cases]
     print_speeds(results, mib, count, options)
     return {"mib": mib, "images": count, "cpus": os.cpu_count(), "warm": options.warm, "results": results}
 
@@ -186,6 +192,13 @@ def read_with_tar(pieces: list[Path]) -> None:
         subprocess.run(["tar", "-xOf", "-"], stdin=cat.stdout, stdout=subprocess.DEVNULL, check=True)
 
 
+def copy_with_tar(pieces: list[Path], target: Path) -> None:
+    """`cat PIECES | tar -xOf - > FILE; sync FILE`."""
+    with target.open("wb") as file, subprocess.Popen(["cat", *map(str, pieces)], stdout=subprocess.PIPE) as cat:
+        subprocess.run(["tar", "-xOf", "-"], stdin=cat.stdout, stdout=file, check=True)
+        os.fsync(file.fileno())
+
+
 def drop_from_cache(path: Path) -> None:
     if hasattr(os, "posix_fadvise"):
         descriptor = os.open(path, os.O_RDONLY)
@@ -206,25 +219,45 @@ def peak_mib_of_processes() -> list[float]:
 
 def print_speeds(results: list[dict[str, Any]], mib: float, count: int, options: argparse.Namespace) -> None:
     title = f"{mib:.0f} MiB in {options.pieces} pieces, {count} images, {'warm' if options.warm else 'cold'} cache"
-    table = Table("wanted", "check", "tar, MiB/s", "build, MiB/s", "build / tar", "quartiles", title=title)
+    columns = ("wanted", "check", *(f"{way}, MiB/s" for way in WAYS), "build / tar", "build / copy")
+    table = Table(*columns, title=title)
     for result in results:
-        low, high = result["ratio_quartiles"]
-        speeds = (f"{result['tar_mib_s']:.0f}", f"{result['build_mib_s']:.0f}", f"{result['ratio']:.2f}")
-        table.add_row(f"{result['keep']:.0%}", result["check"], *speeds, f"{low:.2f} .. {high:.2f}")
-    Console(width=100, file=sys.stdout).print(table)
+        speeds = [f"{result[f'{way}_mib_s']:.0f}" if f"{way}_mib_s" in result else "" for way in WAYS]
+        ratios = [_shown(result[way]) if way in result else "" for way in ("build_to_tar", "build_to_copy")]
+        table.add_row(f"{result['keep']:.0%}", result["check"], *speeds, *ratios)
+    Console(width=120, file=sys.stdout).print(table)
 
 
-def _result(case: tuple[float, str], mib: float, tar_s: list[float], build_s: list[float]) -> dict[str, Any]:
-    ratios = [tar / build for tar, build in zip(tar_s, build_s)]
-    quartiles = statistics.quantiles(ratios, n=4)[::2] if len(ratios) > 1 else ratios * 2
-    return {
-        "keep": case[0],
-        "check": case[1],
-        "tar_mib_s": mib / statistics.median(tar_s),
-        "build_mib_s": mib / statistics.median(build_s),
-        "ratio": statistics.median(ratios),
-        "ratio_quartiles": quartiles,
+def _actions(config: BuildConfig, copy: Path, keep: float) -> dict[str, Any]:
+    """What is timed, in this order; copying everything is no bound for taking a part."""
+    actions = {
+        "tar": read_with_tar,
+        "copy": lambda pieces: copy_with_tar(pieces, copy),
+        "build": lambda _: build(config),
     }
+    return {way: action for way, action in actions.items() if way != "copy" or keep == 1}
+
+
+def _result(case: tuple[float, str], mib: float, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    result: dict[str, Any] = {"keep": case[0], "check": case[1]}
+    for way in WAYS:
+        if seconds[way]:
+            result[f"{way}_mib_s"] = mib / statistics.median(seconds[way])
+    for way in ("tar", "copy"):
+        if seconds[way]:
+            result[f"build_to_{way}"] = _ratio(seconds[way], seconds["build"])
+    return result
+
+
+def _ratio(bound_s: list[float], build_s: list[float]) -> dict[str, float]:
+    """Of the speeds, pass by pass."""
+    ratios = [bound / build for bound, build in zip(bound_s, build_s)]
+    low, high = statistics.quantiles(ratios, n=4)[::2] if len(ratios) > 1 else ratios * 2
+    return {"median": statistics.median(ratios), "low": low, "high": high}
+
+
+def _shown(ratio: dict[str, float]) -> str:
+    return f"{ratio['median']:.2f} ({ratio['low']:.2f} .. {ratio['high']:.2f})"
 
 
 def _spread(count: int, keep: float) -> Iterator[int]:

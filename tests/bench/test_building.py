@@ -10,11 +10,12 @@ from gp.data.building.sources import open_source
 
 
 def test_a_whole_run(tmp_path, capsys):
-    given = ["--mib", "1", "--rounds", "2", "--width", "64", "--keep", "0.5", "--check", "header", "--workers", "1"]
+    given = ["--mib", "1", "--rounds", "2", "--width", "64", "--keep", "0.5,1", "--check", "header", "--workers", "1"]
     assert main(["build", *given, "--folder", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
-    (result,) = json.loads((tmp_path / "out.json").read_text())["results"]
-    assert result["keep"] == 0.5 and result["tar_mib_s"] > 0 and result["build_mib_s"] > 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"] == [result]
+    half, all_of_it = results = json.loads((tmp_path / "out.json").read_text())["results"]
+    assert half["keep"] == 0.5 and half["tar_mib_s"] > 0 and half["build_mib_s"] > 0 and "copy_mib_s" not in half
+    assert all_of_it["copy_mib_s"] > 0 and all_of_it["build_to_copy"]["median"] > 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"] == results
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
@@ -27,6 +28,14 @@ def test_memory(tmp_path, capsys):
 def test_wanted_images_are_spread_evenly():
     assert list(_spread(10, 0.3)) == [3, 6, 9] and len(list(_spread(1000, 0.05))) == 50
     assert list(_spread(4, 1.0)) == [0, 1, 2, 3]
+
+
+def test_copying_is_copying(tmp_path):
+    from gp.bench.building import copy_with_tar, drawn_images, write_archive
+
+    images = drawn_images(64)
+    copy_with_tar(write_archive(tmp_path / "p", images, 70, 3), tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"".join([*images, *images[:6]])
 
 
 def test_the_synthetic_archive_is_a_split_tar(tmp_path):

@@ -18,8 +18,8 @@ from typing import Protocol
 from gp.data.building.packer import Packer, Report, Task, Work
 from gp.data.building.shard_file import ShardState
 
-MAX_WAITING = 32  # tasks a process: more would outrun the system's cache of the archive
-REPORT_EVERY = 8  # tasks
+BATCH = 8  # tasks sent at once to a process that has others to do
+MAX_WAITING = 4 * BATCH  # tasks a process: more would outrun the system's cache of the archive
 STATES, FINISH = "states", "finish"
 
 
@@ -109,6 +109,7 @@ class Processes:
             self._processes.append(process)
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._waiting = [0] * count
+        self._unsent: list[list[Task]] = [[] for _ in range(count)]
         self._reports: list[Report] = []
         self._states: list[dict[int, ShardState]] = []
         self._closing = False
@@ -120,19 +121,16 @@ class Processes:
 
     def submit(self, task: Task) -> None:
         number = task.shard % len(self._tasks)
-        while self._waiting[number] >= MAX_WAITING:
-            self._take()
-        self._waiting[number] += 1
-        self._send(self._tasks[number], task)
+        self._unsent[number].append(task)
+        if not self._waiting[number] or len(self._unsent[number]) >= BATCH:
+            self._send_tasks(number)
 
     def ask_states(self) -> None:
-        for tasks in self._tasks:
-            self._send(tasks, STATES)
+        self._send_all(STATES)
 
     def finish(self) -> dict[int, ShardState]:
         self._states = []
-        for tasks in self._tasks:
-            self._send(tasks, FINISH)
+        self._send_all(FINISH)
         while len(self._states) < len(self._tasks):
             self._take()
         return self._joined()
@@ -167,6 +165,21 @@ class Processes:
             self._reports.append(message)
         else:
             self._states.append(message)
+
+    def _send_all(self, request: str) -> None:
+        """What is to be done after all tasks submitted so far."""
+        for number, tasks in enumerate(self._tasks):
+            self._send_tasks(number)
+            self._send(tasks, request)
+
+    def _send_tasks(self, number: int) -> None:
+        batch = self._unsent[number]
+        while self._waiting[number] + len(batch) > MAX_WAITING:
+            self._take()
+        if batch:
+            self._waiting[number] += len(batch)
+            self._unsent[number] = []
+            self._send(self._tasks[number], batch)
 
     def _send(self, tasks: Connection, message: object) -> None:
         try:
@@ -207,17 +220,14 @@ def _work(tasks: Connection, answers: Connection, others: list[Connection]) -> N
 
 def _serve(tasks: Connection, answers: Connection) -> None:
     packer = Packer(*tasks.recv())
-    report = Report()
     while True:
-        idle = not tasks.poll()
-        if report.tasks >= REPORT_EVERY or (idle and report.tasks):
-            answers.send(report)
-            report = Report()
         message = tasks.recv()
-        if isinstance(message, Task):
-            packer.pack(message, report)
-            continue
-        if report.tasks:
-            answers.send(report)
+        if message == STATES:
+            answers.send(packer.states())
+        elif message == FINISH:
+            answers.send(packer.finish())
+        else:
             report = Report()
-        answers.send(packer.states() if message == STATES else packer.finish())
+            for task in message:
+                packer.pack(task, report)
+            answers.send(report)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 
 from PIL import Image, UnidentifiedImageError
 
+from gp.data.building.jpeg import without_scans
 from gp.data.sample import BadSample
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 JPEG_QUALITY = 95
+TABLES_KEPT = 1024
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
     Args:
         data: of a file.
         where: for messages.
-        decode: decode it to see that it can be; else only its header is read.
+        decode: see that it decodes; else only its header is read. A JPEG whose markers are all there is decoded without
+            its compressed data: flaws in those are no error to libjpeg as Pillow uses it, so the verdict is the same.
         max_pixels: an image of more is reduced to at most so many and becomes a JPEG; None: none is.
 
     Raises:
@@ -48,7 +52,7 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
             if max_pixels is not None and size[0] * size[1] > max_pixels:
                 return CheckedImage(_reduced(image, max_pixels), "jpg", size)
             if decode:
-                _decode(image)
+                _decode(image, data)
             return CheckedImage(data, suffix, size)
     except Image.DecompressionBombError as error:
         raise BadSample("image too large", where, str(error)) from error
@@ -60,7 +64,25 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
         raise BadSample("image does not open", where, detail) from error
 
 
-def _decode(image: Image.Image) -> None:
+def _decode(image: Image.Image, data: bytes) -> None:
+    """Decoding to see that it can be done; of a JPEG with all of its parts, only of what can fail in it."""
+    rest = without_scans(data) if image.format == "JPEG" else None
+    if rest is None or not _decodes(rest):
+        _load(image)  # whether it is damaged, and how, the decoder shall say that sees all of it
+
+
+@lru_cache(maxsize=TABLES_KEPT)
+def _decodes(rest: bytes) -> bool:
+    """Images of one encoder often have the same tables: these are tried once."""
+    try:
+        with Image.open(io.BytesIO(rest)) as image:
+            _load(image)
+    except Exception:
+        return False
+    return True
+
+
+def _load(image: Image.Image) -> None:
     """A JPEG is decoded to an eighth, in grey: all of its data are read, most of the arithmetic is saved."""
     image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
     image.load()

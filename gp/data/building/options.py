@@ -26,7 +26,7 @@ HELP = {
     "shard_samples": "questions a shard, about",
     "shard_mib": "size of a shard, about, instead of shard_samples; walks the headers of a tar once more",
     "max_pixels": "larger images are re-encoded to at most so many pixels; null keeps all bytes as they are",
-    "check": "decode: every image must decode; header: only its header is read",
+    "check": "decode: every image must decode; header: only its header is read, damage behind it is met in training",
     "workers": "processes that check and write; null: one a CPU; 0: this one",
     "max_skipped_fraction": "unusable questions tolerated before the build stops",
 }

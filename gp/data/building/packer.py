@@ -104,8 +104,10 @@ class Packer:
         return {number: shard.left_here() for number, shard in self.shards.items()}
 
     def finish(self) -> dict[int, ShardState]:
-        """Ends all shards."""
-        return {number: shard.finish() for number, shard in self.shards.items()}
+        """Ends all shards and waits until they are on the disk, for all of them at the same time."""
+        for shard in self.shards.values():
+            shard.end()
+        return {number: shard.close() for number, shard in self.shards.items()}
 
     def _skip(self, shard: ShardFile, report: Report, error: BadSample, count: int) -> None:
         shard.state.skipped[error.reason] += count

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def build(
     source = open_source(config.images)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    with only_build(out, config.name):
+    with only_build(out, config.name), _libraries_set_aside():
         identity = {"options": _identity_options(config), "source": _origin(paths, source)}
         journal = Journal(out / f".{config.name}.unfinished", identity)
         done = already_built(config, identity, journal.folder)
@@ -83,6 +85,16 @@ def _build(
         crew.close()
     rows = {"rows": row_skips.seen, "skipped": dict(sorted(row_skips.reasons.items()))}
     return publish(config, plan, shards, rows, journal)
+
+
+@contextmanager
+def _libraries_set_aside() -> Iterator[None]:
+    """Looking through all that is imported for garbage would cost more than reading the annotations."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _identity_options(config: BuildConfig) -> dict[str, Any]:

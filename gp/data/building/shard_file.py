@@ -12,6 +12,12 @@ from pathlib import Path
 from typing import Any
 
 NUL = b"\0"
+WRITE_BEHIND = 8 << 20  # bytes
+MAX_SIZE = 8**11 - 1  # of a member
+# A header is its name, mode and owner, size, time, checksum, and a rest. tarfile gives time 0, owner 0, mode 644.
+HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+NAME, MODE_AND_OWNER, TIME, REST = HEADER[:100], HEADER[100:124], HEADER[135:148], HEADER[156:]
+REST_SUM = sum(REST) + 8 * ord(" ")  # the checksum counts its own field as spaces
 
 
 @dataclass
@@ -66,14 +72,14 @@ class ShardFile:
             raise ValueError(f"{path}: not the unfinished shard that was left here; delete {path.parent} to start anew")
         self._file.truncate(state.bytes)
         self._file.seek(state.bytes)
+        self._behind = state.bytes
 
     def add(self, image: bytes, suffix: str, rows: Sequence[bytes]) -> None:
         """One record: an image and its questions, an object for one, a list for several."""
         key = f"{self.state.images:06d}"
         text = rows[0] if len(rows) == 1 else b"[" + b", ".join(rows) + b"]"
-        self._write(_header(f"{key}.{suffix}", len(image)))
-        self._write(image)
-        self._write(_padding(len(image)) + _header(f"{key}.json", len(text)) + text + _padding(len(text)))
+        parts = (_header(f"{key}.{suffix}", len(image)), image, _padding(len(image)))
+        self._write(b"".join((*parts, _header(f"{key}.json", len(text)), text, _padding(len(text)))))
         self.state.images += 1
         self.state.samples += len(rows)
 
@@ -83,10 +89,15 @@ class ShardFile:
         self.state.sha256 = self._digest.hexdigest()
         return ShardState.from_json(self.state.to_json())
 
-    def finish(self) -> ShardState:
-        """Ends the tar and waits until it is on the disk."""
+    def end(self) -> None:
+        """Ends the tar; the system begins to write what is left of it."""
         end = 2 * tarfile.BLOCKSIZE
         self._write(NUL * (end + -(self.state.bytes + end) % tarfile.RECORDSIZE))
+        self._file.flush()
+        self._write_behind()
+
+    def close(self) -> ShardState:
+        """Waits until the ended tar is on the disk."""
         state = self.left_here()
         os.fsync(self._file.fileno())
         self._file.close()
@@ -99,12 +110,23 @@ class ShardFile:
             raise OSError(error.errno, f"cannot write shard: {error.strerror}", str(self.path)) from error
         self._digest.update(data)
         self.state.bytes += len(data)
+        if self.state.bytes - self._behind >= WRITE_BEHIND:
+            self._write_behind()
+
+    def _write_behind(self) -> None:
+        """Lets the system write to the disk now what it would keep until `close` waits for it, where it can be told."""
+        if hasattr(os, "posix_fadvise"):
+            length = self.state.bytes - self._behind
+            os.posix_fadvise(self._file.fileno(), self._behind, length, os.POSIX_FADV_DONTNEED)
+        self._behind = self.state.bytes
 
 
 def _header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)  # its defaults are time 0, owner 0, mode 644
-    info.size = size
-    return info.tobuf(tarfile.USTAR_FORMAT)
+    """What tarfile makes of a name and a size, without composing the fields that are always the same."""
+    if size > MAX_SIZE:
+        raise ValueError(f"{name}: expected at most {MAX_SIZE} bytes, got {size}")
+    head = name.encode("ascii").ljust(len(NAME), NUL) + MODE_AND_OWNER + b"%011o" % size + TIME
+    return head + b"%06o\0 " % (sum(head) + REST_SUM) + REST
 
 
 def _padding(size: int) -> bytes:
