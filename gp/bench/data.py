@@ -2,7 +2,8 @@
 
 Throughput: a loader with workers reads shards and makes batches, as training does; a second loader with as many workers
 only decodes the same images and runs the image processor on them. The two are timed in turn (A B A B ...) in one run;
-median, quartiles, and the median of the pairwise ratios (loader / bound; 1 would be a loader that costs nothing).
+median, quartiles, and the median of the pairwise ratios (loader / bound; above 1 where leaving the normalising to the
+training process saves more than everything else costs).
 The loader's time includes the training process's own share, normalising the pixel values; here that runs on the CPU,
 too. A worker hands its batches to the training process through shared memory, which is work as well; with --deliver the
 bound's workers do so with the image processor's pixel values.
@@ -132,7 +133,7 @@ def measure_memory(folder: Path, options: argparse.Namespace) -> dict:
 
 
 class Bound(IterableDataset):
-    """What no loader can avoid: decodes the images of shards over and over and runs the image processor on them."""
+    """Decodes the images of shards over and over and runs the stock image processor on them, nothing else."""
 
     def __init__(self, shards: list[str], collator: Collator, batch_size: int, deliver: bool = False):
         records = [record for shard in shards for record in read_records(shard, "s")]

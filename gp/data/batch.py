@@ -57,7 +57,7 @@ class Batch:
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
-        """What the processor would have made of the prompts: `sent` with `pixel_values` normalised, float32.
+        """What the processor would have made of the prompts: `sent` with the image processor's own `pixel_values`.
 
         Computed when first asked for, on the device where the batch is by then.
         """

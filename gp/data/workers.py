@@ -35,8 +35,7 @@ def end_with_parent() -> None:
 def keep_memory() -> None:
     """Lets glibc keep up to `KEPT_BYTES` that a batch has freed for the next one; elsewhere it does nothing.
 
-    By default it returns them to the system and every batch faults them in again, page by page: a sixth of a worker's
-    time.
+    By default it returns them to the system, and every batch faults them in again page by page.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
