@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import transformers
 from torch import Tensor
@@ -15,7 +15,12 @@ from gp.boxes import WHOLE_IMAGE, Frame
 
 
 class ImageGrids(ABC):
-    """Mixed into a family's stock processor; the class keeps its parent's name, which `save_pretrained` writes."""
+    """Mixed into a family's stock processor; the class keeps its parent's name, which `save_pretrained` writes.
+
+    `levels_only`: the call's `images_kwargs` for pixel values that are resized 8-bit pixels and no more, each once.
+    """
+
+    levels_only: ClassVar[dict[str, Any]] = {"do_rescale": False, "do_normalize": False}
 
     @classmethod
     def load(cls, source: str | Path, config: Mapping[str, Any], revision: str | None, **options: Any) -> ImageGrids:
@@ -41,6 +46,8 @@ class QwenImages(ImageGrids):
     The stock classes insist on a video processor, and every video processor insists on torchvision. What a processor
     loads and checks follows the names in its constructor, so leaving `video_processor` out of it is enough.
     """
+
+    levels_only: ClassVar[dict[str, Any]] = {**ImageGrids.levels_only, "temporal_patch_size": 1}
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)

@@ -2,9 +2,11 @@
 
 Throughput: a loader with workers reads shards and makes batches, as training does; a second loader with as many workers
 only decodes the same images and runs the image processor on them. The two are timed in turn (A B A B ...) in one run;
-median, quartiles, and the median of the pairwise ratios (loader / bound; 1 would be a loader that costs nothing).
-A worker hands its pixel values to the training process through shared memory, which is work, too; with --deliver the
-bound's workers do the same.
+median, quartiles, and the median of the pairwise ratios (loader / bound; above 1 where leaving the normalising to the
+training process saves more than everything else costs).
+The loader's time includes the training process's own share, normalising the pixel values; here that runs on the CPU,
+too. A worker hands its batches to the training process through shared memory, which is work as well; with --deliver the
+bound's workers do so with the image processor's pixel values.
 
 --memory: streams many small samples through the training loader and prints the resident memory of this process and of
 its workers along the way. Both write their shards into a temporary folder.
@@ -80,7 +82,7 @@ def measure_speed(folder: Path, options: argparse.Namespace) -> dict:
     config = data_config(folder, options.batch, options.workers, options.bucket_batches)
     bound = Bound(sorted(map(str, folder.glob("*.tar"))), collator, options.batch, options.deliver)
     loaders = {
-        "loader": iter(GlimpseDataModule(config, collator).train_dataloader()),
+        "loader": map(_as_training_uses_it, GlimpseDataModule(config, collator).train_dataloader()),
         "bound": iter(DataLoader(bound, batch_size=None, num_workers=options.workers)),
     }
     padding = _padding(islice(loaders["loader"], options.batches * options.rounds))
@@ -131,7 +133,7 @@ def measure_memory(folder: Path, options: argparse.Namespace) -> dict:
 
 
 class Bound(IterableDataset):
-    """What no loader can avoid: decodes the images of shards over and over and runs the image processor on them."""
+    """Decodes the images of shards over and over and runs the stock image processor on them, nothing else."""
 
     def __init__(self, shards: list[str], collator: Collator, batch_size: int, deliver: bool = False):
         records = [record for shard in shards for record in read_records(shard, "s")]
@@ -143,7 +145,7 @@ class Bound(IterableDataset):
     def __iter__(self) -> Iterator[list]:
         worker = get_worker_info()
         images = cycle(self.images[worker.id if worker else 0 :] + self.images[: worker.id if worker else 0])
-        options = self.collator.processor_kwargs.get("images_kwargs", {})
+        options = self.collator.pixel_limits
         while True:
             decoded = [Image.open(io.BytesIO(content)).convert("RGB") for content in islice(images, self.batch_size)]
             made = self.collator.processor.image_processor(images=decoded, return_tensors="pt", **options)
@@ -207,6 +209,13 @@ def rss_mib(pid: int | str = "self") -> float:
     """Resident memory of a process, MiB (Linux)."""
     fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(fields["VmRSS"].split()[0]) / 2**10
+
+
+def _as_training_uses_it(batch: Batch) -> Batch:
+    """What the training process does with a batch before the model sees it, on its device (here: the CPU)."""
+    moved = batch.to("cpu")
+    _ = moved.inputs  # made when first asked for
+    return moved
 
 
 def _speed(batches: Iterator, options: argparse.Namespace) -> float:

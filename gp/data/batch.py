@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,8 +12,10 @@ from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame, boxes_in_frame, evidence_mask, normalize_boxes
 from gp.data.cursor import Cursor
+from gp.data.pixels import PixelTable
 from gp.data.sample import Sample
 
+INLINE_BYTES = 2**16  # tensors up to this size travel inside the message between processes
 MARKER = "\u2603"  # a text that no chat template contains
 
 
@@ -19,34 +23,47 @@ class Batch:
     """B samples, ready for the model. Not a dataclass: Lightning takes those apart to convert every tensor in them.
 
     Args:
-        inputs: the prompts up to and including the assistant header, as the processor made them, left padded:
-            `input_ids` and `attention_mask` int64 [B, L], `pixel_values` float32, and what else the family has
-            (Qwen: `image_grid_thw` int64 [B, 3], in patches).
+        sent: the prompts up to and including the assistant header, left padded: `input_ids` and `attention_mask`
+            int64 [B, L], `pixel_values`, and what else the family has (Qwen: `image_grid_thw` int64 [B, 3], in
+            patches).
         answer_ids: int64 [B, A], answer tokens and the token that ends a turn, right padded.
         answer_mask: bool [B, A], False on padding.
         evidence_masks: one bool [h, w] an image, on the grid of merged tokens.
         samples: one a row, without their images in training.
         cursor: in training, where the worker's stream stands after this batch.
         frames: what the grid of visual tokens of each image lies over, as fractions of the image; None: all of it.
+        pixel_table: `pixel_values` are levels (uint8) that it turns into the processor's; None: they are these.
     """
 
     def __init__(
         self,
-        inputs: dict[str, Tensor],
+        sent: dict[str, Tensor],
         answer_ids: Tensor,
         answer_mask: Tensor,
         evidence_masks: list[Tensor],
         samples: list[Sample],
         cursor: Cursor | None = None,
         frames: list[Frame] | None = None,
+        pixel_table: PixelTable | None = None,
     ):
-        self.inputs = inputs
+        self.sent = sent
         self.answer_ids = answer_ids
         self.answer_mask = answer_mask
         self.evidence_masks = evidence_masks
         self.samples = samples
         self.cursor = cursor
         self.frames = frames if frames is not None else [WHOLE_IMAGE] * len(evidence_masks)
+        self.pixel_table = pixel_table
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        """What the processor would have made of the prompts: `sent` with the image processor's own `pixel_values`.
+
+        Computed when first asked for, on the device where the batch is by then.
+        """
+        if self.pixel_table is None:
+            return self.sent
+        return {**self.sent, "pixel_values": self.pixel_table(self.sent["pixel_values"])}
 
     def __len__(self) -> int:
         """B."""
@@ -60,15 +77,25 @@ class Batch:
         """A copy in page-locked memory; torch's DataLoader calls it."""
         return self._each(Tensor.pin_memory)
 
-    def _each(self, change) -> Batch:
+    def __getstate__(self) -> dict[str, Any]:
+        """For the way between processes: torch opens a file for each tensor, so small ones go as arrays."""
+        return vars(self._each(lambda x: x.numpy() if x.device.type == "cpu" and x.nbytes <= INLINE_BYTES else x))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        vars(self).update(vars(self._each(torch.as_tensor)))
+
+    def _each(self, change: Callable[[Any], Any]) -> Batch:
+        table = self.pixel_table
         return Batch(
-            {name: change(tensor) for name, tensor in self.inputs.items()},
+            {name: change(tensor) for name, tensor in self.sent.items()},
             change(self.answer_ids),
             change(self.answer_mask),
             [change(mask) for mask in self.evidence_masks],
             self.samples,
             self.cursor,
             self.frames,
+            None if table is None else replace(table, values=change(table.values)),
         )
 
 
@@ -87,11 +114,10 @@ class Collator:
     def __init__(self, processor: Any, min_pixels: int | None = None, max_pixels: int | None = None):
         self.processor = processor
         self.end_id = end_of_turn_id(processor)
-        self.processor_kwargs: dict[str, Any] = {"padding": True, "padding_side": "left"}
+        self.pixel_table = PixelTable.of(processor)
         given = {"min_pixels": min_pixels, "max_pixels": max_pixels}
         self.pixels = {name: area for name, area in given.items() if area is not None}
-        if self.pixels:
-            self.processor_kwargs["images_kwargs"] = processor.pixel_limits(min_pixels, max_pixels)
+        self.pixel_limits = processor.pixel_limits(min_pixels, max_pixels) if self.pixels else {}
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Tokenises prompts and answers, prepares the images and draws the evidence masks."""
@@ -102,16 +128,21 @@ class Collator:
                 add_generation_prompt=True,
                 return_dict=True,
                 return_tensors="pt",
-                processor_kwargs=dict(self.processor_kwargs),
+                processor_kwargs={
+                    "padding": True,
+                    "padding_side": "left",
+                    "images_kwargs": {**self.pixel_limits, **self.processor.levels_only},
+                },
             )
         )
+        inputs["pixel_values"] = inputs["pixel_values"].to(torch.uint8)  # Qwen's Pillow class makes floats of them
         answer_ids, answer_mask = self.answers([sample.answer for sample in samples])
         grids = self.processor.grids(inputs)
         frames = [self.processor.frame(*sample.image.size) for sample in samples]
         masks = [
             sample_evidence(sample, *grid, frame) for sample, grid, frame in zip(samples, grids, frames, strict=True)
         ]
-        return Batch(inputs, answer_ids, answer_mask, masks, list(samples), frames=frames)
+        return Batch(inputs, answer_ids, answer_mask, masks, list(samples), None, frames, self.pixel_table)
 
     def answers(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Answers as the assistant would write them, end token included: ids int64 [B, A] and mask bool [B, A]."""

