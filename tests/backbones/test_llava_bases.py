@@ -23,6 +23,7 @@ from tests.tiny_models import LLAVA_SIDE
 
 IMAGE_ID, EOS = len(PIECES), 2
 SIZES = [(70, 40), (40, 70), (41, 40), (20, 20), (133, 47)]
+LEVEL = 1 / 255 / 0.26  # of 8-bit pixels, in normalised values
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,11 @@ def test_a_processor_survives_saving(processors, tmp_path):
         given = messages(noise(70, 40))
         first, second = (chat(p, given, return_tensors="pt") for p in (processor, again))
         assert torch.equal(first["input_ids"], second["input_ids"])
-        assert torch.equal(first["pixel_values"], second["pixel_values"])
+        # with torchvision installed, what was made of Pillow's class comes back as torchvision's: a level more or less
+        assert type(again.image_processor).__name__.startswith(
+            type(processor.image_processor).__name__.removesuffix("Pil")
+        )
+        torch.testing.assert_close(first["pixel_values"], second["pixel_values"], atol=LEVEL, rtol=0)
 
 
 def test_what_cannot_work_is_refused(folders, processors, tmp_path):

@@ -81,7 +81,7 @@ def test_inputs_fit_the_model():
 
 
 def test_every_documented_command_is_accepted():
-    files = [ROOT / "README.md", ROOT / "docs/performance.md"]
+    files = [ROOT / "README.md", ROOT / "docs/performance.md", ROOT / "docs/gpu.md"]
     commands = [
         c for f in files for c in re.findall(r"^ {4}python -m gp\.bench ([^#\n]+)", f.read_text(), re.MULTILINE)
     ]
