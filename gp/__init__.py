@@ -1,7 +1,27 @@
 """gp: dynamic visual-token pruning for large vision-language models."""
 
-from gp.model import Answer, GlimpseModel, from_pretrained
-from gp.types import PruneOptions
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gp.version import __version__
 
+if TYPE_CHECKING:
+    from gp.model import Answer, GlimpseModel, from_pretrained
+    from gp.types import PruneOptions
+
 __all__ = ["Answer", "GlimpseModel", "PruneOptions", "__version__", "from_pretrained"]
+
+# Looked up when asked for, so that programs that only handle data start without transformers, which takes seconds.
+_HOMES = {"Answer": "gp.model", "GlimpseModel": "gp.model", "from_pretrained": "gp.model", "PruneOptions": "gp.types"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
