@@ -5,7 +5,6 @@ A backbone adapts one *unmodified* transformers model. It holds no state of a re
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,8 +21,6 @@ from gp.backbones.host import on_host
 from gp.backbones.layout import deal_images, refuse_right_padding
 from gp.backbones.processor import ImageGrids
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
-
-CAN_TELL_PADDING = "allow_is_causal_skip" in inspect.signature(create_causal_mask).parameters  # newer transformers
 
 
 class Backbone(ABC):
@@ -218,7 +215,10 @@ class Backbone(ABC):
         Args:
             padding_mask: [B, cached + Q] bool; None without padding: the kernel's plain causal path is used.
         """
-        return create_causal_mask(self.text_config, hidden, padding_mask, cache, **_known(padding_mask))
+        # told that there is padding, or none, transformers does not look, for which the host would wait
+        return create_causal_mask(
+            self.text_config, hidden, padding_mask, cache, allow_is_causal_skip=padding_mask is None
+        )
 
     def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
         """One stock decoder layer; appends keys and values to the cache."""
@@ -324,8 +324,3 @@ class Backbone(ABC):
             return hidden
         added = prompt.deepstack[index].to(hidden)[prompt.visual_id.clamp(min=0)]  # [B, S, D]
         return hidden + added * (prompt.visual_id >= 0).unsqueeze(-1)
-
-
-def _known(padding_mask: Tensor | None) -> dict[str, bool]:
-    """Tells transformers that there is padding, where it can be told; else it looks, and the host waits."""
-    return {"allow_is_causal_skip": False} if padding_mask is not None and CAN_TELL_PADDING else {}

@@ -6,18 +6,14 @@ FlashAttention every block reads where its windows end, which costs nothing if t
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, vision_utils
+from transformers import PretrainedConfig
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
 from gp.backbones import windows
-
-TAKES_GREATEST_LENGTH = hasattr(vision_utils, "get_max_seqlen")  # newer transformers; others ask the device for it
 
 
 @dataclass(frozen=True)
@@ -26,29 +22,24 @@ class VisionIndex:
 
     Args:
         raster: [N] int64, where each visual token, in raster order, is among the tower's own.
-        tensors: argument of the tower -> its value, for towers that take it.
+        tensors: argument of the tower -> its value.
         is_flash: whether the tower's attention kernel wants the sequences' ends on the device.
     """
 
     raster: Tensor
-    tensors: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor]
     is_flash: bool = False
 
     @classmethod
     def of(cls, grid: Tensor, config: PretrainedConfig) -> VisionIndex:
         """For `image_grid_thw` [n, 3] on the host and the tower's config."""
-        merge = config.spatial_merge_size
-        tensors = {}
-        if takes_precomputed(get_vision_position_ids):
-            tensors["position_ids"] = get_vision_position_ids(grid, merge)
-        if takes_precomputed(get_vision_cu_seqlens):
-            tensors["cu_seqlens"] = get_vision_cu_seqlens(grid)
+        merge, image_ends = config.spatial_merge_size, get_vision_cu_seqlens(grid)
+        tensors = {"position_ids": get_vision_position_ids(grid, merge), "cu_seqlens": image_ends}
         raster = torch.arange(int(grid.prod(1).sum()) // merge**2)
         if getattr(config, "window_size", None):
             order, ends = get_vision_window_index(grid, merge, config.window_size, config.patch_size)
-            if takes_precomputed(get_vision_window_index):
-                order, ends = windows.side_by_side(order, ends, get_vision_cu_seqlens(grid)[1:])
-                tensors |= {"window_index": order, "cu_window_seqlens": ends}
+            order, ends = windows.side_by_side(order, ends, image_ends[1:])
+            tensors |= {"window_index": order, "cu_window_seqlens": ends}
             raster = order.argsort()
         kernel = config._attn_implementation or ""
         return cls(raster, tensors, "flash" in kernel and kernel != windows.NAME)
@@ -63,11 +54,6 @@ class VisionIndex:
         greatest = {
             f"max_{name.removeprefix('cu_').removesuffix('s')}": int(ends.diff().max())
             for name, ends in self.tensors.items()
-            if name.startswith("cu_") and TAKES_GREATEST_LENGTH
+            if name.startswith("cu_")
         }
         return {name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()} | greatest
-
-
-def takes_precomputed(function: Callable) -> bool:
-    """Whether this version of transformers lets the tower's caller compute what the function returns."""
-    return "kwargs" in inspect.signature(function).parameters

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from gp.backbones import backbone_of, on_host
-from gp.backbones import vision_index as vision_index_file
+from gp.backbones import on_host
 from gp.backbones.host import copy_together
 from gp.backbones.vision_index import VisionIndex
 from tests.tiny_models import FAMILIES
@@ -31,20 +29,6 @@ def test_what_is_on_the_host_stays_as_it_is():
     assert all(on_host(inputs)[key] is value for key, value in inputs.items())
 
 
-@pytest.mark.parametrize("name", QWENS)
-def test_a_tower_that_is_told_gives_what_it_would_compute(name, monkeypatch):
-    """Also where transformers does not take what is computed beforehand."""
-    backbone, inputs = backbone_of(FAMILIES[name].make()), FAMILIES[name].inputs(PROMPTS)
-    told = backbone.encode_images(inputs, taps=(0, 3), attended=(3,))
-    monkeypatch.setattr(vision_index_file, "takes_precomputed", lambda function: False)
-    assert not VisionIndex.of(inputs["image_grid_thw"], backbone.vision_config).arguments(backbone.device)
-    computed = backbone.encode_images(inputs, taps=(0, 3), attended=(3,))
-    torch.testing.assert_close(told.embeds, computed.embeds, atol=1e-5, rtol=1e-5)
-    for k in (0, 3):
-        torch.testing.assert_close(told.taps[k], computed.taps[k], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(told.attention[3].received, computed.attention[3].received, atol=1e-5, rtol=1e-5)
-
-
 def test_lengths_stay_on_the_host_unless_the_kernel_reads_them():
     grid, device = torch.tensor([[1, 8, 12]]), torch.device("meta")
     config = FAMILIES["qwen2_5_vl"].make().config.vision_config
@@ -54,5 +38,5 @@ def test_lengths_stay_on_the_host_unless_the_kernel_reads_them():
     arguments = VisionIndex.of(grid, config).arguments(device)
     greatest = {name: arguments.pop(name) for name in list(arguments) if name.startswith("max_")}
     assert {x.device.type for x in arguments.values()} == {"meta"}
-    if vision_index_file.TAKES_GREATEST_LENGTH:  # in patches: an image of 8 x 12, windows of 4 x 4
-        assert greatest == {"max_seqlen": 96, "max_window_seqlen": 16}
+    # in patches: an image of 8 x 12, windows of 4 x 4
+    assert greatest == {"max_seqlen": 96, "max_window_seqlen": 16}

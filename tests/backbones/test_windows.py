@@ -11,6 +11,7 @@ from torch.nn import functional
 from gp.backbones import backbone_of
 from gp.backbones import windows as windows_file
 from gp.backbones.vision_index import VisionIndex
+from tests.test_prefill import joined
 from tests.tiny_models import FAMILIES, MERGE, tiny_inputs, tiny_qwen
 
 GRIDS = [(3, 5), (4, 6), (4, 6), (1, 1), (7, 4)]  # merged tokens; windows of 2 x 2
@@ -27,7 +28,7 @@ def test_the_tower_gives_what_stock_sdpa_gives(name):
     torch.testing.assert_close(seen.embeds, torch.cat(list(stock.pooler_output)), atol=1e-5, rtol=1e-5)
     deepstack = getattr(stock, "deepstack_features", None) or []
     for mine, theirs in zip(seen.deepstack.values(), deepstack, strict=True):
-        torch.testing.assert_close(mine, torch.cat(list(theirs)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mine, joined(theirs), atol=1e-5, rtol=1e-5)
 
 
 def test_one_call_for_all_windows_of_a_size(monkeypatch):
