@@ -32,12 +32,11 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
         prompt.lengths = keep.sum(1).tolist()
     else:
         prompt.lengths = [have - num_appended - less for have, less in zip(prompt.lengths, num_dropped, strict=True)]
-    index = keep.byte().argsort(dim=1, stable=True)[
-        :, -max(prompt.lengths) :
-    ]  # [B, R]: dropped first, then the kept in order
+    longest = max(prompt.lengths)
+    index = keep.byte().argsort(dim=1, stable=True)[:, -longest:]  # [B, R]: dropped first, then the kept in order
     prompt.hidden = select_rows(prompt.hidden, flat_index(index, prompt.hidden.shape[:-1]))
     prompt.attention_mask = keep.gather(1, index)
-    prompt.has_padding = min(prompt.lengths) < max(prompt.lengths)
+    prompt.has_padding = min(prompt.lengths) < longest
     prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
     prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
     return index

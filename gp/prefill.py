@@ -224,8 +224,10 @@ class _Run:
     def _num_dropped(self, view: PruneView) -> list[int] | None:
         """Of each prompt, where an exact budget meets tokens that are all still there; else only the device knows."""
         decides_itself = type(self.pruner).keep is not Pruner.keep
-        counts = None if decides_itself else known_counts(view.layout, self.pruner.stage_options(view))
-        if counts is None or view.stage != min(self.stages):
+        if decides_itself or view.stage != min(self.stages):
+            return None
+        counts = known_counts(view.layout, self.pruner.stage_options(view))
+        if counts is None:
             return None
         return [size - count for size, count in zip(view.layout.prompt_sizes, counts, strict=True)]
 

@@ -69,8 +69,9 @@ def batch_sums(
     dice = bce = answer = forced.importance_logits[0].new_zeros(())
     for logits in forced.importance_logits:
         for scores, mask in zip(forced.layout.split_by_image(logits), evidence_masks, strict=True):
-            dice = dice + dice_loss(scores.flatten(), mask.flatten().to(scores.device, non_blocking=True))
-            bce = bce + bce_loss(scores.flatten(), mask.flatten().to(scores.device, non_blocking=True))
+            scores, mask = scores.flatten(), mask.flatten().to(scores.device, non_blocking=True)
+            dice = dice + dice_loss(scores, mask)
+            bce = bce + bce_loss(scores, mask)
     num_tokens = dice.new_zeros(())
     if forced.answer_logits is not None:
         answer, num_tokens = answer_loss(forced.answer_logits, answer_ids, answer_mask)
