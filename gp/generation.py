@@ -11,7 +11,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from gp.backbones import Backbone
+from gp.backbones import CACHE, Backbone
 from gp.prefill import Prefill
 
 SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
@@ -76,7 +76,7 @@ class PrunedDecoder(GenerationMixin):
     """What `generate` drives. Its first forward hands over the prefill; later ones run single tokens on the cache.
 
     Whatever else `generate` asks of a model (config, device, generation config, ...) the stock model answers.
-    All state of a call travels in `generate`'s own arguments (`handover`, `past_key_values`), none on the object, so
+    All state of a call travels in `generate`'s own arguments (`handover` and the cache), none on the object, so
     one decoder serves many threads. Beams and `num_return_sequences` share one prefill, which is repeated afterwards.
     """
 
@@ -94,16 +94,15 @@ class PrunedDecoder(GenerationMixin):
         return False
 
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, past_key_values: Cache | None = None, handover: Handover | None = None, **kwargs: Any
+        self, input_ids: Tensor, handover: Handover | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """Keeps the newest token and the call's own state."""
-        wanted = {k: kwargs[k] for k in ("output_attentions", "output_hidden_states") if k in kwargs}
-        return {"input_ids": input_ids[:, -1:], "past_key_values": past_key_values, "handover": handover, **wanted}
+        kept = {k: kwargs[k] for k in (CACHE, "output_attentions", "output_hidden_states") if k in kwargs}
+        return {"input_ids": input_ids[:, -1:], "handover": handover, **kept}
 
     def forward(
         self,
         input_ids: Tensor,
-        past_key_values: Cache | None = None,
         handover: Handover | None = None,
         return_dict: bool = True,
         **kwargs: Any,
@@ -112,30 +111,29 @@ class PrunedDecoder(GenerationMixin):
 
         Args:
             input_ids: [B, 1]; the batch is the prefill's, times the beams or returned sequences of each prompt.
-            past_key_values: what `generate` made; empty on the first call.
             handover: the pruned prompt, and this call's own state.
+            kwargs: the cache that `generate` made, under the name that transformers gives it (empty on the first
+                call), and outputs that the caller wants.
         """
-        prefill = handover.prefill
-        if past_key_values.get_seq_length() == 0:
+        prefill, cache = handover.prefill, kwargs.pop(CACHE)
+        if cache.get_seq_length() == 0:
             copies = input_ids.shape[0] // prefill.logits.shape[0]
             handover.start(copies)
-            cache = fill_cache(past_key_values, prefill.cache, copies, handover.consume)
-            return CausalLMOutputWithPast(
-                logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), past_key_values=cache
-            )
-        num_new = past_key_values.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
+            cache = fill_cache(cache, prefill.cache, copies, handover.consume)
+            return CausalLMOutputWithPast(logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), **{CACHE: cache})
+        num_new = cache.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
         position_ids = (handover.positions + num_new - 1).unsqueeze(1)
         if prefill.is_ragged:
             masks = handover.layer_masks(num_new)
-            hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, prefill.has_padding, past_key_values)
+            hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, prefill.has_padding, cache)
             logits = self.backbone.model.lm_head(hidden)
-            return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
-        out = self.backbone.decode(input_ids, position_ids, handover.mask(num_new), past_key_values, **kwargs)
+            return CausalLMOutputWithPast(logits=logits, **{CACHE: cache})
+        out = self.backbone.decode(input_ids, position_ids, handover.mask(num_new), cache, **kwargs)
         return CausalLMOutputWithPast(
             logits=self.backbone.model.lm_head(out.last_hidden_state),
-            past_key_values=past_key_values,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
+            **{CACHE: cache},
         )
 
 

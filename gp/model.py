@@ -25,6 +25,7 @@ from gp.types import ImageFeatures, PruneOptions
 REFUSED = {
     "assistant_model": "speculative decoding would need the dropped tokens back",
     "prompt_lookup_num_tokens": "speculative decoding would need the dropped tokens back",
+    "cache": "the prompt is prefilled and pruned as a whole",
     "past_key_values": "the prompt is prefilled and pruned as a whole",
     "inputs_embeds": "pass input_ids and the processor's image tensors",
     "prefill_chunk_size": "the prompt is prefilled and pruned as a whole",

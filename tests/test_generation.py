@@ -10,6 +10,7 @@ import torch
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
+from gp.backbones import CACHE
 from gp.generation import SPARE_TOKENS, GrowingMask, Handover
 from gp.types import PruneOptions
 from tests.glimpses import micro_glimpse
@@ -92,7 +93,7 @@ def test_output_is_the_full_prompt_then_the_answer(family, prompts, model):
     assert [m.shape for m in out.keep_masks] == grids
     # the cache holds pruned prompts and the new tokens but the last
     num_text = inputs["attention_mask"].sum(1) - torch.tensor(out.num_visual)
-    assert out.past_key_values.get_seq_length() == int((num_text + torch.tensor(out.num_kept)).max()) + 4
+    assert out[CACHE].get_seq_length() == int((num_text + torch.tensor(out.num_kept)).max()) + 4
 
 
 class Collect(BaseStreamer):
@@ -207,6 +208,8 @@ def test_answers_longer_than_the_masks_room(family, model, prompts):
         ({"use_cache": False}, "use_cache=False"),
         ({"prompt_lookup_num_tokens": 3}, "speculative"),
         ({"prefill_chunk_size": 4}, "prefilled and pruned as a whole"),
+        ({"cache": ()}, "prefilled and pruned as a whole"),
+        ({"past_key_values": ()}, "prefilled and pruned as a whole"),
         ({"pixel_values_videos": torch.zeros(1)}, "videos"),
         ({"max_keep_ratio": 0.0}, r"\(0, 1\]"),
         ({"keep_ratio": 0.5}, "keep_ratio"),

@@ -17,6 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from transformers.masking_utils import create_causal_mask
 
 from gp.backbones.attention import Rotary, rotate
+from gp.backbones.compat import CACHE
 from gp.backbones.host import on_host
 from gp.backbones.layout import deal_images, refuse_right_padding
 from gp.backbones.processor import ImageGrids
@@ -223,7 +224,7 @@ class Backbone(ABC):
     def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
         """One stock decoder layer; appends keys and values to the cache."""
         return self.text_model.layers[index](
-            hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache, use_cache=True
+            hidden, attention_mask=mask, position_embeddings=rotary, use_cache=True, **{CACHE: cache}
         )
 
     def query(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
@@ -274,8 +275,8 @@ class Backbone(ABC):
             input_ids=input_ids,
             position_ids=position_ids,
             attention_mask=attention_mask,
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE: cache},
             **kwargs,
         )
 
