@@ -48,15 +48,15 @@ def run(config_path: Path, overrides: Sequence[str]) -> None:
 
     config = load_config(config_path, overrides)
     if config.task == "pretrain":
-        from gp.training.pretrain import run as pretrain
+        from gp.embedded.making.pretrain import run as pretrain
 
         pretrain(config)
         return
-    from gp.training.run import is_first_process, train
+    from gp.training.train import is_first_process, train
 
     model, folder = train(config)
     if config.eval.after_training and is_first_process():
-        from gp.eval.run import evaluate
+        from gp.eval.evaluation import evaluate
 
         out = Path(config.eval.out) if config.eval.out else folder / "eval"
         evaluate(model, config, out, command=f"python evaluate.py ckpt={folder / 'last.ckpt'}")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from gp.version import __version__
 
 if TYPE_CHECKING:
-    from gp.model import Answer, GlimpseModel, from_pretrained
+    from gp.loading import from_pretrained
+    from gp.model import Answer, GlimpseModel
     from gp.types import PruneOptions
 
 __all__ = ["Answer", "GlimpseModel", "PruneOptions", "__version__", "from_pretrained"]
 
 # Looked up when asked for, so that programs that only handle data start without transformers, which takes seconds.
-_HOMES = {"Answer": "gp.model", "GlimpseModel": "gp.model", "from_pretrained": "gp.model", "PruneOptions": "gp.types"}
+_HOMES = {"Answer": "gp.model", "GlimpseModel": "gp.model", "from_pretrained": "gp.loading", "PruneOptions": "gp.types"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,26 +14,26 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from gp import reference_format
-from gp.checkpoint import WEIGHTS, read_config, write_config, write_weights
+from gp.formats import published
+from gp.formats.glimpse_folder import WEIGHTS, read_config, write_config, write_weights
 
 
 def to_ours(source: Path, target: Path) -> None:
     """Published folder -> ours; the base's name stays open, its shape is taken from the folder's own config."""
-    glimpse, vip, options = reference_format.read_config(source)
-    weights = reference_format.read_weights(source)
+    glimpse, vip, options = published.read_config(source)
+    weights = published.read_weights(source)
     target.mkdir(parents=True, exist_ok=True)
     write_weights(target, weights)
-    write_config(target, reference_format.read_base(source), glimpse, vip, options, {"converted_from": source.name})
+    write_config(target, published.read_base(source), glimpse, vip, options, {"converted_from": source.name})
 
 
 def to_published(source: Path, target: Path, base: Path) -> None:
     """Our folder -> published; the original repeats the base's own config in its file, so that is needed too."""
     _, glimpse, vip, options = read_config(source)
     target.mkdir(parents=True, exist_ok=True)
-    reference_format.write_weights(load_file(source / WEIGHTS), target)
+    published.write_weights(load_file(source / WEIGHTS), target)
     base_config = json.loads((base / "config.json").read_text())
-    config = reference_format.make_config(base_config, glimpse, vip, options)
+    config = published.make_config(base_config, glimpse, vip, options)
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", type=Path, help="folder of the base (its config.json), needed for ours -> published")
     options = parser.parse_args(arguments)
     try:
-        if reference_format.is_reference_folder(options.source):
+        if published.is_reference_folder(options.source):
             to_ours(options.source, options.target)
         elif options.base is None:
             raise ValueError("ours -> published needs --base: the original repeats the base's config in its file")

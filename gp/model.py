@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from gp.backbones import backbone_of, find_family
-from gp.backbones.processor import load_processor
-from gp.checkpoint import EMBEDDED, load_glimpse
-from gp.embedded import BASE_DIR
-from gp.generation import Handover, PrunedDecoder
-from gp.prefill import Prefill, prefill
+from gp.backbones import Backbone, backbone_of
+from gp.engine.generation import Handover, PrunedDecoder
+from gp.engine.prefill import Prefill, prefill
+from gp.formats import publish
 from gp.pruners import BASELINES, BEFORE_FIRST_LAYER, GlimpsePruner, NoPruner, Pruner, make_baseline
 from gp.types import ImageFeatures, PruneOptions
 
@@ -211,58 +209,30 @@ class GlimpseModel(nn.Module):
         return make_baseline(pruner, self.backbone, prune_layer, self.pruner_settings.get(pruner))
 
     def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
-        """Writes the trained parts with a model card; see `gp.publish.save_pretrained`."""
-        from gp.publish import save_pretrained  # it imports this file
+        """Writes the trained parts with a model card.
 
-        return save_pretrained(self, folder, **card)
+        Args:
+            folder: made if missing; `gp.from_pretrained(base, glimpse=folder)` reads it back.
+            card: see `gp.formats.publish.save_pretrained`.
 
-    def push_to_hub(self, repo_id: str, **card: Any) -> str:
-        """Uploads the trained parts; see `gp.publish.push_to_hub`."""
-        from gp.publish import push_to_hub  # it imports this file
+        Raises:
+            ValueError: a model without trained parts.
+        """
+        return publish.save_pretrained(folder, *self._trained(), **card)
 
-        return push_to_hub(self, repo_id, **card)
+    def push_to_hub(self, repo_id: str, *, private: bool = False, **card: Any) -> str:
+        """Uploads what `save_pretrained` writes and returns the commit's address; `private` for a new repository."""
+        return publish.push_to_hub(repo_id, *self._trained(), private=private, **card)
+
+    def _trained(self) -> tuple[GlimpsePruner, Backbone, PruneOptions]:
+        if self.glimpse is None:
+            raise ValueError("this model has no trained parts to save: it was loaded without glimpse=...")
+        return self.glimpse, self.backbone, self.options
 
     def _options(self, options: PruneOptions | None, kwargs: dict[str, Any]) -> PruneOptions:
         """The call's options: the given or the default ones, changed by single ones in `kwargs`."""
         single = {name: kwargs.pop(name) for name in PruneOptions.field_names() if name in kwargs}
         return (options or self.options).but(**single)
-
-
-def from_pretrained(
-    base: str | Path,
-    glimpse: str | Path | None = None,
-    *,
-    revision: str | None = None,
-    glimpse_revision: str | None = None,
-    dtype: str | torch.dtype = "auto",
-    attn_implementation: str | None = None,
-    device_map: Any = None,
-    **processor_options: Any,
-) -> GlimpseModel:
-    """Loads a base and, if given, its trained glimpse.
-
-    Args:
-        base: hub id or folder of a supported model, or "tiny" (embedded, offline).
-        glimpse: hub id or folder of trained parts (ours or the published format), or "tiny".
-        revision, glimpse_revision: of the hub ids.
-        dtype: of the base and the trained parts; "auto": what the base was saved in.
-        attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
-        device_map: as in transformers.
-        processor_options: see `gp.backbones.processor.load_processor`: `min_pixels`, `max_pixels` or `do_pad`.
-
-    Raises:
-        FileNotFoundError, ValueError: see `gp.checkpoint.load_glimpse`.
-    """
-    source = BASE_DIR if str(base) == EMBEDDED else base
-    family, config = find_family(source, revision)
-    model = family.load(source, config, revision, dtype, attn_implementation, device_map)
-    if str(base) == EMBEDDED:
-        model.config.name_or_path = EMBEDDED
-    processor = load_processor(source, revision=revision, **processor_options)
-    if glimpse is None:
-        return GlimpseModel(model, processor=processor)
-    parts, options = load_glimpse(glimpse, backbone_of(model), glimpse_revision)
-    return GlimpseModel(model, parts.to(model.device, model.dtype), options, processor)
 
 
 def _refuse(kwargs: Mapping[str, Any]) -> None:

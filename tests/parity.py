@@ -24,13 +24,13 @@ from transformers.utils import logging
 
 from gp.backbones import backbone_of
 from gp.backbones.llava_original import from_original
-from gp.checkpoint import load_glimpse
+from gp.engine.prefill import prefill
+from gp.engine.teacher_forcing import teacher_forced
+from gp.formats.glimpse_folder import load_glimpse
+from gp.formats.published import parameter_name
 from gp.model import GlimpseModel
 from gp.modules import answer_loss, bce_loss, dice_loss
-from gp.prefill import prefill
 from gp.pruners import OraclePruner
-from gp.reference_format import parameter_name
-from gp.teacher_forcing import teacher_forced
 
 DICE_WEIGHT, BCE_WEIGHT = 1.0, 0.1  # of the published training configs
 NEW_TOKENS = 8

@@ -21,8 +21,8 @@ from transformers import (
 
 from gp.backbones import backbone_of
 from gp.config import load_config
+from gp.formats.published import make_config, parameter_name
 from gp.pruners import GlimpsePruner
-from gp.reference_format import make_config, parameter_name
 from gp.types import PruneOptions
 
 ROOT = Path(__file__).resolve().parent.parent

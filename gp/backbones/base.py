@@ -1,112 +1,28 @@
-"""What the engine needs from an LVLM family, and what decoder-only transformers families share.
+"""Embedding and decoding shared by decoder-only families: the engine's view of a model.
 
 A backbone adapts one *unmodified* transformers model. It holds no state of a request.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, DynamicCache, PreTrainedModel
+from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from transformers.masking_utils import create_causal_mask
 
 from gp.backbones.attention import Rotary, rotate
 from gp.backbones.compat import CACHE
+from gp.backbones.contract import Family
 from gp.backbones.host import on_host
 from gp.backbones.layout import deal_images, refuse_right_padding
-from gp.backbones.processor import ImageGrids
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
 
-class Backbone(ABC):
-    """Adapter of one transformers family; `self.model` is the stock `...ForConditionalGeneration`."""
-
-    model_type: str  # config.model_type of the family
-    processor: type[ImageGrids]  # the family's stock processor class with `ImageGrids`
-    prompt_keys: tuple[str, ...]  # processor outputs that describe a prompt
-    num_position_axes: int = 1  # P, rotary axes
-    one_image_size: bool = False  # whether all images of a batch have one size
-    attends_from_cls: bool = False  # whether the vision tower has a [CLS] token
-    window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-
-    # ---- what each family states ------------------------------------------------------------------------------
-
-    @property
-    @abstractmethod
-    def text_model(self) -> PreTrainedModel:
-        """The stock decoder: `embed_tokens`, `layers`, `norm`, `rotary_emb`, and a forward with a cache."""
-
-    @property
-    @abstractmethod
-    def vision_hidden_size(self) -> int:
-        """C, of the tapped vision layers."""
-
-    @property
-    @abstractmethod
-    def num_vision_taps(self) -> int:
-        """Vision layers that can be tapped, numbered from 0."""
-
-    @abstractmethod
-    def image_sizes(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-        """(height, width) in merged tokens of every image of the inputs, in order."""
-
-    @property
-    @abstractmethod
-    def attention_blocks(self) -> tuple[int, int]:
-        """A shallow and the deepest vision block whose attention ranks tokens; both see the whole image."""
-
-    @abstractmethod
-    def encode_images(
-        self, inputs: Mapping[str, Tensor], taps: Sequence[int], attended: Sequence[int] = ()
-    ) -> ImageFeatures:
-        """Runs the vision tower once, on at least one image.
-
-        Args:
-            inputs: the processor's image tensors.
-            taps: vision layers whose features [N, C] are wanted.
-            attended: vision blocks whose attention is wanted.
-        """
-
-    @abstractmethod
-    def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """The same prompts with every image resized to the given (height, width) in merged tokens."""
-
-    @abstractmethod
-    def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
-        """Rotary positions of the prompt, [P, B, S] int64; everything is on one device, best the host."""
-
-    # ---- before there is a model --------------------------------------------------------------------------------
-
-    @classmethod
-    def reads(cls, config: Mapping[str, Any]) -> bool:
-        """Whether a base with this `config.json` is of the family."""
-        return config.get("model_type") == cls.model_type
-
-    @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        config: Mapping[str, Any],
-        revision: str | None = None,
-        dtype: str | torch.dtype = "auto",
-        attn_implementation: str | None = None,
-        device_map: Any = None,
-    ) -> PreTrainedModel:
-        """The stock model from a hub id or folder; `config` is its `config.json`, the rest as transformers has it."""
-        return AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
-        )
-
-    # ---- shared by decoder-only families ----------------------------------------------------------------------
+class Backbone(Family):
+    """Runs the decoder of a stock model piece by piece, on what the family states about it."""
 
     @property
     def text_config(self):

@@ -148,7 +148,7 @@ class CostModel:
     # ---- training steps ---------------------------------------------------------------------------------------
 
     def prefix_step(self, grids: Sequence[Grid], text: int, answer: int) -> int:
-        """Operations of a step with a prefix without gradients (`gp.teacher_forcing`).
+        """Operations of a step with a prefix without gradients (`gp.engine.teacher_forcing`).
 
         Of the prefix the last layer only makes keys and values. The suffix runs forward again but for each layer's last
         product, whose result nobody needs.

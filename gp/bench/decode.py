@@ -36,9 +36,9 @@ from gp.bench.report import (
     ratio_figures,
     workload,
 )
-from gp.eval.memory import PeakMemory
+from gp.engine.prefill import Prefill
+from gp.measure.peak_memory import PeakMemory
 from gp.model import GlimpseModel
-from gp.prefill import Prefill
 
 PRUNED, UNPRUNED, SHORT = "pruned", "un-pruned", "short from the start"
 WAYS = (UNPRUNED, PRUNED, SHORT)

@@ -42,7 +42,7 @@ HOST, FREE, DEVICE = "host", "free", "device"
 
 
 class HostSyncs(TorchFunctionMode):
-    """Counts, while it is entered: `calls["gp/prefill.py:176 int"]`.
+    """Counts, while it is entered: `calls["gp/engine/prefill.py:176 int"]`.
 
     Args:
         host: tensors that are on the host.

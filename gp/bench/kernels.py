@@ -23,7 +23,7 @@ from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.prefill import cost_model, prefill_costs
 from gp.bench.presets import random_inputs
 from gp.bench.report import Report, Table, environment
-from gp.eval.memory import PeakMemory
+from gp.measure.peak_memory import PeakMemory
 from gp.model import GlimpseModel
 
 PRUNED, UNPRUNED = "pruned", "un-pruned"

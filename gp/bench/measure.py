@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from gp.eval.memory import PeakMemory
+from gp.measure.peak_memory import PeakMemory
 
 WARM_UP_ROUNDS = 1
 LEAST_SAVING = 0.05  # below it a share of the bound is a share of noise

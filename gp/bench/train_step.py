@@ -38,8 +38,8 @@ from gp.bench.report import (
 )
 from gp.bench.whole_sequence import whole_sequence
 from gp.config import LossConfig
+from gp.engine.teacher_forcing import teacher_forced
 from gp.model import GlimpseModel
-from gp.teacher_forcing import teacher_forced
 from gp.training.objective import batch_sums, kept_counts, step_loss
 
 WAYS: dict[str, Callable] = {

@@ -1,6 +1,6 @@
 """The other way to train a glimpse: prompt, glimpse and answer as one sequence, all of it under autograd.
 
-An independent reference for `gp.teacher_forcing` (same loss, same gradients) and what its speed is compared with.
+An independent reference for `gp.engine.teacher_forcing` (same loss, same gradients), whose speed it is compared with.
 Nothing is shared with it but the embedding of the prompt: no cache, an explicit mask, positions of the whole
 sequence from the model's own function, and attention rows from keys that are projected again.
 """
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gp.backbones import Backbone, on_host
+from gp.engine.teacher_forcing import TeacherForced
 from gp.pruners import GlimpsePruner, PruneView
-from gp.teacher_forcing import TeacherForced
 from gp.types import Prompt, PruneOptions
 
 TEXT_TOKEN = 1  # any id that stands for no image: holds the glimpse's place while positions are computed
@@ -30,7 +30,7 @@ def whole_sequence(
     answer_mask: Tensor,
     checkpointed: bool = False,
 ) -> TeacherForced:
-    """As `gp.teacher_forcing.teacher_forced`, with gradients flowing through one sequence of S + T + A tokens.
+    """As `gp.engine.teacher_forcing.teacher_forced`, with gradients flowing through one sequence of S + T + A tokens.
 
     Works with the attention kernels `eager` and `sdpa`. `checkpointed`: only the inputs of the layers are kept for the
     backward pass, which runs each layer again.

@@ -44,7 +44,7 @@ class JointStageConfig:
 
 @dataclass
 class PretrainConfig:
-    """All settings of `gp.training.pretrain.run`.
+    """All settings of `gp.embedded.making.pretrain.run`.
 
     `ckpt`: None starts afresh; "last" goes on from `<runs_dir>/<name>/last.ckpt`; otherwise a path.
     """

@@ -7,7 +7,7 @@ last pixel inclusive), `width`, `height`, `dataset` ("tiny"), `split`, `source_i
     val        512, color          val_hard   512, conjunction
     test       1,024, color        test_hard  1,024, conjunction
 
-Digit scans and photographs of train, val and test are disjoint (`gp.data.scenes`).
+Digit scans and photographs of train, val and test are disjoint (`gp.embedded.scenes`).
 """
 
 import io
@@ -33,7 +33,7 @@ from gp.data.manifest import (
     sha256_of,
     write_manifest,
 )
-from gp.data.scenes import SceneBuilder
+from gp.embedded.scenes import SceneBuilder
 
 BUILDER_VERSION = 2
 SEED = 20261122
@@ -43,7 +43,7 @@ DATASET = "tiny"
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """scene_split: of `gp.data.scenes`; kinds: taken in turn; sizes as numbers of samples and shards."""
+    """scene_split: of `gp.embedded.scenes`; kinds: taken in turn; sizes as numbers of samples and shards."""
 
     scene_split: str
     kinds: tuple[str, ...]

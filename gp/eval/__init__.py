@@ -1,8 +1,8 @@
 """Evaluation: methods side by side on held-out questions, resumable, with a table, a summary and a report."""
 
+from gp.eval.evaluation import evaluate
 from gp.eval.loading import load_run, out_folder
 from gp.eval.process import Process
-from gp.eval.run import evaluate
 from gp.eval.settings import weights_id
 
 __all__ = ["Process", "evaluate", "load_run", "out_folder", "weights_id"]

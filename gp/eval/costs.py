@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from gp.data.batch import Batch
-from gp.eval.memory import PeakMemory, kv_cache_mib
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.runner import prefill_batch
 from gp.eval.timing import decode_some, time_ratios
+from gp.measure.peak_memory import PeakMemory, kv_cache_mib
 from gp.model import GlimpseModel
 
 NUM_BATCHES = 2

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from gp.backbones import Backbone
-from gp.checkpoint import EMBEDDED, base_shape, load_glimpse
 from gp.config import TrainConfig, load_config
 from gp.config.load import processor_options, prune_options
 from gp.embedded import GLIMPSE_DIR
-from gp.model import GlimpseModel, from_pretrained
+from gp.formats.glimpse_folder import EMBEDDED, base_shape, load_glimpse
+from gp.loading import from_pretrained
+from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 
 CONFIG = "config.yaml"

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from gp.data.batch import Batch
+from gp.engine.prefill import Prefill
 from gp.eval.plan import OWN_GLIMPSE, Method, options_of
 from gp.eval.process import Process
 from gp.eval.results import Result, append_results, drop_half_line, read_results, result_path
-from gp.eval.stopwatch import Stopwatch
+from gp.measure.stopwatch import Stopwatch
 from gp.metrics import exact_match
 from gp.metrics.mask import mask_counts
 from gp.model import GlimpseModel
-from gp.prefill import Prefill
 from gp.pruners import OraclePruner
 from gp.types import ImageFeatures
 

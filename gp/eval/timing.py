@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from gp.data.batch import Batch
+from gp.engine.prefill import Prefill
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.runner import GREEDY, prefill_batch
-from gp.eval.stopwatch import Stopwatch
+from gp.measure.stopwatch import Stopwatch
 from gp.model import GlimpseModel
-from gp.prefill import Prefill
 
 REPEATS = 5
 DECODED_TOKENS = 8

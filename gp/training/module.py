@@ -9,11 +9,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from gp.checkpoint import base_shape, check_base
 from gp.config import TrainConfig
 from gp.data.batch import Batch
+from gp.engine.teacher_forcing import teacher_forced
+from gp.formats.glimpse_folder import base_shape, check_base
 from gp.model import GlimpseModel
-from gp.teacher_forcing import teacher_forced
 from gp.training.objective import BatchSums, StepLoss, batch_sums, kept_counts, step_loss
 from gp.training.schedule import warmup_cosine
 from gp.training.validation import Validation

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gp.config import LossConfig
+from gp.engine.teacher_forcing import TeacherForced
 from gp.modules import answer_loss, bce_loss, dice_loss
 from gp.selection import select
-from gp.teacher_forcing import TeacherForced
 from gp.types import PruneOptions
 
 

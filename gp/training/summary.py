@@ -9,7 +9,7 @@ from torch import nn
 
 from gp.config import TrainConfig
 from gp.model import GlimpseModel
-from gp.training.run_folder import run_folder
+from gp.runs.folder import run_folder
 from gp.training.schedule import samples_per_step
 
 

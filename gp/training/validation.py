@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from gp.data.batch import Batch
+from gp.engine.prefill import Prefill
 from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores
 from gp.model import GlimpseModel
-from gp.prefill import Prefill
 
 ANSWER_SCORES = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
 # whatever the base's own generation config says; what would only draw a warning is unset

@@ -7,7 +7,7 @@ import torch
 
 from gp.backbones import backbone_of
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
-from tests.tiny_models import tiny_inputs, tiny_llava, tiny_llava_inputs, tiny_qwen
+from tests.support.tiny_models import tiny_inputs, tiny_llava, tiny_llava_inputs, tiny_qwen
 
 IMAGE = 9
 

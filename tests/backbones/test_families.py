@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from gp.backbones import backbone_of
-from gp.prefill import prefill
+from gp.engine.prefill import prefill
 from gp.pruners import RandomPruner
 from gp.types import PruneOptions
-from tests.glimpses import micro_glimpse
-from tests.tiny_models import FAMILIES, tiny_inputs, tiny_qwen3
+from tests.support.glimpses import micro_glimpse
+from tests.support.tiny_models import FAMILIES, tiny_inputs, tiny_qwen3
 
 PROMPTS = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([], 5)]
 

@@ -7,7 +7,7 @@ import torch
 from gp.backbones import on_host
 from gp.backbones.host import copy_together
 from gp.backbones.vision_index import VisionIndex
-from tests.tiny_models import FAMILIES
+from tests.support.tiny_models import FAMILIES
 
 QWENS = ["qwen2_5_vl", "qwen3_vl"]
 PROMPTS = [([(4, 6), (3, 5)], 9), ([(2, 2)], 5)]

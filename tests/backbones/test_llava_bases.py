@@ -18,8 +18,8 @@ from gp.backbones.processor import load_processor
 from gp.boxes import WHOLE_IMAGE, boxes_in_frame
 from gp.data.batch import Collator, end_of_turn_id
 from tests.data.test_batch import LARGE, SMALL
-from tests.llava_bases import PIECES, micro_base, micro_tokenizer, save_base, save_original
-from tests.tiny_models import LLAVA_SIDE
+from tests.support.llava_bases import PIECES, micro_base, micro_tokenizer, save_base, save_original
+from tests.support.tiny_models import LLAVA_SIDE
 
 IMAGE_ID, EOS = len(PIECES), 2
 SIZES = [(70, 40), (40, 70), (41, 40), (20, 20), (133, 47)]

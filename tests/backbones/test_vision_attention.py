@@ -11,7 +11,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from gp.backbones import backbone_of
 from gp.backbones.recording import record_calls
 from gp.backbones.vision_attention import received_attention
-from tests.tiny_models import MERGE, WINDOW, tiny_inputs, tiny_llava, tiny_llava_inputs, tiny_qwen
+from tests.support.tiny_models import MERGE, WINDOW, tiny_inputs, tiny_llava, tiny_llava_inputs, tiny_qwen
 
 GRIDS = [(3, 5), (4, 2)]  # merged tokens; no multiple of the window, not square
 PROMPTS = [([GRIDS[0]], 4), ([GRIDS[1]], 6)]

@@ -11,7 +11,7 @@ from gp.bench import train_step
 from gp.bench.bill import Bill, bill_of, standing_bytes
 from gp.bench.memory import fits
 from gp.bench.presets import PRESETS, random_answers, random_inputs, random_model
-from tests.bench.commands import run_bench
+from tests.support.bench_commands import run_bench
 
 TINY = PRESETS["tiny"]
 

@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from gp.backbones import backbone_of
 from gp.bench.cost import Cost, CostModel, total
 from gp.bench.whole_sequence import whole_sequence
+from gp.engine.teacher_forcing import teacher_forced
 from gp.pruners import NoPruner
-from gp.teacher_forcing import teacher_forced
 from gp.types import PruneOptions
-from tests.glimpses import micro_configs, micro_glimpse
-from tests.tiny_models import FAMILIES, tiny_answers
+from tests.support.glimpses import micro_configs, micro_glimpse
+from tests.support.tiny_models import FAMILIES, tiny_answers
 
 PROMPTS = [([(6, 5)], 11), ([(4, 3)], 11)]  # the windows of 2 x 2 tokens do not fit 5 columns
 TEXT = 11 + 2  # the tokens around an image

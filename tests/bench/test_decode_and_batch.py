@@ -7,7 +7,7 @@ import pytest
 from gp.bench import decode
 from gp.bench.__main__ import main
 from gp.bench.presets import spread_counts
-from tests.bench.commands import assert_spread, run_bench
+from tests.support.bench_commands import assert_spread, run_bench
 
 
 def test_decode(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 from gp.bench import kernels
 from gp.bench.__main__ import main
 from gp.bench.options import OptionError, Setup
-from tests.bench.commands import run_bench
+from tests.support.bench_commands import run_bench
 
 TINY = ("kernels", "--preset", "tiny", "--repeats", "1", "--new-tokens", "2", "--keep-ratio", "0.25")
 

@@ -10,9 +10,9 @@ from gp.bench.host_syncs import HostSyncs
 from gp.bench.presets import PRESETS, random_inputs, random_model
 from gp.bench.timeline import Timeline
 from gp.types import PruneOptions
-from tests.bench.commands import assert_spread, run_bench
-from tests.glimpses import micro_glimpse
-from tests.tiny_models import FAMILIES
+from tests.support.bench_commands import assert_spread, run_bench
+from tests.support.glimpses import micro_glimpse
+from tests.support.tiny_models import FAMILIES
 
 TINY = PRESETS["tiny"]
 KEEP = PruneOptions(fixed_keep_ratio=0.5)
@@ -74,7 +74,7 @@ def test_a_prefill_waits_for_the_device_once_at_most(name, padded, options):
     with HostSyncs(host=inputs.values()) as syncs:
         model.prefill(inputs, options=options)
     assert syncs.in_package("gp") == (options is not KEEP)
-    others = {place.split(":")[0] for place in syncs.calls} - {"gp/compaction.py"}
+    others = {place.split(":")[0] for place in syncs.calls} - {"gp/engine/compaction.py"}
     # this tower interpolates its position embeddings by a grid on the device
     assert others == ({"transformers/vision_utils.py"} if name == "qwen3_vl" else set())
 

@@ -10,7 +10,7 @@ import torch
 from gp.bench import train_step
 from gp.bench.options import read_setup
 from gp.bench.presets import PRESETS, random_answers, random_inputs, random_model
-from tests.bench.commands import assert_spread, run_bench
+from tests.support.bench_commands import assert_spread, run_bench
 
 TINY = PRESETS["tiny"]
 

@@ -14,7 +14,7 @@ from gp.data.batch import Batch, Collator, end_of_turn_id
 from gp.data.cursor import Cursor, Part
 from gp.data.sample import Sample
 from gp.embedded import BASE_DIR
-from tests.data.small_shards import SPECIAL, small_processor
+from tests.support.small_shards import SPECIAL, small_processor
 
 IM_END, IMAGE_PAD, PAD = (SPECIAL.index(token) for token in ("<|im_end|>", "<|image_pad|>", "<pad>"))
 SMALL = Sample(

@@ -14,7 +14,7 @@ import torch
 from gp.config.schema import DataConfig
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
-from tests.data.small_shards import add_manifest, number_of, small_processor, write_shards
+from tests.support.small_shards import add_manifest, number_of, small_processor, write_shards
 
 SIZES = [5, 3, 6, 4, 2, 4]
 TOTAL = sum(SIZES)

@@ -13,7 +13,7 @@ from gp.data import epoch as epoch_module
 from gp.data.cursor import Part, Plan, deal_again, first_plans
 from gp.data.epoch import Buckets, EpochOrder
 from gp.data.stream import TrainStream
-from tests.data.small_shards import fields, number_of, write_shards, write_tar
+from tests.support.small_shards import fields, number_of, write_shards, write_tar
 
 SIZES = [5, 3, 6, 4, 2, 4]
 TOTAL = sum(SIZES)
@@ -129,7 +129,7 @@ def test_other_number_of_streams_reads_what_is_left_once_and_evenly(shards, of, 
 
 def write_mixed(folder, count: int, bad: set[int] = frozenset()) -> list[str]:
     """Samples whose json claims 1 to 16 tokens of 28 x 28 px; the image of each is what it claims."""
-    from tests.data.small_shards import image_bytes
+    from tests.support.small_shards import image_bytes
 
     rng, files = Random(0), {}
     for number in range(count):

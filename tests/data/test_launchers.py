@@ -14,9 +14,9 @@ import torch
 
 from gp.config.schema import DataConfig
 from gp.data.datamodule import GlimpseDataModule
-from tests.data.light_collator import LightCollator
-from tests.data.small_shards import add_manifest, number_of, write_shards
-from tests.killing import start, wait
+from tests.support.killing import start, wait
+from tests.support.light_collator import LightCollator
+from tests.support.small_shards import add_manifest, number_of, write_shards
 
 SIZES = [9, 3, 12]
 TOTAL = sum(SIZES)

@@ -12,7 +12,7 @@ import pytest
 
 from gp.data.counts import find_entries, sample_counts
 from gp.data.manifest import MANIFEST, ShardEntry, check_shard, manifest_place, read_manifest, update_manifest
-from tests.data.small_shards import add_manifest, write_shards
+from tests.support.small_shards import add_manifest, write_shards
 
 
 def entry(set_name: str, samples: int = 3) -> ShardEntry:

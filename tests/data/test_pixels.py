@@ -13,10 +13,10 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 
 from gp.data.batch import Batch, Collator, question_messages
-from tests.bases import qwen3_processor
-from tests.data.small_shards import small_processor
 from tests.data.test_batch import LARGE, SMALL
-from tests.llava_bases import micro_processor
+from tests.support.bases import qwen3_processor
+from tests.support.llava_bases import micro_processor
+from tests.support.small_shards import small_processor
 
 SETTINGS = {
     "as saved": {},

@@ -15,7 +15,7 @@ from gp.data.epoch import EpochOrder
 from gp.data.manifest import MANIFEST, openable, read_manifest
 from gp.data.shards import resolve_shards
 from gp.data.stream import EvalStream, TrainStream
-from tests.data.small_shards import add_manifest, number_of, write_shards
+from tests.support.small_shards import add_manifest, number_of, write_shards
 
 SIZES = [5, 3, 4]
 TOTAL = sum(SIZES)

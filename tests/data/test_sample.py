@@ -9,7 +9,7 @@ import pytest
 
 from gp.data.sample import BadSample, parse_record
 from gp.data.shards import Record
-from tests.data.small_shards import HEIGHT, WIDTH, fields, image_bytes
+from tests.support.small_shards import HEIGHT, WIDTH, fields, image_bytes
 
 
 def record(image: bytes | None = None, suffix: str = "jpg", **changes) -> Record:

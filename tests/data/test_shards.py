@@ -10,7 +10,7 @@ import pytest
 
 from gp.data.sample import BadSample, parse_record
 from gp.data.shards import read_records, resolve_shards, shard_names
-from tests.data.small_shards import add_manifest, fields, image_bytes, write_shards, write_tar
+from tests.support.small_shards import add_manifest, fields, image_bytes, write_shards, write_tar
 
 
 def test_braces_relative_to_root(tmp_path):

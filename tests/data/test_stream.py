@@ -12,7 +12,7 @@ from gp.data import stream as stream_module
 from gp.data.cursor import Part, Plan, deal_again, first_plans
 from gp.data.epoch import EpochOrder
 from gp.data.stream import EvalStream, TrainStream
-from tests.data.small_shards import number_of, write_shards
+from tests.support.small_shards import number_of, write_shards
 
 SIZES = [5, 3, 6, 4, 2, 4]
 TOTAL = sum(SIZES)

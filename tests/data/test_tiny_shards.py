@@ -12,8 +12,8 @@ import webdataset as wds
 from PIL import Image
 
 from gp.data.manifest import MANIFEST
-from gp.data.scenes import SceneBuilder
 from gp.data.tiny_shards import SEED, TINY_SPLITS, SplitSpec, ensure_tiny_shards
+from gp.embedded.scenes import SceneBuilder
 
 SMALL = {
     "train": SplitSpec("train", ("color", "conjunction"), 7, 2),

@@ -10,8 +10,8 @@ import pytest
 
 from gp.eval import evaluate, load_run, timing
 from gp.pruners import BASELINES
-from tests.eval.methods import HalfWay, QuarterSize
-from tests.eval.micro import MicroRun, write_run
+from tests.support.eval_methods import HalfWay, QuarterSize
+from tests.support.micro_eval import MicroRun, write_run
 
 OVERRIDES = ("eval.pruners=[glimpse,random,oracle]", "eval.budgets=[null,0.5]")
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from gp.eval import costs, memory, timing
+from gp.eval import costs, timing
 from gp.eval.costs import Cost
-from gp.eval.memory import PeakMemory, kv_cache_mib
 from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method
+from gp.measure import peak_memory as memory
+from gp.measure.peak_memory import PeakMemory, kv_cache_mib
 
 CPU = torch.device("cpu")
 

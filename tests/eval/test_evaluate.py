@@ -12,7 +12,7 @@ from PIL import Image
 
 from gp.eval import Process, evaluate, load_run
 from tests.eval.conftest import OVERRIDES
-from tests.eval.micro import NUM_SAMPLES, stock_answers
+from tests.support.micro_eval import NUM_SAMPLES, stock_answers
 
 ORDER = [
     ("none", None),

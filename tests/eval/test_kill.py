@@ -9,8 +9,8 @@ import pytest
 
 from gp.eval import evaluate, load_run
 from tests.eval.conftest import OVERRIDES
-from tests.eval.micro import NUM_SAMPLES
-from tests.killing import kill_at, points, run_to_end
+from tests.support.killing import kill_at, points, run_to_end
+from tests.support.micro_eval import NUM_SAMPLES
 
 METHODS = 6
 # what hangs on the machine and on the batch size, which the uninterrupted run has larger

@@ -9,8 +9,8 @@ import torch
 
 from gp.eval import load_run, out_folder, weights_id
 from gp.types import PruneOptions
-from tests.data.small_shards import small_processor
-from tests.eval.micro import micro_base
+from tests.support.micro_eval import micro_base
+from tests.support.small_shards import small_processor
 
 
 def test_file_run_folder_and_exported_parts_are_the_same_model(micro):

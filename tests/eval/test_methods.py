@@ -14,8 +14,8 @@ from gp.eval import evaluate, load_run, runner
 from gp.eval.plan import Method
 from gp.eval.runner import answer_batch, kv_entries, on_grid, prefill_batch
 from gp.pruners import BASELINES, NoPruner, OraclePruner, RandomPruner
-from tests.eval.micro import NEW_TOKENS, NUM_SAMPLES
 from tests.eval.test_evaluate import COSTS, lines_of, rows_of
+from tests.support.micro_eval import NEW_TOKENS, NUM_SAMPLES
 
 BUDGET = 0.7
 LAYERS = 4

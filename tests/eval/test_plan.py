@@ -6,8 +6,8 @@ import pytest
 
 from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method, known_pruners, options_of, plan
 from gp.types import PruneOptions
-from tests.glimpses import micro_glimpse
-from tests.tiny_models import tiny_llava, tiny_qwen
+from tests.support.glimpses import micro_glimpse
+from tests.support.tiny_models import tiny_llava, tiny_qwen
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import torch
 from gp.backbones import backbone_of
 from gp.pruners import make_baseline
 from gp.pruners.attention_dpp import AttentionDPP
-from tests.pruners.views import hand_view, kept
-from tests.tiny_models import tiny_qwen
+from tests.support.tiny_models import tiny_qwen
+from tests.support.views import hand_view, kept
 
 # tokens 0 and 1 look alike and are attended to most, token 2 differs and is attended to half as much
 EMBEDS = [[1.0, 0.0, 0.0], [1.0, 0.1, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 1.0, 1.0]]

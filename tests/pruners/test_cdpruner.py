@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gp.pruners.cdpruner import CDPruner, greedy_map, question_similarity, scale
-from tests.pruners.views import hand_view, kept
+from tests.support.views import hand_view, kept
 
 TOKENS = [[1.0, 0.0, 0.2], [0.9, 0.1, 0.3], [0.0, 2.0, 0.1], [0.3, 0.3, 0.3], [-1.0, 0.5, 0.0]]
 QUESTION = [[1.0, 1.0, 0.0], [0.0, 3.0, 0.0]]

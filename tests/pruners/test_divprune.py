@@ -10,7 +10,7 @@ import torch
 
 from gp.pruners import divprune
 from gp.pruners.divprune import DivPrune, distance_to_nearest, most_diverse
-from tests.pruners.views import hand_view, kept
+from tests.support.views import hand_view, kept
 
 
 def at_angles(*degrees: float) -> list[list[float]]:

@@ -13,8 +13,8 @@ from gp.model import GlimpseModel
 from gp.pruners import make_baseline
 from gp.pruners.downsample import fit_grid
 from gp.types import PruneOptions
-from tests.test_prefill import rows_alone
-from tests.tiny_models import FAMILIES, IMAGE_PAD, tiny_inputs, tiny_llava, tiny_qwen
+from tests.engine.test_prefill import rows_alone
+from tests.support.tiny_models import FAMILIES, IMAGE_PAD, tiny_inputs, tiny_llava, tiny_qwen
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False}
 RAGGED = [([(4, 6)], 9), ([(2, 3), (6, 4)], 7), ([], 5)]

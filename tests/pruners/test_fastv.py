@@ -10,8 +10,8 @@ import torch
 from gp.model import GlimpseModel
 from gp.pruners.fastv import FastV
 from gp.types import PruneOptions
-from tests.pruners.views import hand_view, kept
-from tests.tiny_models import FAMILIES
+from tests.support.tiny_models import FAMILIES
+from tests.support.views import hand_view, kept
 
 # attention of the last position to 6 visual tokens, 2 heads each; what is missing to 1 goes to text
 WEIGHTS = [(0.10, 0.02), (0.01, 0.30), (0.05, 0.05), (0.20, 0.00001), (0.11, 0.10), (0.03, 0.04)]

@@ -11,9 +11,9 @@ from gp.model import GlimpseModel
 from gp.pruners import BASELINES, Pruner, make_baseline
 from gp.pruners.downsample import Downsample
 from gp.types import PruneOptions
-from tests.glimpses import micro_glimpse
-from tests.test_prefill import rows_alone
-from tests.tiny_models import FAMILIES, Family
+from tests.engine.test_prefill import rows_alone
+from tests.support.glimpses import micro_glimpse
+from tests.support.tiny_models import FAMILIES, Family
 
 LAYERS = 8
 RAGGED = [([(4, 6)], 9), ([(2, 3), (6, 4)], 7), ([], 5)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gp.pruners.per_image import deal, image_counts
-from tests.pruners.views import hand_view
+from tests.support.views import hand_view
 
 
 def test_largest_remainder():

@@ -8,8 +8,8 @@ import torch
 from gp.model import GlimpseModel
 from gp.pruners.pyramid_drop import PyramidDrop, default_layers
 from gp.types import PruneOptions
-from tests.pruners.views import hand_view, kept
-from tests.tiny_models import FAMILIES
+from tests.support.tiny_models import FAMILIES
+from tests.support.views import hand_view, kept
 
 # attention that the next layer would pay to 8 visual tokens, 2 heads each
 WEIGHTS = [(0.1, 0.1), (0.02, 0.3), (0.05, 0.01), (0.0, 0.12), (0.2, 0.2), (0.04, 0.04), (0.01, 0.02), (0.03, 0.08)]

@@ -8,8 +8,8 @@ import torch
 from gp.backbones import backbone_of
 from gp.pruners import make_baseline
 from gp.pruners.visionzip import VisionZip
-from tests.pruners.views import hand_view, kept
-from tests.tiny_models import tiny_llava, tiny_qwen
+from tests.support.tiny_models import tiny_llava, tiny_qwen
+from tests.support.views import hand_view, kept
 
 RECEIVED = [0.3, 0.1, 0.9, 0.2, 0.05, 0.8, 0.15, 0.25]
 KEYS = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.0, 2.0], [-1.0, 0.1], [5.0, 5.0], [0.1, 3.0], [4.0, -1.0]]

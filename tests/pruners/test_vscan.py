@@ -12,8 +12,8 @@ from gp.model import GlimpseModel
 from gp.pruners import make_baseline
 from gp.pruners.vscan import VScan, local_picks, merge_into_kept, scan
 from gp.types import PruneOptions
-from tests.pruners.views import hand_view, kept
-from tests.tiny_models import FAMILIES, tiny_llava, tiny_qwen
+from tests.support.tiny_models import FAMILIES, tiny_llava, tiny_qwen
+from tests.support.views import hand_view, kept
 
 # a grid of 2 x 5 tokens: windows of 2 are columns 0-1 and 2-4, the last one takes the remainder
 SHALLOW = [[9.0, 8.0, 1.0, 2.0, 3.0], [7.0, 6.0, 0.5, 0.4, 0.3]]

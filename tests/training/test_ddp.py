@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.bases import BASES
-from tests.training import ddp_script
-from tests.training.micro_run import write_config
+from tests.support import ddp_script
+from tests.support.bases import BASES
+from tests.support.micro_run import write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +44,7 @@ def found(tmp_path_factory, bases):
     """What `ddp_script` found with one process and with two: a folder each."""
     folder = tmp_path_factory.mktemp("ddp")
     ddp_script.main(folder / "one", 1, *bases.values())
-    python("-m", "tests.training.ddp_script", str(folder / "two"), "2", *bases.values())
+    python("-m", "tests.support.ddp_script", str(folder / "two"), "2", *bases.values())
     return folder
 
 

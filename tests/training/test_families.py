@@ -14,10 +14,10 @@ from gp.backbones import FAMILIES as REGISTERED
 from gp.data.batch import Collator, question_messages
 from gp.data.datamodule import GlimpseDataModule
 from gp.eval import evaluate, load_run
-from gp.training import run as runs
-from tests.bases import BASES
-from tests.tiny_models import FAMILIES
-from tests.training.micro_run import write_config
+from gp.training import train as runs
+from tests.support.bases import BASES
+from tests.support.micro_run import write_config
+from tests.support.tiny_models import FAMILIES
 
 STEPS = ("optim.max_steps=2", "trainer.accumulate_grad_batches=2", "model.do_pad=true")
 PRUNERS = ("eval.pruners=[none,glimpse,oracle]", "eval.overlays=1", "eval.num_samples=3")

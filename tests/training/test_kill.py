@@ -11,11 +11,11 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 
 from gp.config import load_config
-from gp.training import run as runs
-from gp.training.run_folder import LAST, run_folder
-from tests.data.small_shards import add_manifest
-from tests.killing import kill_at, points, run_to_end
-from tests.training.micro_run import save_base, write_config
+from gp.runs.folder import LAST, run_folder
+from gp.training import train as runs
+from tests.support.killing import kill_at, points, run_to_end
+from tests.support.micro_run import save_base, write_config
+from tests.support.small_shards import add_manifest
 
 STEPS, ACCUMULATE = 10, 2
 BATCHES = STEPS * ACCUMULATE

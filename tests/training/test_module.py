@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gp.checkpoint import check_base
 from gp.config import LossConfig
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
-from gp.prefill import prefill
-from gp.teacher_forcing import teacher_forced
-from gp.training import run as runs
+from gp.engine.prefill import prefill
+from gp.engine.teacher_forcing import teacher_forced
+from gp.formats.glimpse_folder import check_base
+from gp.training import train as runs
 from gp.training.module import GlimpseModule, check_shapes
 from gp.training.objective import batch_sums, kept_counts, step_loss
 from gp.types import PruneOptions
-from tests.glimpses import micro_glimpse
-from tests.tiny_models import random_masks, tiny_answers, tiny_inputs, tiny_qwen
-from tests.training.micro_run import save_base, write_config
+from tests.support.glimpses import micro_glimpse
+from tests.support.micro_run import save_base, write_config
+from tests.support.tiny_models import random_masks, tiny_answers, tiny_inputs, tiny_qwen
 
 
 @pytest.fixture(scope="module")

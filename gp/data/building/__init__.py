@@ -1,6 +1,6 @@
 """Building WebDataset shards: annotations and images in, tars and a manifest out."""
 
+from gp.data.building.build import build
 from gp.data.building.options import BuildConfig, describe_options, load_build_config
-from gp.data.building.run import build
 
 __all__ = ["BuildConfig", "build", "describe_options", "load_build_config"]

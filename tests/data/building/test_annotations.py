@@ -12,7 +12,7 @@ from gp.data.building.benchmarks import question_alone
 from gp.data.building.rows import fitted_row
 from gp.data.sample import BadSample
 from gp.data.skipping import SkipCounter
-from tests.data.viscot_files import BENCHMARKS, HERE, SETS, annotation, implied_size, training_rows
+from tests.support.viscot_files import BENCHMARKS, HERE, SETS, annotation, implied_size, training_rows
 
 
 def read(*paths, limit: float = 1.0):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from gp.data.building.images import checked_image
 from gp.data.sample import BadSample
-from tests.data.viscot_files import drawn
+from tests.support.viscot_files import drawn
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])

@@ -16,7 +16,7 @@ from gp.data.building import BuildConfig, build
 from gp.data.building.journal import STATE
 from gp.data.building.packer import Packer
 from gp.data.manifest import read_manifest
-from tests.data.viscot_files import annotation, config, tar_bytes, training_images, write_folder, write_pieces
+from tests.support.viscot_files import annotation, config, tar_bytes, training_images, write_folder, write_pieces
 
 GIVEN = {"annotations": annotation("vsr", "cub", "sroie"), "shard_samples": 25, "splits": {"train": 0.8, "val": 0.2}}
 

@@ -10,7 +10,7 @@ import pytest
 from gp.data.building.keys import image_key, wanted_key
 from gp.data.building.pieces import Pieces, expand_paths, order_pieces
 from gp.data.building.sources import ImageFolder, TarStream, open_source
-from tests.data.viscot_files import tar_bytes, write_folder, write_pieces
+from tests.support.viscot_files import tar_bytes, write_folder, write_pieces
 
 IMAGES = {f"gqa/{number}.jpg": bytes([number]) * (300 * number) for number in range(1, 9)}
 

@@ -19,8 +19,8 @@ from gp.data.inspecting.contact_sheet import Chosen, contact_sheet
 from gp.data.inspecting.reading import StoredRecord, named_shards
 from gp.data.inspecting.report import evidence_area
 from gp.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
-from tests.data.small_shards import fields, image_bytes, write_tar
-from tests.data.viscot_files import annotation, config, drawn, training_images, training_rows, write_folder
+from tests.support.small_shards import fields, image_bytes, write_tar
+from tests.support.viscot_files import annotation, config, drawn, training_images, training_rows, write_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 

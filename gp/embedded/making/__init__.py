@@ -1,0 +1,1 @@
+"""How the embedded base was made: run once, kept as the recipe (docs/embedded_model.md)."""

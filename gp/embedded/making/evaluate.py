@@ -1,0 +1,94 @@
+"""Exact match of a Qwen2.5-VL folder on the embedded data, through transformers' own `generate`.
+
+    python -m gp.embedded.making.evaluate gp/embedded/base --split test --num-questions 1024
+
+Prints the share of answers that are right as a whole, and of single digits.
+"""
+
+import argparse
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from gp.backbones.processor import load_processor
+from gp.data.tiny_shards import TINY_SPLITS, sample_record
+from gp.embedded import BASE_DIR
+from gp.embedded.scenes import SceneBuilder
+
+
+@dataclass(frozen=True)
+class ExactMatch:
+    """exact: share of whole answers right, 0..1. digit: share of single digits right, by place, 0..1."""
+
+    exact: float
+    digit: float
+    num_questions: int
+
+
+@torch.inference_mode()
+def evaluate_folder(folder: str | Path, split: str, num_questions: int, batch_size: int = 32) -> ExactMatch:
+    """Answer the first questions of a split of the tiny shards greedily.
+
+    The samples are the shards' own (same bytes), drawn afresh, so no shards are needed.
+
+    Args:
+        folder: a Qwen2.5-VL model folder with processor; run in float32 on the CPU.
+        split: one of `TINY_SPLITS`.
+        num_questions: at most the size of the split.
+
+    Raises:
+        ValueError: unknown split, or more questions than it has.
+    """
+    if split not in TINY_SPLITS or not 0 < num_questions <= TINY_SPLITS[split].num_samples:
+        sizes = {name: spec.num_samples for name, spec in TINY_SPLITS.items()}
+        raise ValueError(f"expected a split and a number of questions within {sizes}, got {split!r}, {num_questions}")
+    spec = TINY_SPLITS[split]
+    builder = SceneBuilder(spec.scene_split)
+    processor = load_processor(folder)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    num_exact = num_digits = 0
+    for start in range(0, num_questions, batch_size):
+        indices = range(start, min(start + batch_size, num_questions))
+        samples = [sample_record(split, spec, index, builder) for index in indices]
+        answers = generate_answers(model, processor, samples)
+        for answer, (_, record) in zip(answers, samples, strict=True):
+            num_exact += answer == record["answer"]
+            pairs = zip(answer.split(), record["answer"].split(), strict=False)
+            num_digits += sum(got == expected for got, expected in pairs)
+    return ExactMatch(num_exact / num_questions, num_digits / (2 * num_questions), num_questions)
+
+
+def generate_answers(model, processor, samples: list[tuple[bytes, dict]]) -> list[str]:
+    """Greedy answers to (JPEG bytes, record) samples, as one left-padded batch."""
+    messages = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": record["question"]}]}]
+        for _, record in samples
+    ]
+    texts = [processor.apply_chat_template(message, add_generation_prompt=True) for message in messages]
+    images = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg, _ in samples]
+    inputs = processor(images=images, text=texts, padding=True, return_tensors="pt")
+    output_ids = model.generate(**inputs, do_sample=False, max_new_tokens=4)
+    answer_ids = output_ids[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in processor.batch_decode(answer_ids, skip_special_tokens=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", default=BASE_DIR, help="model folder (the embedded one)")
+    parser.add_argument("--split", choices=sorted(TINY_SPLITS), default="test")
+    parser.add_argument("--num-questions", type=int, default=512)
+    args = parser.parse_args()
+    result = evaluate_folder(args.folder, args.split, args.num_questions)
+    error = (result.exact * (1 - result.exact) / result.num_questions) ** 0.5
+    print(
+        f"{args.split}: exact match {result.exact:.4f} (standard error {error:.4f}), "
+        f"single digits {result.digit:.4f}, n = {result.num_questions}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""transformers' `generate` on a pruned prompt: the prefill is done already, what is left is an ordinary decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, GenerationMixin
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from gp.backbones import CACHE, Backbone
+from gp.engine.prefill import Prefill
+
+SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
+
+
+@dataclass
+class Handover:
+    """A prefill on its way into one call of `generate`, and what that call builds from it once.
+
+    Args:
+        prefill: the pruned prompt.
+        consume: whether the cache is given away, layer by layer, so that it is never in memory twice; the prefill
+            cannot be decoded again then.
+        positions: [B * copies] int64, of the first new token.
+        masks: id of a layer's mask -> the same over copies and new tokens.
+    """
+
+    prefill: Prefill
+    consume: bool = False
+    positions: Tensor | None = None
+    masks: dict[int, GrowingMask] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.prefill.cache.layers:
+            raise ValueError(
+                "this prefill was decoded with consume=True, which gave its cache away: prefill again, "
+                "or decode it without consume"
+            )
+
+    def start(self, copies: int) -> None:
+        """Repeats positions and masks as often as `generate` repeats the prompts."""
+        self.positions = self.prefill.next_position.repeat_interleave(copies)
+        distinct = {id(mask): mask for mask in (*self.prefill.cache_masks, self.prefill.attention_mask)}
+        self.masks = {key: GrowingMask(mask.repeat_interleave(copies, 0)) for key, mask in distinct.items()}
+
+    def mask(self, num_new: int) -> Tensor | None:
+        """Over the pruned prompt and so many new tokens, [B * copies, R + num_new] bool; None without padding."""
+        return self.masks[id(self.prefill.attention_mask)].longer(num_new) if self.prefill.has_padding else None
+
+    def layer_masks(self, num_new: int) -> list[Tensor]:
+        """Likewise of every layer; layers of one length share it."""
+        longer = {key: mask.longer(num_new) for key, mask in self.masks.items()}
+        return [longer[id(mask)] for mask in self.prefill.cache_masks]
+
+
+class GrowingMask:
+    """A mask [B, R] and True for the new tokens behind it: built with room for many, sliced for each."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask, self._length = mask, mask.shape[1]
+
+    def longer(self, num_new: int) -> Tensor:
+        """[B, R + num_new] bool."""
+        end = self._length + num_new
+        if end > self._mask.shape[1]:
+            room = self._mask.new_ones(len(self._mask), end - self._mask.shape[1] + SPARE_TOKENS)
+            self._mask = torch.cat([self._mask, room], dim=1)
+        return self._mask[:, :end]
+
+
+class PrunedDecoder(GenerationMixin):
+    """What `generate` drives. Its first forward hands over the prefill; later ones run single tokens on the cache.
+
+    Whatever else `generate` asks of a model (config, device, generation config, ...) the stock model answers.
+    All state of a call travels in `generate`'s own arguments (`handover` and the cache), none on the object, so
+    one decoder serves many threads. Beams and `num_return_sequences` share one prefill, which is repeated afterwards.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone = backbone
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["backbone"].model, name)
+
+    def __call__(self, **kwargs: Any) -> CausalLMOutputWithPast:
+        return self.forward(**kwargs)
+
+    def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
+        """Never: what `generate` would compile (on a GPU with a static cache) is the stock model, not this decoder."""
+        return False
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, handover: Handover | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Keeps the newest token and the call's own state."""
+        kept = {k: kwargs[k] for k in (CACHE, "output_attentions", "output_hidden_states") if k in kwargs}
+        return {"input_ids": input_ids[:, -1:], "handover": handover, **kept}
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        handover: Handover | None = None,
+        return_dict: bool = True,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Logits of the next token.
+
+        Args:
+            input_ids: [B, 1]; the batch is the prefill's, times the beams or returned sequences of each prompt.
+            handover: the pruned prompt, and this call's own state.
+            kwargs: the cache that `generate` made, under the name that transformers gives it (empty on the first
+                call), and outputs that the caller wants.
+        """
+        prefill, cache = handover.prefill, kwargs.pop(CACHE)
+        if cache.get_seq_length() == 0:
+            copies = input_ids.shape[0] // prefill.logits.shape[0]
+            handover.start(copies)
+            cache = fill_cache(cache, prefill.cache, copies, handover.consume)
+            return CausalLMOutputWithPast(logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), **{CACHE: cache})
+        num_new = cache.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
+        position_ids = (handover.positions + num_new - 1).unsqueeze(1)
+        if prefill.is_ragged:
+            masks = handover.layer_masks(num_new)
+            hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, prefill.has_padding, cache)
+            logits = self.backbone.model.lm_head(hidden)
+            return CausalLMOutputWithPast(logits=logits, **{CACHE: cache})
+        out = self.backbone.decode(input_ids, position_ids, handover.mask(num_new), cache, **kwargs)
+        return CausalLMOutputWithPast(
+            logits=self.backbone.model.lm_head(out.last_hidden_state),
+            hidden_states=out.hidden_states,
+            attentions=out.attentions,
+            **{CACHE: cache},
+        )
+
+
+def fill_cache(target: Cache, source: DynamicCache, copies: int, consume: bool = False) -> Cache:
+    """Moves a pruned cache into the kind of cache that `generate` was asked for, each row `copies` times.
+
+    The source stays usable for another call unless it is consumed: its tensors may be shared with the target, which is
+    safe because a dynamic cache grows by concatenation, but keeps them alive beside what has grown.
+
+    Args:
+        consume: the source loses each layer as it is moved.
+    """
+    layers = source.layers if consume else list(source.layers)
+    for index in range(len(layers)):
+        layer = layers.pop(0)
+        keys, values = layer.keys, layer.values
+        if copies > 1:
+            keys, values = keys.repeat_interleave(copies, 0), values.repeat_interleave(copies, 0)
+        plain = index < len(target.layers) and type(target.layers[index]) is DynamicLayer and not target.offloading
+        if plain:
+            target.layers[index].lazy_initialization(keys, values)
+            target.layers[index].keys, target.layers[index].values = keys, values
+        else:
+            target.update(keys, values, index)
+    return target

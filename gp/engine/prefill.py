@@ -1,0 +1,280 @@
+"""The one prefill engine: embeds the prompts, runs the decoder layer by layer, and prunes where the pruner says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from gp.backbones import Backbone, Rotary, on_host, read_attention
+from gp.engine.compaction import compact, drop
+from gp.pruners import BEFORE_FIRST_LAYER, NoPruner, Pruner, PruneView
+from gp.selection import known_counts
+from gp.types import ImageFeatures, Prompt, PruneOptions, VisualLayout
+
+
+@dataclass
+class Prefill:
+    """A prompt after prefill, pruned and ready for decoding. R: length after pruning.
+
+    Args:
+        logits: [B, kept positions, vocabulary]; the last one predicts the first new token.
+        cache: keys and values of all layers, [B, A_kv, R, head size] each; layers that did not forget dropped tokens
+            are longer.
+        cache_masks: of each layer, [B, R] bool, False on padding (on the left); the same object for equal layers.
+        attention_mask: the last layer's.
+        has_padding: whether a mask has a False; the host knows without asking the device.
+        position_ids: [P, B, R] int64, the tokens' original rotary positions.
+        visual_id: [B, R] int64, number of the visual token at each position, -1 elsewhere.
+        keep_mask: [N] bool over all visual tokens of the batch.
+        importance_logits: [N] float32 of the last stage, None if nothing was scored.
+        layout: the images of the batch, as the model saw them.
+        full_layout: the images as they came; another one only if the method resized them.
+        full_length: [B] int64, tokens of each prompt as it came.
+        layers_run: [N] int64, decoder layers that worked on each visual token.
+        layers_cached: [N] int64, decoder layers whose cache holds it now.
+    """
+
+    logits: Tensor
+    cache: DynamicCache
+    cache_masks: list[Tensor]
+    attention_mask: Tensor
+    has_padding: bool
+    position_ids: Tensor
+    visual_id: Tensor
+    keep_mask: Tensor
+    importance_logits: Tensor | None
+    layout: VisualLayout
+    full_layout: VisualLayout
+    full_length: Tensor
+    layers_run: Tensor
+    layers_cached: Tensor
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether layers hold different numbers of tokens."""
+        return any(mask is not self.attention_mask for mask in self.cache_masks)
+
+    @property
+    def next_position(self) -> Tensor:
+        """Rotary position of the first new token, [B] int64: pruning renumbers nothing."""
+        return self.position_ids[-1, :, -1] + 1
+
+    @property
+    def keep_masks(self) -> list[Tensor]:
+        """One bool [h, w] an image."""
+        return self.layout.split_by_image(self.keep_mask)
+
+    @property
+    def num_kept(self) -> list[int]:
+        """Visual tokens kept of each prompt."""
+        return torch.stack([part.sum() for part in self.layout.split_by_prompt(self.keep_mask)]).tolist()
+
+
+@torch.no_grad()
+def prefill(
+    backbone: Backbone,
+    inputs: Mapping[str, Tensor],
+    pruner: Pruner | None = None,
+    options: PruneOptions | None = None,
+    evidence_masks: Sequence[Tensor] | None = None,
+    seed: int | Sequence[int] = 0,
+    logits_to_keep: int = 1,
+    images: ImageFeatures | None = None,
+) -> Prefill:
+    """Runs a left-padded batch of prompts through the model, dropping visual tokens on the way.
+
+    Args:
+        backbone: adapter of the frozen model.
+        inputs: processor output: `input_ids` [B, S], `attention_mask`, image tensors.
+        pruner: the method; None keeps everything.
+        options: budget and threshold of this call.
+        evidence_masks: for `oracle`: one [h, w] mask an image.
+        seed: for methods that draw; one, or one a prompt.
+        logits_to_keep: positions at the end whose logits are wanted; 0: all.
+        images: of `Backbone.see`, when several methods prefill the same batch.
+
+    Raises:
+        ValueError: inputs that do not fit together, or options that the pruner cannot work with.
+    """
+    pruner, options = pruner or NoPruner(), options or PruneOptions()
+    pruner.check(options, backbone.num_layers)
+    inputs = on_host(inputs)
+    full_layout, full_mask = backbone.layout(inputs)
+    if full_layout.num_tokens == 0:
+        pruner = NoPruner()  # text only: nothing to prune, nothing to append
+    seen = pruner.prepare(backbone, inputs, options)
+    prompt = backbone.embed(seen, pruner.taps, None if pruner.sees_own_images else images, pruner.attended)
+    run = _Run.start(backbone, pruner, prompt, options, evidence_masks, seed)
+    for index in range(BEFORE_FIRST_LAYER, backbone.num_layers):
+        if index > BEFORE_FIRST_LAYER:
+            run.layer(index)
+        if index in run.stages:
+            run.prune(index)
+    run.count_layers(backbone.num_layers - 1)
+    return Prefill(
+        logits=backbone.logits(prompt.hidden[:, -logits_to_keep:]),
+        cache=run.cache,
+        cache_masks=run.cache_masks,
+        attention_mask=prompt.attention_mask,
+        has_padding=run.has_padding,
+        position_ids=prompt.position_ids,
+        visual_id=prompt.visual_id,
+        keep_mask=run.alive,
+        importance_logits=run.scores,
+        layout=prompt.layout,
+        full_layout=full_layout,
+        full_length=backbone.send(full_mask.sum(1)),
+        layers_run=run.layers_run,
+        layers_cached=run.alive * backbone.num_layers if pruner.compact_cache else run.layers_run,
+    )
+
+
+@dataclass
+class _Run:
+    """State of one prefill between two layers."""
+
+    backbone: Backbone
+    pruner: Pruner
+    prompt: Prompt
+    options: PruneOptions
+    evidence_masks: Sequence[Tensor] | None
+    seed: int | Sequence[int]
+    cache: DynamicCache
+    stages: set[int]
+    vectors: dict[int, Tensor]  # the pruner's own tokens, while they are in the sequence
+    alive: Tensor
+    layers_run: Tensor
+    mask: Tensor | None
+    rotary: Rotary
+    counted: int = BEFORE_FIRST_LAYER  # the last layer that is in `layers_run`
+    has_padding: bool = False  # of any of the `cache_masks`
+    scores: Tensor | None = None
+    attention: dict[int, Tensor] = field(default_factory=dict)
+    cache_masks: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, backbone, pruner, prompt, options, evidence_masks, seed) -> _Run:
+        vectors = {i: v.to(prompt.hidden) for i, v in pruner.tokens().items()}
+        if vectors:
+            append_tokens(prompt, vectors[0])
+        alive = torch.ones(prompt.layout.num_tokens, dtype=torch.bool, device=prompt.hidden.device)
+        return cls(
+            backbone=backbone,
+            pruner=pruner,
+            prompt=prompt,
+            options=options,
+            evidence_masks=evidence_masks,
+            seed=seed,
+            cache=DynamicCache(config=backbone.text_config),
+            stages=set(pruner.stages),
+            vectors=vectors,
+            alive=alive,
+            layers_run=torch.zeros_like(alive, dtype=torch.long),
+            mask=backbone.causal_mask(prompt.hidden, prompt.padding_mask, None),
+            rotary=backbone.rotary(prompt.hidden, prompt.position_ids),
+        )
+
+    def layer(self, index: int) -> None:
+        """One decoder layer, and the attention row of the last position if the pruner reads it here."""
+        hidden = self.prompt.hidden
+        if index in self.vectors and index > 0:
+            hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index]
+        self.prompt.hidden = self.backbone.run_layer(index, self.prompt, self.mask, self.rotary, self.cache)
+        self.cache_masks.append(self.prompt.attention_mask)
+        self.has_padding |= self.prompt.has_padding
+        if index in self.pruner.read_layers:
+            query = self.backbone.query(index, hidden[:, -1:], self._last_rotary())
+            keys = self.cache.layers[index].keys
+            self.attention[index] = self._attention_row(query, keys, self.pruner.log_softmax)
+
+    def prune(self, index: int) -> None:
+        """Asks the pruner and drops what it does not keep; with the last stage, the pruner's own tokens too."""
+        view = PruneView(
+            stage=index,
+            num_layers=self.backbone.num_layers,
+            prompt=self.prompt,
+            options=self.options,
+            alive=self.alive,
+            attention=self.attention,
+            evidence_masks=self.evidence_masks,
+            seed=self.seed,
+            look_ahead=lambda rotate: self._look_ahead(index + 1, rotate),
+        )
+        self.count_layers(index)
+        self.scores = self.pruner.scores(view)
+        self.alive = self.pruner.keep(self.scores, view)
+        replace_visual(self.prompt, self.pruner.merge(view, self.alive))
+        is_last = index == max(self.stages)
+        num_appended = self.vectors[0].shape[0] if is_last and self.vectors else 0
+        self.vectors = {} if is_last else self.vectors
+        gather = drop(self.prompt, self.alive, num_appended, self._num_dropped(view))
+        if self.pruner.compact_cache:
+            compact(self.cache, gather)
+            self.cache_masks = [self.prompt.attention_mask] * len(self.cache_masks)
+            self.has_padding = self.prompt.has_padding
+        if is_last:
+            self.prompt.taps = []  # nobody reads them any more
+        self.mask = self.backbone.causal_mask(self.prompt.hidden, self.prompt.padding_mask, None)
+        self.rotary = self.backbone.rotary(self.prompt.hidden, self.prompt.position_ids)
+
+    def _num_dropped(self, view: PruneView) -> list[int] | None:
+        """Of each prompt, where an exact budget meets tokens that are all still there; else only the device knows."""
+        decides_itself = type(self.pruner).keep is not Pruner.keep
+        if decides_itself or view.stage != min(self.stages):
+            return None
+        counts = known_counts(view.layout, self.pruner.stage_options(view))
+        if counts is None:
+            return None
+        return [size - count for size, count in zip(view.layout.prompt_sizes, counts, strict=True)]
+
+    def count_layers(self, index: int) -> None:
+        """Notes that the tokens alive now went through all layers up to this one."""
+        self.layers_run += self.alive * (index - self.counted)
+        self.counted = index
+
+    def _look_ahead(self, index: int, rotate: bool) -> Tensor:
+        """Attention of the last position in a layer that has not run yet, from its own projections."""
+        if index == self.backbone.num_layers:
+            raise ValueError(f"pruner {self.pruner.name!r} looks ahead after layer {index - 1}, which is the last one")
+        hidden, rotary = self.prompt.hidden, self.rotary if rotate else None
+        query = self.backbone.query(index, hidden[:, -1:], self._last_rotary() if rotate else None)
+        return self._attention_row(query, self.backbone.key(index, hidden, rotary), log_softmax=True)
+
+    def _last_rotary(self) -> Rotary:
+        return tuple(x[:, -1:] for x in self.rotary)
+
+    def _attention_row(self, query: Tensor, keys: Tensor, log_softmax: bool) -> Tensor:
+        """From a layer's own projections: no second attention, no S x S weights."""
+        row = read_attention(query, keys, self.prompt.attention_mask, log_softmax)[:, :, 0]
+        return gather_visual(row, self.prompt.visual_id, self.prompt.layout.num_tokens)
+
+
+def append_tokens(prompt: Prompt, vectors: Tensor) -> int:
+    """Appends T vectors [T, D] to every prompt, at the positions after its last; returns T."""
+    batch, count = prompt.hidden.shape[0], vectors.shape[0]
+    steps = torch.arange(1, count + 1, device=prompt.hidden.device)
+    positions = (prompt.last_position.unsqueeze(1) + steps).expand(prompt.position_ids.shape[0], -1, -1)
+    prompt.hidden = torch.cat([prompt.hidden, vectors.expand(batch, -1, -1)], dim=1)
+    prompt.attention_mask = torch.cat([prompt.attention_mask, prompt.attention_mask.new_ones(batch, count)], dim=1)
+    prompt.position_ids = torch.cat([prompt.position_ids, positions], dim=2)
+    prompt.visual_id = torch.cat([prompt.visual_id, prompt.visual_id.new_full((batch, count), -1)], dim=1)
+    prompt.lengths = [length + count for length in prompt.lengths]
+    return count
+
+
+def gather_visual(row: Tensor, visual_id: Tensor, num_tokens: int) -> Tensor:
+    """Attention over all positions [B, A, S] -> over the visual tokens [N, A], -inf where a token is gone."""
+    slots = visual_id.flatten() % (num_tokens + 1)  # -1 (not visual) -> one slot too many: no host has to count them
+    out = row.new_full((num_tokens + 1, row.shape[1]), float("-inf"))
+    return out.index_copy(0, slots, row.transpose(1, 2).flatten(0, 1))[:-1]
+
+
+def replace_visual(prompt: Prompt, merged: Tensor | None) -> None:
+    """Puts new hidden states [N, D] in the places of the visual tokens; None: leaves all as it is."""
+    if merged is not None:
+        new = merged.to(prompt.hidden)[prompt.visual_id.clamp(min=0)]
+        prompt.hidden = torch.where((prompt.visual_id >= 0).unsqueeze(-1), new, prompt.hidden)

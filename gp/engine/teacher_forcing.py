@@ -1,0 +1,202 @@
+"""The forward pass of training: a prefix without gradients, then glimpse and answer tokens with gradients behind it.
+
+Attention is causal and the LVLM frozen, so images and prompt cannot depend on the glimpse token. They run once under
+`no_grad` into a KV cache; only the glimpse token and the answer run with gradients against it. Loss and gradients are
+exactly those of the whole sequence under autograd, for the activation memory of a few tokens.
+
+The few tokens' layers are checkpointed: attention kernels keep the keys and values that they saw, which here would be
+a copy of the whole prefix for every layer (repeated for all heads, under `sdpa` with a mask). Running so few tokens
+again costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import DynamicCache
+
+from gp.backbones import Backbone, Rotary, read_attention
+from gp.engine.prefill import gather_visual
+from gp.pruners import GlimpsePruner, PruneView
+from gp.types import Prompt, PruneOptions, VisualLayout
+
+
+@dataclass
+class TeacherForced:
+    """What the losses need.
+
+    Args:
+        importance_logits: one [N] float32 per output head of the VIP; the last decides.
+        answer_logits: [B, A, vocabulary], row j predicts answer token j; None if the answer was not run.
+        layout: the images of the batch.
+    """
+
+    importance_logits: list[Tensor]
+    answer_logits: Tensor | None
+    layout: VisualLayout
+
+
+def teacher_forced(
+    backbone: Backbone,
+    pruner: GlimpsePruner,
+    inputs: Mapping[str, Tensor],
+    answer_ids: Tensor | None = None,
+    answer_mask: Tensor | None = None,
+    normalize_over_answer: bool = False,
+) -> TeacherForced:
+    """Glimpse scores and answer logits of a batch, differentiable in the glimpse token and the VIP only.
+
+    The glimpse token stands between the prompt and the first answer token, which it predicts; nothing is pruned.
+    Without an answer, layers after the prune layer do not run.
+
+    Args:
+        backbone: adapter of the frozen model.
+        pruner: the trained parts.
+        inputs: left-padded prompts up to and with the assistant header, as the processor returned them.
+        answer_ids: [B, A] int64, right padded.
+        answer_mask: [B, A] bool, False on padding.
+        normalize_over_answer: only for log-softmax features: normalise over the answer's keys too, which the glimpse
+            token does not see. The original trains so (a constant per head that inference does not have); for parity.
+
+    Raises:
+        ValueError: a batch without images.
+    """
+    num_layers = backbone.num_layers if answer_ids is not None else max(pruner.read_layers) + 1
+    cache = DynamicCache(config=backbone.text_config)
+    prompt = run_prefix(backbone, inputs, pruner.taps, num_layers, cache)
+    if prompt.layout.num_tokens == 0:
+        raise ValueError("this batch holds no image: there is nothing to glimpse at")
+    suffix = Suffix.start(backbone, pruner, prompt, answer_ids, answer_mask)
+    seen = suffix.attention_mask.shape[1] if normalize_over_answer else suffix.glimpse_end(prompt)
+    attention = suffix.run(backbone, pruner, prompt, num_layers, cache, seen)
+    view = PruneView(pruner.prune_layer, num_layers, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
+    scores = pruner.all_scores(view)
+    if answer_ids is None:
+        return TeacherForced(scores, None, prompt.layout)
+    predicting = suffix.hidden[:, pruner.glimpse_token.num_tokens - 1 : -1]
+    return TeacherForced(scores, backbone.logits(predicting), prompt.layout)
+
+
+@torch.no_grad()
+def run_prefix(
+    backbone: Backbone, inputs: Mapping[str, Tensor], taps: Sequence[int], num_layers: int, cache: DynamicCache
+) -> Prompt:
+    """Keys and values of images and prompt in the first `num_layers` decoder layers, of which the last does not run."""
+    prompt = backbone.embed(inputs, taps)
+    mask = backbone.causal_mask(prompt.hidden, prompt.padding_mask, None)
+    rotary = backbone.rotary(prompt.hidden, prompt.position_ids)
+    for index in range(num_layers - 1):
+        prompt.hidden = backbone.run_layer(index, prompt, mask, rotary, cache)
+    backbone.remember(num_layers - 1, prompt.hidden, rotary, cache)
+    return prompt
+
+
+class PrefixCache:
+    """What a layer of the suffix sees of a cache: the prefix, and behind it its own keys and values, kept by nobody.
+
+    So a layer can run twice, once forward and once again for the backward pass.
+    """
+
+    def __init__(self, prefix: DynamicCache) -> None:
+        self._prefix = prefix
+
+    def update(self, keys: Tensor, values: Tensor, index: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
+        layer = self._prefix.layers[index]
+        return torch.cat([layer.keys, keys], dim=2), torch.cat([layer.values, values], dim=2)
+
+
+@dataclass
+class Suffix:
+    """Glimpse and answer tokens, the only part of the sequence with gradients. Q = T + A.
+
+    Args:
+        hidden: [B, Q, D].
+        attention_mask: [B, S + Q] bool, prefix and suffix.
+        has_padding: whether it may have a False.
+        position_ids: [P, B, Q] int64, behind the last prompt position.
+        vectors: decoder layer -> the glimpse token's vectors [T, D].
+    """
+
+    hidden: Tensor
+    attention_mask: Tensor
+    has_padding: bool
+    position_ids: Tensor
+    vectors: dict[int, Tensor]
+
+    @classmethod
+    def start(
+        cls,
+        backbone: Backbone,
+        pruner: GlimpsePruner,
+        prompt: Prompt,
+        answer_ids: Tensor | None,
+        answer_mask: Tensor | None,
+    ) -> Suffix:
+        vectors = {i: v.to(prompt.hidden.dtype) for i, v in pruner.tokens().items()}
+        batch, count = prompt.hidden.shape[0], vectors[0].shape[0]
+        parts = [vectors[0].expand(batch, -1, -1)]
+        masks = [prompt.attention_mask, prompt.attention_mask.new_ones(batch, count)]
+        if answer_ids is not None:
+            parts.append(backbone.text_model.embed_tokens(answer_ids).detach())
+            masks.append(answer_mask.bool())
+        hidden = torch.cat(parts, dim=1)
+        steps = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
+        positions = (prompt.last_position.unsqueeze(1) + steps).expand(prompt.position_ids.shape[0], -1, -1)
+        # answers of one length are padded, too, for all that the host knows; their mask has to be built in any case
+        has_padding = prompt.has_padding or answer_ids is not None
+        return cls(hidden, torch.cat(masks, dim=1), has_padding, positions, vectors)
+
+    def glimpse_end(self, prompt: Prompt) -> int:
+        """Length of the sequence up to and with the glimpse token: what it sees."""
+        return prompt.attention_mask.shape[1] + self.vectors[0].shape[0]
+
+    def run(
+        self,
+        backbone: Backbone,
+        pruner: GlimpsePruner,
+        prompt: Prompt,
+        num_layers: int,
+        cache: DynamicCache,
+        seen: int,
+    ) -> dict[int, Tensor]:
+        """Runs the layers against the prefix's cache, which stays as it is; read layer -> glimpse attention [N, A].
+
+        Args:
+            seen: keys over which the glimpse attention is normalised, from the first on.
+        """
+        count = self.vectors[0].shape[0]
+        mask = backbone.causal_mask(self.hidden, self.attention_mask if self.has_padding else None, cache)
+        rotary = backbone.rotary(self.hidden, self.position_ids)
+        behind = PrefixCache(cache)
+        attention = {}
+        for index in range(num_layers):
+            if index in self.vectors and index > 0:
+                glimpse = self.hidden[:, :count] + self.vectors[index]
+                self.hidden = torch.cat([glimpse, self.hidden[:, count:]], dim=1)
+            layer_input = self.hidden
+            self.hidden = checkpoint(
+                backbone.layer, index, layer_input, mask, rotary, behind, use_reentrant=False, preserve_rng_state=False
+            )
+            if index in pruner.read_layers:
+                attention[index] = self._read(backbone, pruner, prompt, index, layer_input, rotary, cache, seen)
+        return attention
+
+    def _read(self, backbone, pruner, prompt, index, layer_input, rotary, cache, seen) -> Tensor:
+        last = self.vectors[0].shape[0] - 1
+        query = backbone.query(index, layer_input[:, last : last + 1], _rows(rotary, last, last + 1))
+        keys = cache.layers[index].keys
+        length = keys.shape[2]
+        if pruner.log_softmax:  # only then the suffix's own keys matter: they are normalised over
+            own = backbone.key(index, layer_input[:, : seen - length], _rows(rotary, 0, seen - length))
+            keys = torch.cat([keys, own], dim=2)
+        visible = self.attention_mask[:, : keys.shape[2]]
+        row = read_attention(query, keys, visible, pruner.log_softmax)[:, :, 0]
+        return gather_visual(row[:, :, :length], prompt.visual_id, prompt.layout.num_tokens)
+
+
+def _rows(rotary: Rotary, start: int, end: int) -> Rotary:
+    return tuple(x[:, start:end] for x in rotary)

@@ -1,0 +1,184 @@
+"""The trained parts on disk: a folder of a few MB with `config.json` and `glimpse.safetensors`, or a published one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from gp.backbones import Backbone
+from gp.config.schema import GlimpseConfig, VIPConfig
+from gp.embedded import GLIMPSE_DIR
+from gp.formats import published
+from gp.pruners import GlimpsePruner
+from gp.types import PruneOptions
+
+FORMAT = "gp-glimpse-1"
+WEIGHTS = "glimpse.safetensors"
+EMBEDDED = "tiny"
+
+
+def base_shape(backbone: Backbone) -> dict[str, Any]:
+    """What a base must share with the one that the parts were trained on."""
+    return {
+        "model_type": backbone.model_type,
+        "num_layers": backbone.num_layers,
+        "hidden_size": backbone.hidden_size,
+        "num_heads": backbone.num_heads,
+        "vision_hidden_size": backbone.vision_hidden_size,
+    }
+
+
+def save_glimpse(
+    folder: str | Path,
+    pruner: GlimpsePruner,
+    backbone: Backbone,
+    options: PruneOptions,
+    info: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the trained parts, with what is needed to rebuild them and to refuse another base.
+
+    Args:
+        folder: made if missing.
+        info: anything JSON that should travel along (base name and revision, data, metrics).
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder, pruner.state_dict())
+    base = {"name": backbone.model.config.name_or_path, **base_shape(backbone)}
+    write_config(folder, base, *pruner.configs, options, info)
+    return folder
+
+
+def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:
+    """Writes `glimpse.safetensors`, readable like any other file (safetensors' own writer makes it private)."""
+    (folder / WEIGHTS).write_bytes(save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
+
+
+def write_config(
+    folder: Path,
+    base: dict[str, Any],
+    glimpse: GlimpseConfig,
+    vip: VIPConfig,
+    options: PruneOptions,
+    info: dict[str, Any] | None = None,
+) -> None:
+    """Writes `config.json` of our format."""
+    config = {
+        "format": FORMAT,
+        "base": base,
+        "glimpse": asdict(glimpse),
+        "vip": asdict(vip),
+        "prune": asdict(options),
+        **(info or {}),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_glimpse(
+    name: str | Path, backbone: Backbone, revision: str | None = None
+) -> tuple[GlimpsePruner, PruneOptions]:
+    """Reads trained parts, in our format or the published one, and checks that they belong to this base.
+
+    Args:
+        name: a folder, a hub id, or "tiny" (the embedded ones).
+        backbone: the base that they will sit on.
+        revision: of the hub id.
+
+    Returns:
+        The parts in float32, in eval mode, and the pruning options that they were saved with.
+
+    Raises:
+        FileNotFoundError: no such folder, or no weights in it.
+        ValueError: parts of another base, an unknown format, a file that is not tensors only.
+    """
+    folder = _find(name, revision)
+    if published.is_reference_folder(folder):
+        glimpse, vip, options = published.read_config(folder)
+        weights = published.read_weights(folder)
+    else:
+        base, glimpse, vip, options = read_config(folder)
+        check_base(base, base_shape(backbone), folder)
+        try:
+            weights = load_file(folder / WEIGHTS)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / WEIGHTS}: not a safetensors file ({error})") from error
+    _check_shapes(folder, weights, glimpse, backbone)
+    pruner = GlimpsePruner.build(backbone, glimpse, vip)
+    pruner.load_state_dict(weights)
+    return pruner.eval(), options
+
+
+def _find(name: str | Path, revision: str | None) -> Path:
+    folder = GLIMPSE_DIR if str(name) == EMBEDDED else Path(name)
+    if not folder.is_dir():
+        if folder.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
+            raise FileNotFoundError(f"glimpse {name}: no such folder (and not a hub id of the form owner/name)")
+        patterns = ["config.json", WEIGHTS, published.WEIGHTS]
+        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"glimpse {folder}: no config.json in it")
+    if not (folder / WEIGHTS).is_file() and not published.is_reference_folder(folder):
+        raise FileNotFoundError(f"glimpse {folder}: neither {WEIGHTS} nor {published.WEIGHTS} in it")
+    return folder
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], GlimpseConfig, VIPConfig, PruneOptions]:
+    """`config.json` of our format: the base that the parts belong to, and what to build.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, or not our format.
+    """
+    path = folder / "config.json"
+    try:
+        given = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from error
+    if given.get("format") != FORMAT:
+        raise ValueError(f"{path}: expected format {FORMAT!r}, got {given.get('format')!r}")
+    prune = {**given["prune"], "anchors": tuple(given["prune"]["anchors"])}
+    return given["base"], GlimpseConfig(**given["glimpse"]), VIPConfig(**given["vip"]), PruneOptions(**prune)
+
+
+def check_base(there: Mapping[str, Any] | None, here: Mapping[str, Any], where: str | Path) -> None:
+    """Refuses trained parts of another base.
+
+    Args:
+        there: `base_shape` of the base that they were trained on, and its name; None: the file does not say.
+        here: `base_shape` of the base at hand.
+        where: file or option that the error names.
+
+    Raises:
+        ValueError: naming every difference.
+    """
+    if there is None:
+        raise ValueError(f"{where}: does not say which base it was trained on: not trained parts of a glimpse")
+    wrong = [f"{key} {there.get(key)} there, {value} here" for key, value in here.items() if there.get(key) != value]
+    if wrong:
+        raise ValueError(f"{where}: trained on another base, {there.get('name')}: {', '.join(wrong)}")
+
+
+def _check_shapes(folder: Path, weights: dict[str, Tensor], glimpse: GlimpseConfig, backbone: Backbone) -> None:
+    """The published format names no base: its tensors' shapes do."""
+    expected = {
+        "hidden_size": (weights["glimpse_token.embeddings"].shape[-1], backbone.hidden_size),
+        "num_heads * read layers": (
+            weights["vip.feature_in.weight"].shape[1],
+            backbone.num_heads * len(glimpse.read_layers or [glimpse.prune_layer]),
+        ),
+        "vision_hidden_size": (weights["vip.cond_in.0.weight"].shape[1], backbone.vision_hidden_size),
+    }
+    wrong = [f"{name} {there} there, {here} here" for name, (there, here) in expected.items() if there != here]
+    if wrong:
+        raise ValueError(f"{folder}: trained on another base: {', '.join(wrong)}")

@@ -1,0 +1,132 @@
+"""Sharing trained parts: a folder with a model card, ready for the Hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from gp.backbones import Backbone
+from gp.formats.glimpse_folder import save_glimpse
+from gp.pruners import GlimpsePruner
+from gp.types import PruneOptions
+
+CARD = """\
+---
+library_name: gp
+base_model: {base}
+tags:
+- visual-token-pruning
+- glimpse-prune
+pipeline_tag: image-text-to-text
+---
+
+# A glimpse for {base}
+
+Trained parts (glimpse token and visual importance predictor, {parameters:,} parameters) that let
+`{base}` drop the visual tokens which a question does not need, after decoder layer {prune_layer} of {num_layers}.
+The base itself is unchanged and is not part of this repository.
+
+## Use
+
+```python
+import gp
+
+model = gp.from_pretrained("{base}", glimpse="{name}")
+inputs = model.processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+)
+out = model.generate(**inputs, max_new_tokens=64)
+```
+
+## Training data
+
+{data}
+
+## Results
+
+{metrics}
+
+## Method
+
+GlimpsePrune, [arXiv 2508.01548](https://arxiv.org/abs/2508.01548).
+"""
+
+
+def save_pretrained(
+    folder: str | Path,
+    glimpse: GlimpsePruner,
+    backbone: Backbone,
+    options: PruneOptions,
+    *,
+    name: str | None = None,
+    data: str | None = None,
+    metrics: dict[str, float] | None = None,
+) -> Path:
+    """Writes the trained parts (safetensors), their config and a model card.
+
+    Args:
+        folder: made if missing; `gp.from_pretrained(base, glimpse=folder)` reads it back.
+        glimpse: the trained parts.
+        backbone: the base that they were trained on; only its name and shape are written.
+        options: pruning defaults that travel along.
+        name: what the card's example loads; default: the folder's name.
+        data: what it was trained on, for the card.
+        metrics: figure by name, for the card and the config.
+
+    Returns:
+        The folder.
+    """
+    info = {key: value for key, value in (("data", data), ("metrics", metrics)) if value is not None}
+    folder = save_glimpse(folder, glimpse, backbone, options, info)
+    card = model_card(glimpse, backbone, options, name or folder.name, data, metrics)
+    (folder / "README.md").write_text(card)
+    return folder
+
+
+def push_to_hub(
+    repo_id: str, glimpse: GlimpsePruner, backbone: Backbone, options: PruneOptions, *, private: bool, **card: Any
+) -> str:
+    """Uploads what `save_pretrained` writes.
+
+    Args:
+        repo_id: owner/name; made if missing.
+        glimpse, backbone, options: as for `save_pretrained`.
+        private: for a repository that is made now.
+        card: `data` and `metrics` of `save_pretrained`.
+
+    Returns:
+        Address of the commit.
+    """
+    api = HfApi()
+    with TemporaryDirectory() as scratch:
+        save_pretrained(scratch, glimpse, backbone, options, name=repo_id, **card)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=scratch, commit_message="Glimpse token and VIP"))
+
+
+def model_card(
+    glimpse: GlimpsePruner,
+    backbone: Backbone,
+    options: PruneOptions,
+    name: str,
+    data: str | None,
+    metrics: dict[str, float] | None,
+) -> str:
+    """The card's Markdown; arguments as for `save_pretrained`."""
+    rows = ["| figure | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in (metrics or {}).items())]
+    return (
+        CARD.format(
+            base=backbone.model.config.name_or_path,
+            name=name,
+            parameters=sum(p.numel() for p in glimpse.parameters()),
+            prune_layer=glimpse.prune_layer,
+            num_layers=backbone.num_layers,
+            data=data or "Not stated.",
+            metrics="\n".join(rows) if metrics else "Not stated.",
+        )
+        + f"\nPruning options saved with it:\n\n```json\n{json.dumps(vars(options), indent=2)}\n```\n"
+    )

@@ -1,0 +1,1 @@
+"""Measuring: time, peak memory, and the machine that figures were taken on."""

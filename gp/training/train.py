@@ -1,0 +1,211 @@
+"""One training run of a glimpse: from a config to a folder with everything that it made."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from gp.config import TrainConfig
+from gp.config.load import processor_options, prune_options
+from gp.data.batch import Collator
+from gp.data.datamodule import GlimpseDataModule
+from gp.formats.glimpse_folder import save_glimpse
+from gp.loading import from_pretrained
+from gp.model import GlimpseModel
+from gp.pruners import GlimpsePruner
+from gp.runs import folder as run_folder
+from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, make_progress
+from gp.training.module import GlimpseModule
+from gp.training.schedule import num_steps, samples_per_step
+from gp.training.summary import describe_run
+
+HINTS = (
+    ".*module\\(s\\) in eval mode at the start of training.*",
+    ".*does not have many workers.*",
+    ".*sync_dist=True.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+)
+
+
+def train(config: TrainConfig) -> tuple[GlimpseModel, Path]:
+    """Trains a glimpse, or goes on training it.
+
+    Args:
+        config: checked, as `load_config` returns it.
+
+    Returns:
+        The trained model in eval mode on the device that it was trained on, and the run's folder
+        (see `gp.runs.folder`). Under DDP every process returns; the process group is gone then.
+
+    Raises:
+        FileNotFoundError: no such checkpoint, base or shard.
+        ValueError: the folder holds another run, the checkpoint belongs to another base, or data that cannot be used.
+    """
+    folder = run_folder.run_folder(config)
+    ckpt = run_folder.find_checkpoint(config)
+    notices = run_folder.check_folder(config, ckpt) if is_first_process() else []
+    checkpoint = read_checkpoint(ckpt) if ckpt is not None else {"global_step": 0}
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    model = build_model(config, start_token=ckpt is None)
+    module = GlimpseModule(config, model)
+    if ckpt is not None:
+        module.on_load_checkpoint(checkpoint)  # refuses what does not fit, before anything is written
+    collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
+    data = GlimpseDataModule(config.data, collator, config.seed, config.trainer.val_samples)
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    _quiet()
+    try:
+        trainer = make_trainer(config, folder, checkpoint["global_step"])
+        num_samples = data.num_train_samples()
+        set_length(trainer, config, num_samples)
+        if is_first_process():
+            data.fit_workers(trainer.world_size)  # complains before processes are started
+            run_folder.claim_folder(config, ckpt, checkpoint["global_step"], trainer.max_steps)
+            print(describe_run(config, model, trainer, num_samples, notices), flush=True)
+        _fit(config, trainer, module, data, ckpt)
+    finally:
+        torch.use_deterministic_algorithms(was_deterministic)
+    if is_first_process():
+        _export(config, trainer, model, folder)
+    device = trainer.strategy.root_device
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    return model.to(device).eval(), folder
+
+
+def is_first_process() -> bool:
+    """Whether this process writes and prints; known before a process group exists."""
+    return getattr(rank_zero_only, "rank", 0) in (0, None)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of a run; only tensors and plain values are unpickled.
+
+    Raises:
+        ValueError: not such a file, or a truncated one.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"state_dict", "global_step"} <= set(checkpoint):
+            raise ValueError("no weights in it")
+    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"ckpt {path}: not a checkpoint, or a truncated one ({reason:.200})") from error
+    return checkpoint
+
+
+def build_model(config: TrainConfig, start_token: bool = True) -> GlimpseModel:
+    """The frozen base with fresh trained parts in float32, and the config's pruning options.
+
+    Args:
+        config: of the run.
+        start_token: apply `glimpse.init_from_prompt` if it is set.
+    """
+    settings = config.model
+    model = from_pretrained(
+        settings.base,
+        revision=settings.revision,
+        dtype=getattr(torch, settings.dtype),
+        attn_implementation=settings.attn_implementation,
+        **processor_options(config),
+    )
+    model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
+    model.options = prune_options(config)
+    if config.glimpse.init_from_prompt and start_token:
+        embeddings = model.backbone.text_model.embed_tokens.weight
+        model.glimpse.glimpse_token.start_from(embeddings[last_prompt_token(model.processor)])
+    return model
+
+
+def last_prompt_token(processor: Any) -> int:
+    """The token that every prompt ends with: the one that the glimpse token stands behind."""
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"][-1]
+
+
+def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer:
+    """Lightning's trainer, with its steps counted in optimizer steps wherever the config says so.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        step: where it goes on; what TensorBoard was told of later steps by a killed run is void.
+    """
+    settings = config.trainer
+    events = TensorBoardLogger(
+        str(folder), name=run_folder.EVENTS, version="", default_hp_metric=False, purge_step=step or None
+    )
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        max_steps=config.optim.max_steps or -1,  # see `set_length`
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val,
+        val_check_interval=settings.val_every * settings.accumulate_grad_batches,  # Lightning counts micro-batches
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every,
+        logger=events,
+        callbacks=[
+            Performance(),
+            KeptRatio(),
+            PaintKept(settings.paint_images),
+            make_progress(),
+            LastCheckpoint(folder / run_folder.LAST, settings.save_every),
+        ],
+        deterministic="warn",
+        use_distributed_sampler=False,  # the stream deals shards and samples itself
+        enable_model_summary=False,
+    )
+
+
+def set_length(trainer: pl.Trainer, config: TrainConfig, num_samples: int | None) -> None:
+    """Tells the trainer and its progress bar how long the run is: only the trainer knows how many processes there are.
+
+    Args:
+        trainer: of `make_trainer`.
+        config: of the run.
+        num_samples: of the training set; None: not known.
+
+    Raises:
+        ValueError: see `num_steps`.
+    """
+    trainer.fit_loop.epoch_loop.max_steps = num_steps(config, trainer.world_size, num_samples)
+    if num_samples is not None:
+        trainer.progress_bar_callback.steps_per_epoch = num_samples / samples_per_step(config, trainer.world_size)
+
+
+def _fit(
+    config: TrainConfig, trainer: pl.Trainer, module: GlimpseModule, data: GlimpseDataModule, ckpt: Path | None
+) -> None:
+    trainer.fit(module, datamodule=data, ckpt_path=None if ckpt is None else str(ckpt), weights_only=True)
+    if trainer.max_steps % config.trainer.val_every:
+        trainer.validate(module, datamodule=data, verbose=False)
+
+
+def _export(config: TrainConfig, trainer: pl.Trainer, model: GlimpseModel, folder: Path) -> None:
+    """The trained parts as a folder of their own, and the last figures."""
+    figures = {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
+    info = {"base_revision": config.model.revision, "data": config.data.train, "step": trainer.global_step}
+    save_glimpse(folder / run_folder.GLIMPSE, model.glimpse, model.backbone, model.options, info)
+    run_folder.finish(folder, trainer.global_step, figures)
+
+
+def _quiet() -> None:
+    """Hints of Lightning that do not apply here: the base is in eval mode on purpose, workers are set in the config."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for hint in HINTS:
+        warnings.filterwarnings("ignore", hint)

@@ -1,0 +1,54 @@
+"""Saving and uploading trained parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gp.formats import publish
+from gp.formats.glimpse_folder import load_glimpse
+from gp.model import GlimpseModel
+from tests.support.glimpses import micro_glimpse
+from tests.support.tiny_models import tiny_qwen
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = micro_glimpse(tiny_qwen())
+    model.base.config.name_or_path = "owner/base"
+    return model
+
+
+def test_saved_folder_loads_and_its_card_says_how(model, tmp_path):
+    folder = model.save_pretrained(tmp_path / "parts", data="GQA", metrics={"mask_iou": 0.9371})
+    pruner, options = load_glimpse(folder, model.backbone)
+    assert options == model.options and pruner.prune_layer == model.glimpse.prune_layer
+    card = (folder / "README.md").read_text()
+    for wanted in ("base_model: owner/base", 'glimpse="parts"', "GQA", "| mask_iou | 0.9371 |", "threshold"):
+        assert wanted in card
+
+
+def test_a_model_without_parts_has_nothing_to_save(model, tmp_path):
+    with pytest.raises(ValueError, match="no trained parts to save"):
+        GlimpseModel(model.base).save_pretrained(tmp_path)
+
+
+class Hub:
+    """Stands in for the Hub's client: what would be sent."""
+
+    def create_repo(self, repo_id, private, exist_ok):
+        self.repo = (repo_id, private)
+
+    def upload_folder(self, repo_id, folder_path, commit_message):
+        self.files = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
+        return f"https://example.invalid/{repo_id}"
+
+
+def test_upload_sends_exactly_the_saved_files(model, monkeypatch):
+    hub = Hub()
+    monkeypatch.setattr(publish, "HfApi", lambda: hub)
+    assert model.push_to_hub("me/parts", private=True, data="GQA").endswith("me/parts")
+    assert hub.repo == ("me/parts", True)
+    assert sorted(hub.files) == ["README.md", "config.json", "glimpse.safetensors"]
+    assert b'glimpse="me/parts"' in hub.files["README.md"]
