@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"modules", "selection", "boxes", "config", "types", "version", "embedded"},
+    {"modules", "selection", "boxes", "config", "types", "version", "commit", "embedded"},
     {"backbones"},
     {"pruners"},
     {
@@ -25,7 +25,7 @@ FLOORS = [
     },
     {"data", "metrics"},
     {"training", "eval"},
-    {"bench", "demo", "integrations"},
+    {"bench", "doctor", "demo", "integrations"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ONE_BUILDING = {0, 3}  # floors whose files are single ideas that use each other
