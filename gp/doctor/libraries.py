@@ -9,10 +9,16 @@ from importlib import metadata
 from gp.doctor.report import OK, PROBLEM, WARNING, Line
 
 DISTRIBUTION = "glimpse-prune"  # as setup.cfg names it
+CORE = ("torch", "transformers", "lightning")  # what is looked for where gp runs without being installed
 
 
 def check() -> Iterator[Line]:
-    """Yields one line per library, those of extras too."""
+    """Yields one line per library, those of extras too; where gp is not installed, those of `CORE`."""
+    if installed_version(DISTRIBUTION) is None:
+        yield Line(DISTRIBUTION, "not installed (pip install -e .), so nothing says which versions it wants", WARNING)
+        for name in CORE:
+            yield describe(name, installed_version(name), "", True, False)
+        return
     from gp import window
 
     libraries = window.check()
@@ -34,14 +40,19 @@ def describe(name: str, installed: str | None, tested: str, inside: bool, option
     return Line(name, f"{installed}{window}{extra}", OK)
 
 
+def requirements() -> list[str]:
+    """What setup.cfg requires, extras with their marker; `CORE` where gp is not installed."""
+    return list(CORE) if installed_version(DISTRIBUTION) is None else metadata.requires(DISTRIBUTION) or []
+
+
 def required_names() -> list[str]:
     """Distributions that gp cannot do without, as setup.cfg names them."""
-    return [_name(text) for text in metadata.requires(DISTRIBUTION) or [] if "extra ==" not in text]
+    return [_name(text) for text in requirements() if "extra ==" not in text]
 
 
 def optional_names() -> set[str]:
     """Distributions that only extras name, in plain form."""
-    names = {plain(_name(text)) for text in metadata.requires(DISTRIBUTION) or [] if "extra ==" in text}
+    names = {plain(_name(text)) for text in requirements() if "extra ==" in text}
     return names - set(map(plain, required_names()))
 
 

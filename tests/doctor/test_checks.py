@@ -16,6 +16,10 @@ from gp.doctor.kernels import Outcome
 from gp.doctor.report import NOTE, OK, PROBLEM, WARNING
 from gp.model import Answer
 
+is_installed = pytest.mark.skipif(
+    libraries.installed_version(libraries.DISTRIBUTION) is None, reason="gp runs here without being installed"
+)
+
 
 def by_name(check):
     return {line.name: line for line in check()}
@@ -27,6 +31,7 @@ def test_host_says_what_runs_here():
     assert "GiB" in lines["memory"].text and "cores" in lines["processor"].text
 
 
+@is_installed
 def test_libraries_against_the_window(monkeypatch):
     found = [
         window.Library("torch", "2.13.0", ">=2.9,<2.14", True),
@@ -48,10 +53,18 @@ def test_libraries_against_the_window(monkeypatch):
     assert lines["pytest"].status == OK, "extras that the window does not name are there, too"
 
 
+@is_installed
 def test_every_library_of_setup_cfg_has_a_line():
     names = {libraries.plain(name) for name in by_name(libraries.check)}
     assert {libraries.plain(name) for name in libraries.required_names()} <= names
     assert {"flash-attn", "lmms-eval", "gradio", "sentencepiece"} <= names
+
+
+def test_core_libraries_have_a_line_where_gp_is_not_installed(monkeypatch):
+    monkeypatch.setattr(libraries, "DISTRIBUTION", "no-such-distribution")
+    lines = by_name(libraries.check)
+    assert lines["no-such-distribution"].status == WARNING and torch.__version__ in lines["torch"].text
+    assert set(Imports().modules) >= {"torch", "transformers", "lightning"}
 
 
 def test_imports_name_the_broken_and_the_one_that_crashes(tmp_path, monkeypatch):
