@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 from gp.doctor.report import OK, PROBLEM, WARNING, Line
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 DISTRIBUTION = "glimpse-prune"  # as setup.cfg names it
 CORE = ("torch", "transformers", "lightning")  # what is looked for where gp runs without being installed
@@ -21,17 +25,21 @@ def check() -> Iterator[Line]:
         return
     from gp import window
 
-    libraries = window.check()
-    optional = optional_names()
+    libraries, extras = window.check(), wanted_by_extras()
     for library in libraries:
-        yield describe(library.name, library.installed, library.tested, library.inside, plain(library.name) in optional)
-    for name in sorted(optional - {plain(library.name) for library in libraries}):
-        yield describe(name, installed_version(name), "", True, True)
+        optional = plain(library.name) in extras
+        yield describe(library.name, library.installed, library.tested, library.inside, optional)
+    listed = {plain(library.name) for library in libraries}
+    for name, wanted in extras.items():
+        if name not in listed:
+            installed = installed_version(name)
+            inside = installed is not None and wanted.contains(installed, prereleases=True)
+            yield describe(name, installed, str(wanted), inside, True)
 
 
 def describe(name: str, installed: str | None, tested: str, inside: bool, optional: bool) -> Line:
     """One library against its window; a missing one is a problem unless it is optional."""
-    window = f" (tested: {tested})" if tested else ""
+    window = f" ({'wanted' if optional else 'tested'}: {tested})" if tested else ""
     extra = ", optional" if optional else ""
     if installed is None:
         return Line(name, "not installed" + (extra or window), *(() if optional else (PROBLEM,)))
@@ -50,10 +58,13 @@ def required_names() -> list[str]:
     return [_name(text) for text in requirements() if "extra ==" not in text]
 
 
-def optional_names() -> set[str]:
-    """Distributions that only extras name, in plain form."""
-    names = {plain(_name(text)) for text in requirements() if "extra ==" in text}
-    return names - set(map(plain, required_names()))
+def wanted_by_extras() -> dict[str, SpecifierSet]:
+    """Versions of the distributions that only extras name, by their plain names."""
+    from packaging.requirements import Requirement
+
+    wanted = {plain(_name(text)): Requirement(text).specifier for text in requirements() if "extra ==" in text}
+    required = set(map(plain, required_names()))
+    return {name: wanted[name] for name in sorted(wanted.keys() - required)}
 
 
 def installed_version(name: str) -> str | None:

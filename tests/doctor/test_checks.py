@@ -54,6 +54,15 @@ def test_libraries_against_the_window(monkeypatch):
 
 
 @is_installed
+def test_extras_that_the_window_leaves_out_are_compared_with_setup_cfg(monkeypatch):
+    monkeypatch.setattr(window, "check", lambda: [])
+    monkeypatch.setattr(libraries, "installed_version", {"gradio": "4.0", "pytest": "8.5", "glimpse-prune": "0"}.get)
+    lines = by_name(libraries.check)
+    assert lines["gradio"].status == WARNING and "outside (wanted: >=5), optional" in lines["gradio"].text
+    assert lines["pytest"].status == OK and lines["ruff"].status == NOTE
+
+
+@is_installed
 def test_every_library_of_setup_cfg_has_a_line():
     names = {libraries.plain(name) for name in by_name(libraries.check)}
     assert {libraries.plain(name) for name in libraries.required_names()} <= names
