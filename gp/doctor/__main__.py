@@ -1,6 +1,6 @@
 """Says what a bug report needs to know about an installation, and whether it works. Paste all of it into the report.
 
-python -m gp.doctor                 in under 20 seconds on two cores; exit status 1 if there are problems
+python -m gp.doctor                 20 s of CPU time in two processes; exit status 1 if there are problems
 python -m gp.doctor --traceback     with the whole error behind each problem
 python -m gp.doctor --json          the same for programs
 """
