@@ -19,7 +19,7 @@ LAYERS = [
     {"runs"},
     {"data", "metrics"},
     {"training", "eval", "embedded/making"},
-    {"bench", "convert"},
+    {"bench", "doctor", "convert"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -24,6 +23,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from gp.measure.commit import code_commit
 from gp.config import TrainConfig
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
@@ -122,22 +122,9 @@ def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
 
 
 def code_version() -> dict[str, Any]:
-    """Commit of this code (None outside its git repository), whether files were changed since, and libraries."""
-    package = Path(__file__).resolve().parents[1]
-    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
-    commit = _git(package, "rev-parse", "HEAD") if tracked else None
-    changed = bool(_git(package, "status", "--porcelain", "--untracked-files=no")) if commit else None
+    """`commit` and `dirty` of this code, see `gp.measure.commit`, and `versions` of Python and libraries."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-    return {"commit": commit, "dirty": changed, "versions": versions}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command; None if it fails or there is no git."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return {**code_commit(), "versions": versions}
 
 
 def _settings_there(folder: Path) -> dict[str, Any] | None:
