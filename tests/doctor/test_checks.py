@@ -6,7 +6,7 @@ import platform
 
 import pytest
 import torch
-from gp.data.scenes import Question
+from gp.embedded.scenes import Question
 
 from gp import window
 from gp.config.schema import DataConfig, TrainConfig
