@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
         run(options.config, options.overrides)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         if options.traceback:
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -54,10 +54,13 @@ def run(config_path: Path, overrides: Sequence[str]) -> None:
         return
     from gp.training.run import is_first_process, train
 
-    model, folder = train(config)
-    if config.eval.after_training and is_first_process():
-        from gp.eval.run import evaluate
+    if not config.eval.after_training:
+        train(config)
+        return
+    from gp.eval import evaluate, rehearse_evaluation
 
+    model, folder = train(config, rehearse_evaluation)
+    if is_first_process():
         out = Path(config.eval.out) if config.eval.out else folder / "eval"
         evaluate(model, config, out, command=f"python evaluate.py ckpt={folder / 'last.ckpt'}")
 

@@ -1,0 +1,130 @@
+"""Rehearsal before the first step: what would otherwise fail after minutes of training fails within seconds.
+
+It runs one batch of validation (Lightning's sanity check, with all callbacks), writes and reads a checkpoint, and runs
+whatever else it is given, e.g. the rows of the evaluation that follows the training. Nothing of it is left behind: no
+figure, no file, no random number drawn. It runs on all processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from gp.stages import named, stage
+from gp.training.callbacks import LastCheckpoint
+from gp.training.callbacks.checkpointing import save_whole
+
+BEFORE = "before training"
+VALIDATION = f"{BEFORE}: validation of one batch (prune, decode, metrics, painting)"
+FILE = "rehearsal.ckpt"
+SANITY_STEPS = 1  # batches, for `lightning.Trainer(num_sanity_val_steps=...)`
+
+More = Callable[[], str]  # does more, and says in a few words what it did
+
+
+class Rehearsal(pl.Callback):
+    """Rehearses validation and checkpoint, and knows in which validation a run failed.
+
+    It goes before all other callbacks, so that times and progress start after it. A run that goes on from a checkpoint
+    rehearses as a new one does, unless it has no step left.
+
+    Args:
+        folder: of the run; the checkpoint is written into it under a name of its own, and deleted.
+        read_checkpoint: reads a checkpoint as a resumed run does.
+    """
+
+    def __init__(self, folder: Path, read_checkpoint: Callable[[Path], dict[str, Any]]) -> None:
+        self.more: More | None = None
+        self.failed_stage: str | None = None
+        self._path = folder / FILE
+        self._read_checkpoint = read_checkpoint
+        self._start_s = 0.0
+        self._done: list[str] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Runs the sanity check of a resumed run here, where its weights are loaded and its loops not yet.
+
+        Lightning itself leaves it out there: it would reset the loops.
+        """
+        self._start_s = time.perf_counter()
+        if trainer.ckpt_path is not None and self._steps_left(trainer):
+            with isolate_rng():
+                trainer._run_sanity_check()
+            trainer.training = True
+
+    def on_sanity_check_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._done.append("one batch of validation")
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Rehearses the rest where everything that a checkpoint holds is in place."""
+        with isolate_rng():
+            with stage(f"{BEFORE}: writing and reading a checkpoint ({self._path})"):
+                self._rehearse_checkpoint(trainer, module)
+            self._done.append("one checkpoint")
+            if self.more is not None:
+                self._done.append(self.more())
+        if trainer.is_global_zero:
+            seconds = time.perf_counter() - self._start_s
+            print(f"  checked  in {seconds:.1f} s: {', '.join(self._done)}", flush=True)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        if trainer.sanity_checking:
+            self.failed_stage = VALIDATION
+        elif trainer.validating:
+            self.failed_stage = f"validation after step {trainer.global_step}"
+
+    def _steps_left(self, trainer: pl.Trainer) -> bool:
+        return self._read_checkpoint(Path(trainer.ckpt_path))["global_step"] < trainer.max_steps
+
+    def _rehearse_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Writes what `last.ckpt` would be, and holds what resuming reads of it against the run."""
+        try:
+            save_whole(trainer, self._path)
+            if trainer.is_global_zero:
+                self._check(self._read_checkpoint(self._path), trainer, module)
+        finally:
+            if trainer.is_global_zero:
+                for path in (self._path, self._path.with_name(FILE + ".tmp")):
+                    path.unlink(missing_ok=True)
+
+    def _check(self, checkpoint: dict[str, Any], trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        module.on_load_checkpoint(checkpoint)
+        if checkpoint["global_step"] != trainer.global_step:
+            raise ValueError(f"step {checkpoint['global_step']} was read, step {trainer.global_step} was written")
+        for name, value in module.state_dict().items():
+            if not torch.equal(checkpoint["state_dict"][name], value.cpu()):
+                raise ValueError(f"{name} was read with other values than were written")
+
+
+@contextmanager
+def validation_named(trainer: pl.Trainer, config_path: Path) -> Iterator[None]:
+    """Names the validation that failed, what is saved, and the command that goes on; other errors pass unchanged.
+
+    Args:
+        trainer: with a `Rehearsal` and a `LastCheckpoint` among its callbacks.
+        config_path: the resolved config in the run's folder.
+    """
+    try:
+        yield
+    except Exception as error:
+        name = find_callback(trainer, Rehearsal).failed_stage
+        if name is None:
+            raise
+        remedy = "nothing was trained yet" if name == VALIDATION else _remedy(trainer, config_path)
+        raise named(name, error, remedy) from error
+
+
+def find_callback(trainer: pl.Trainer, kind: type[pl.Callback]) -> Any:
+    """The trainer's callback of a class."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
+
+
+def _remedy(trainer: pl.Trainer, config_path: Path) -> str:
+    return f"{find_callback(trainer, LastCheckpoint).how_to_go_on()} (python train.py --config {config_path} ckpt=last)"
