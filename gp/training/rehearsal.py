@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from gp.stages import named, stage
+from gp.training import run_folder
 from gp.training.callbacks import LastCheckpoint
 from gp.training.callbacks.checkpointing import save_whole
 
@@ -38,10 +40,14 @@ class Rehearsal(pl.Callback):
     Args:
         folder: of the run; the checkpoint is written into it under a name of its own, and deleted.
         read_checkpoint: reads a checkpoint as a resumed run does.
+
+    `more` is rehearsed too if it is set; `passed` is called on the first process when all of it has passed.
     """
 
     def __init__(self, folder: Path, read_checkpoint: Callable[[Path], dict[str, Any]]) -> None:
         self.more: More | None = None
+        self.passed: Callable[[], None] | None = None
+        self.has_passed = False
         self.failed_stage: str | None = None
         self._path = folder / FILE
         self._read_checkpoint = read_checkpoint
@@ -70,7 +76,10 @@ class Rehearsal(pl.Callback):
             self._done.append("one checkpoint")
             if self.more is not None:
                 self._done.append(self.more())
+        self.has_passed = True
         if trainer.is_global_zero:
+            if self.passed is not None:
+                self.passed()
             seconds = time.perf_counter() - self._start_s
             print(f"  checked  in {seconds:.1f} s: {', '.join(self._done)}", flush=True)
 
@@ -104,21 +113,29 @@ class Rehearsal(pl.Callback):
 
 
 @contextmanager
-def validation_named(trainer: pl.Trainer, config_path: Path) -> Iterator[None]:
-    """Names the validation that failed, what is saved, and the command that goes on; other errors pass unchanged.
+def rehearsed(trainer: pl.Trainer, folder: Path, is_new: bool) -> Iterator[None]:
+    """Guards a fit: what an earlier run has trained goes once the rehearsal has passed, and a failure is named.
+
+    A validation that fails is named, with what is saved and the command that goes on; other errors pass unchanged.
 
     Args:
         trainer: with a `Rehearsal` and a `LastCheckpoint` among its callbacks.
-        config_path: the resolved config in the run's folder.
+        folder: of the run, claimed.
+        is_new: whether the run does not go on from a checkpoint in that folder.
     """
+    rehearsal = find_callback(trainer, Rehearsal)
+    if is_new:
+        rehearsal.passed = partial(run_folder.remove_trained, folder)
     try:
         yield
     except Exception as error:
-        name = find_callback(trainer, Rehearsal).failed_stage
-        if name is None:
+        before = not rehearsal.has_passed
+        if before and is_new and trainer.is_global_zero:
+            run_folder.give_up(folder)
+        if rehearsal.failed_stage is None:
             raise
-        remedy = "nothing was trained yet" if name == VALIDATION else _remedy(trainer, config_path)
-        raise named(name, error, remedy) from error
+        remedy = "nothing was trained yet" if before and is_new else _remedy(trainer, folder / run_folder.CONFIG)
+        raise named(rehearsal.failed_stage, error, remedy) from error
 
 
 def find_callback(trainer: pl.Trainer, kind: type[pl.Callback]) -> Any:

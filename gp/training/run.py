@@ -25,7 +25,7 @@ from gp.pruners import GlimpsePruner
 from gp.training import run_folder
 from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, make_progress
 from gp.training.module import GlimpseModule
-from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, validation_named
+from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
 from gp.training.schedule import num_steps, samples_per_step
 from gp.training.summary import describe_run
 
@@ -37,7 +37,9 @@ HINTS = (
 )
 
 
-def train(config: TrainConfig, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None = None) -> tuple[GlimpseModel, Path]:
+def train(
+    config: TrainConfig, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None = None
+) -> tuple[GlimpseModel, Path]:
     """Trains a glimpse, or goes on training it.
 
     Args:
@@ -73,12 +75,12 @@ def train(config: TrainConfig, rehearse_more: Callable[[GlimpseModel, TrainConfi
             find_callback(trainer, Rehearsal).more = partial(rehearse_more, model, config)
         num_samples = data.num_train_samples()
         set_length(trainer, config, num_samples)
+        nothing_left = checkpoint["global_step"] >= trainer.max_steps
         if is_first_process():
             data.fit_workers(trainer.world_size)  # complains before processes are started
-            run_folder.claim_folder(config, ckpt, checkpoint["global_step"], trainer.max_steps)
+            run_folder.claim_folder(config, ckpt, checkpoint["global_step"], trainer.max_steps, not nothing_left)
             print(describe_run(config, model, trainer, num_samples, notices), flush=True)
-        nothing_left = checkpoint["global_step"] >= trainer.max_steps
-        with validation_named(trainer, folder / run_folder.CONFIG):
+        with rehearsed(trainer, folder, run_folder.is_new_run(config, ckpt)):
             _fit(config, trainer, module, data, ckpt, nothing_left)
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
