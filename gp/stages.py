@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+WITH_OPTION, ABOVE = " (--traceback shows where)", " (the traceback above shows where)"
+
 
 class StageFailed(RuntimeError):
     """Failure of a stage that is no mistake in settings, data or files: its traceback is needed to find the cause."""
@@ -28,9 +30,13 @@ def stage(name: str) -> Iterator[None]:
 
 
 def named(name: str, error: Exception, remedy: str = "") -> Exception:
-    """Makes the error to raise from another one: `{name}: {error}; {remedy}`, of the kind that `stage` describes."""
+    """Makes the error to raise from another one: `{name}: {error}; {remedy}`, of the kind that `stage` describes.
+
+    A stage may be within another: their names are joined.
+    """
     rest = f"; {remedy}" if remedy else ""
     for kind in (ValueError, OSError):
         if isinstance(error, kind):
-            return kind(f"{name}: {error}{rest} (--traceback shows where)")
-    return StageFailed(f"{name}: {type(error).__name__}: {error}{rest} (the traceback above shows where)")
+            return kind(f"{name}: {str(error).removesuffix(WITH_OPTION)}{rest}{WITH_OPTION}")
+    reason = str(error) if isinstance(error, StageFailed) else f"{type(error).__name__}: {error}"
+    return StageFailed(f"{name}: {reason.removesuffix(ABOVE)}{rest}{ABOVE}")

@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from gp.eval import evaluate as _evaluate  # noqa: F401  imported before files get a size limit
+from gp.eval import run as evaluation
 from gp.model import GlimpseModel
 from gp.stages import StageFailed
 from gp.training import run as runs
@@ -204,3 +204,13 @@ def test_results_that_the_evaluation_would_refuse_are_noticed_before_training(mi
     (micro / "other/settings.json").write_text("{}")
     assert call(micro, "eval.after_training=true", f"eval.out={micro / 'other'}") == 2
     assert "before training: evaluation" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_fails_after_training_says_how_to_go_on(micro, monkeypatch):
+    monkeypatch.setattr(evaluation, "measure_costs", raising(BROKEN))
+    with pytest.raises(
+        StageFailed, match=r"evaluation after training .*python evaluate\.py ckpt=\S+last\.ckpt\).*key_cache"
+    ):
+        call(micro, "eval.after_training=true", "eval.pruners=[glimpse]")
+    assert json.loads((micro / "runs/micro/run.json").read_text())["step"] == 5
+    assert (micro / "runs/micro/glimpse").is_dir()
