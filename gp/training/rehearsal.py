@@ -66,6 +66,10 @@ class Rehearsal(pl.Callback):
             trainer.training = True
 
     def on_sanity_check_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Ends the loader's workers: with the batches that they have ready they would wait for the first validation."""
+        loop = trainer.fit_loop.epoch_loop.val_loop
+        loop._data_fetcher.teardown()
+        loop._data_fetcher = None  # as the loop's own `teardown` leaves it; a validation makes another one
         self._done.append("one batch of validation")
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
 import resource
 from pathlib import Path
@@ -17,6 +18,7 @@ from gp.model import GlimpseModel
 from gp.stages import StageFailed
 from gp.training import run as runs
 from gp.training.callbacks import paint
+from gp.training.module import GlimpseModule
 from gp.training.rehearsal import Rehearsal
 from gp.training.validation import Validation
 from tests.training.micro_run import save_base, write_config
@@ -103,6 +105,19 @@ def test_it_changes_nothing(micro, without, capsys):
     assert {path.name for path in (micro / "runs/micro").iterdir()} == {
         path.name for path in (without / "runs/micro").iterdir()
     }
+
+
+def test_its_workers_are_gone_when_training_starts(micro, monkeypatch):
+    started: list[int] = []
+
+    def steps(module, batch, batch_idx):
+        started.append(len(multiprocessing.active_children()))
+        return stock(module, batch, batch_idx)
+
+    stock = GlimpseModule.training_step
+    monkeypatch.setattr(GlimpseModule, "training_step", steps)
+    assert call(micro, "data.num_workers=1", "data.eval_batch_size=1", "optim.max_steps=2") == 0
+    assert started == [1, 1]  # the training data's
 
 
 def test_a_broken_library_is_noticed_before_the_first_step(micro, monkeypatch, capsys):
