@@ -6,7 +6,6 @@ import platform
 
 import pytest
 import torch
-from gp.embedded.scenes import Question
 
 from gp import window
 from gp.config.schema import DataConfig, TrainConfig
@@ -14,6 +13,7 @@ from gp.doctor import devices, disk, host, kernels, libraries, question
 from gp.doctor.imports import Imports
 from gp.doctor.kernels import Outcome
 from gp.doctor.report import NOTE, OK, PROBLEM, WARNING
+from gp.embedded.scenes import Question
 from gp.model import Answer
 
 is_installed = pytest.mark.skipif(
