@@ -9,6 +9,8 @@ import torch
 
 from gp.backbones import backbone_of, find_family
 from gp.backbones.processor import load_processor
+from gp.config import TrainConfig
+from gp.config.load import processor_options, prune_options
 from gp.embedded import BASE_DIR
 from gp.formats.glimpse_folder import EMBEDDED, load_glimpse
 from gp.model import GlimpseModel
@@ -49,3 +51,17 @@ def from_pretrained(
         return GlimpseModel(model, processor=processor)
     parts, options = load_glimpse(glimpse, backbone_of(model), glimpse_revision)
     return GlimpseModel(model, parts.to(model.device, model.dtype), options, processor)
+
+
+def load_base(config: TrainConfig) -> GlimpseModel:
+    """Loads the base, processor and pruning options of a config (sections `model` and `prune`), without a glimpse."""
+    settings = config.model
+    model = from_pretrained(
+        settings.base,
+        revision=settings.revision,
+        dtype=getattr(torch, settings.dtype),
+        attn_implementation=settings.attn_implementation,
+        **processor_options(config),
+    )
+    model.options = prune_options(config)
+    return model

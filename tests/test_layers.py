@@ -11,12 +11,12 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types", "boxes", "stages", "version", "embedded"},
     {"config", "modules", "selection", "measure"},
+    {"runs"},
     {"backbones"},
     {"pruners"},
     {"engine", "formats"},
     {"model"},
     {"loading"},
-    {"runs"},
     {"data", "metrics"},
     {"training", "eval", "embedded/making"},
     {"bench", "doctor", "convert"},

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from gp.backbones import Backbone
 from gp.config import TrainConfig, load_config
-from gp.config.load import processor_options, prune_options
 from gp.embedded import GLIMPSE_DIR
 from gp.formats.glimpse_folder import EMBEDDED, base_shape, load_glimpse
-from gp.loading import from_pretrained
+from gp.loading import load_base
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
+from gp.runs.checkpoint import read_checkpoint, trained_parts
+from gp.runs.folder import CONFIG, EVAL, LAST
 
-CONFIG = "config.yaml"
-LAST = "last.ckpt"
 PARTS = "config.json"
-EVAL = "eval"
-GLIMPSE_KEY = "model.glimpse."  # what the LightningModule calls the trained parts ...
-INFO_KEY = "gp"  # ... and its note about the base that they were trained on
 
 
 def load_run(
@@ -51,20 +44,14 @@ def load_run(
     config = load_config(config_file, overrides)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"config {config_file}: expected task glimpse, got {config.task}")
-    model = from_pretrained(
-        config.model.base,
-        revision=config.model.revision,
-        dtype=getattr(torch, config.model.dtype),
-        attn_implementation=config.model.attn_implementation,
-        **processor_options(config),
-    )
+    model = load_base(config)
     if path.is_dir():
         model.glimpse, _ = load_glimpse(path, model.backbone)
         config.glimpse, config.vip = model.glimpse.configs
     else:
         model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
-        _fill(model.glimpse, read_lightning(path, model.backbone), path, config_file)
-    model.options = prune_options(config)
+        parts = trained_parts(read_checkpoint(path), base_shape(model.backbone), model.glimpse.state_dict(), path)
+        model.glimpse.load_state_dict(parts)
     return model.to(find_device(config.trainer.accelerator)).eval(), config
 
 
@@ -103,28 +90,6 @@ def find_config(path: Path) -> Path:
     raise FileNotFoundError(f"ckpt {path}: no {CONFIG} in {looked}; name the run's config with --config")
 
 
-def read_lightning(path: Path, backbone: Backbone) -> dict[str, Tensor]:
-    """The trained parts of a Lightning checkpoint, by their names in `GlimpsePruner`; only plain values are unpickled.
-
-    Raises:
-        ValueError: not such a file, a truncated one, one without trained parts, or one for another base.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        state = content["state_dict"]
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"ckpt {path}: not a Lightning checkpoint, or a truncated one ({reason:.200})") from error
-    parts = {key.removeprefix(GLIMPSE_KEY): value for key, value in state.items() if key.startswith(GLIMPSE_KEY)}
-    if not parts:
-        raise ValueError(f"ckpt {path}: holds no {GLIMPSE_KEY}* but {', '.join(sorted(state)[:3]) or 'nothing'}")
-    there, here = content.get(INFO_KEY, {}).get("base", {}), base_shape(backbone)
-    wrong = [f"{key} {there[key]} there, {value} here" for key, value in here.items() if there.get(key, value) != value]
-    if wrong:
-        raise ValueError(f"ckpt {path}: trained on another base, {there.get('name')}: {', '.join(wrong)}")
-    return parts
-
-
 def find_device(accelerator: str) -> torch.device:
     """The one device that a `trainer.accelerator` means here."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
@@ -134,18 +99,3 @@ def find_device(accelerator: str) -> torch.device:
     if accelerator == "mps" and torch.backends.mps.is_available():
         return torch.device("mps")
     raise ValueError(f"trainer.accelerator={accelerator}: there is no such device here; auto and cpu always work")
-
-
-def _fill(pruner: GlimpsePruner, weights: dict[str, Tensor], path: Path, config_file: Path) -> None:
-    """Loads the weights after comparing every name and shape."""
-    there = {key: tuple(value.shape) for key, value in weights.items()}
-    here = {key: tuple(value.shape) for key, value in pruner.state_dict().items()}
-    wrong = [
-        f"{key} is {there.get(key, 'missing')} there, {here.get(key, 'unknown')} here"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key) != here.get(key)
-    ]
-    if wrong:
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise ValueError(f"ckpt {path}: trained on another base, or not with {config_file}: {wrong[0]}{more}")
-    pruner.load_state_dict(weights)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,8 @@ import torch
 from gp.config import TrainConfig
 from gp.eval.plan import Method
 from gp.model import GlimpseModel
+from gp.runs.differences import differences
+from gp.runs.writing import write_text
 
 SETTINGS = "settings.json"
 FORMAT = 2  # of the result lines
@@ -74,11 +75,9 @@ def claim(
     path = out / SETTINGS
     there = _read(path) if path.is_file() else {key: {} for key in GROWING}
     remedy = f"delete {out} to start afresh, or write elsewhere with eval.out=..."
-    for key, value in settings.items() if path.is_file() else ():
-        if there.get(key) != value:
-            raise ValueError(
-                f"{path}: the results there were made with {key} {there.get(key)!r}, this run has {value!r}; {remedy}"
-            )
+    if path.is_file() and (wrong := differences({key: there.get(key) for key in settings}, settings)):
+        key, old, new = wrong[0].key, wrong[0].there, wrong[0].here
+        raise ValueError(f"{path}: the results there were made with {key} {old!r}, this run has {new!r}; {remedy}")
     for split, entries in shards.items():
         if there["data"].setdefault(split, entries) != entries:
             raise ValueError(f"{path}: the results there were made with other shards of split {split!r}; {remedy}")
@@ -89,9 +88,7 @@ def claim(
             )
     out.mkdir(parents=True, exist_ok=True)
     grown = {key: there[key] for key in GROWING}
-    unfinished = path.with_name(path.name + ".tmp")  # a kill leaves the old file or the new one, whole
-    unfinished.write_text(json.dumps({**settings, **grown}, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, json.dumps({**settings, **grown}, indent=1) + "\n")
 
 
 def weights_id(model: GlimpseModel) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from gp.config.schema import GlimpseConfig, VIPConfig
 from gp.embedded import GLIMPSE_DIR
 from gp.formats import published
 from gp.pruners import GlimpsePruner
+from gp.runs.differences import refuse_other_base
 from gp.types import PruneOptions
 
 FORMAT = "gp-glimpse-1"
@@ -108,7 +108,7 @@ def load_glimpse(
         weights = published.read_weights(folder)
     else:
         base, glimpse, vip, options = read_config(folder)
-        check_base(base, base_shape(backbone), folder)
+        refuse_other_base(base, base_shape(backbone), folder)
         try:
             weights = load_file(folder / WEIGHTS)
         except SafetensorError as error:
@@ -149,24 +149,6 @@ def read_config(folder: Path) -> tuple[dict[str, Any], GlimpseConfig, VIPConfig,
         raise ValueError(f"{path}: expected format {FORMAT!r}, got {given.get('format')!r}")
     prune = {**given["prune"], "anchors": tuple(given["prune"]["anchors"])}
     return given["base"], GlimpseConfig(**given["glimpse"]), VIPConfig(**given["vip"]), PruneOptions(**prune)
-
-
-def check_base(there: Mapping[str, Any] | None, here: Mapping[str, Any], where: str | Path) -> None:
-    """Refuses trained parts of another base.
-
-    Args:
-        there: `base_shape` of the base that they were trained on, and its name; None: the file does not say.
-        here: `base_shape` of the base at hand.
-        where: file or option that the error names.
-
-    Raises:
-        ValueError: naming every difference.
-    """
-    if there is None:
-        raise ValueError(f"{where}: does not say which base it was trained on: not trained parts of a glimpse")
-    wrong = [f"{key} {there.get(key)} there, {value} here" for key, value in here.items() if there.get(key) != value]
-    if wrong:
-        raise ValueError(f"{where}: trained on another base, {there.get('name')}: {', '.join(wrong)}")
 
 
 def _check_shapes(folder: Path, weights: dict[str, Tensor], glimpse: GlimpseConfig, backbone: Backbone) -> None:

@@ -11,7 +11,6 @@ eval/         results of `evaluate.py`
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import sys
@@ -25,6 +24,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gp.measure.commit import code_commit
+from gp.runs.differences import Difference, differences
+from gp.runs.writing import write_text
 from gp.config import TrainConfig
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
@@ -71,7 +72,7 @@ def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
     there = _settings_there(folder)
     if there is None:
         return []
-    changes = differences(there, asdict(config))
+    changes = changed_settings(there, asdict(config))
     is_own = ckpt is not None and ckpt.resolve().parent == folder.resolve()
     if changes and not is_own:
         raise ValueError(
@@ -109,7 +110,7 @@ def claim_folder(
     elif step < max_steps:
         _set_aside_evaluation(folder, step)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
     write_info(folder, {**code_version(), "command": " ".join(sys.argv), "started": _now(), "resumed_at_step": step})
 
 
@@ -124,18 +125,17 @@ def give_up(folder: Path) -> None:
         (folder / CONFIG).unlink(missing_ok=True)
 
 
-def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Settings that shape the training and differ: `optim.lr 0.002 there, 0.001 here`."""
-    old, new = _flat(there), _flat(here)
-    keys = [k for k in {**new, **old} if k not in FREE_KEYS and not k.startswith(f"{EVAL}.")]
-    return [f"{k} {old.get(k)} there, {new.get(k)} here" for k in keys if old.get(k) != new.get(k)]
+def changed_settings(there: dict[str, Any], here: dict[str, Any]) -> list[Difference]:
+    """Lists the settings that shape the training and differ."""
+    found = differences(there, here)
+    return [one for one in found if one.key not in FREE_KEYS and not one.key.startswith(f"{EVAL}.")]
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Adds to `run.json`."""
     path = folder / INFO
     there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    _replace(path, json.dumps({**there, **info}, indent=2) + "\n")
+    write_text(path, json.dumps({**there, **info}, indent=2) + "\n")
 
 
 def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
@@ -162,13 +162,6 @@ def _settings_there(folder: Path) -> dict[str, Any] | None:
     return there
 
 
-def _replace(path: Path, text: str) -> None:
-    """Writes beside the place and renames: a kill leaves the old file or the new one, whole."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
-
-
 def _remove(folder: Path, names: Sequence[str]) -> None:
     for name in names:
         path = folder / name
@@ -184,15 +177,6 @@ def _set_aside_evaluation(folder: Path, step: int) -> None:
         aside = folder / f"{EVAL}-step-{step}"
         shutil.rmtree(aside, ignore_errors=True)
         (folder / EVAL).rename(aside)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings -> one level with dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    return flat
 
 
 def _now() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,14 +11,12 @@ from torch import Tensor
 from gp.config import TrainConfig
 from gp.data.batch import Batch
 from gp.engine.teacher_forcing import teacher_forced
-from gp.formats.glimpse_folder import base_shape, check_base
+from gp.formats.glimpse_folder import base_shape
 from gp.model import GlimpseModel
+from gp.runs.checkpoint import NOTE, TRAINED, trained_parts
 from gp.training.objective import BatchSums, StepLoss, batch_sums, kept_counts, step_loss
 from gp.training.schedule import warmup_cosine
 from gp.training.validation import Validation
-
-TRAINED = "model.glimpse."  # prefix of the trained parts in `state_dict`; nothing else is in it
-CHECKPOINT_KEY = "gp"  # our entry in a Lightning checkpoint
 
 
 class GlimpseModule(pl.LightningModule):
@@ -124,7 +121,7 @@ class GlimpseModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what identifies the base, as plain values, so that the file loads with `weights_only=True`."""
         base = {"name": self.config.model.base, "revision": self.config.model.revision}
-        checkpoint[CHECKPOINT_KEY] = {"base": {**base, **base_shape(self.model.backbone)}}
+        checkpoint[NOTE] = {"base": {**base, **base_shape(self.model.backbone)}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses trained parts of another base or of another shape.
@@ -132,16 +129,5 @@ class GlimpseModule(pl.LightningModule):
         Raises:
             ValueError: naming what differs.
         """
-        check_base(checkpoint.get(CHECKPOINT_KEY, {}).get("base"), base_shape(self.model.backbone), "ckpt")
-        check_shapes(checkpoint["state_dict"], self.state_dict())
-
-
-def check_shapes(there: Mapping[str, Tensor], here: Mapping[str, Tensor]) -> None:
-    """Compares names and shapes of trained parts; ValueError names the first that differs."""
-    for key in sorted({*there, *here}):
-        found = tuple(there[key].shape) if key in there else "missing"
-        wanted = tuple(here[key].shape) if key in here else "unknown"
-        if found != wanted:
-            raise ValueError(
-                f"ckpt: {key} is {found} there, {wanted} here; glimpse and vip settings must be those of the checkpoint"
-            )
+        backbone, parts = self.model.backbone, self.model.glimpse
+        trained_parts(checkpoint, base_shape(backbone), parts.state_dict(), self.config.ckpt or "of this run")

@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from gp.runs import folder as run_folder
+from gp.runs.checkpoint import read_checkpoint
 from gp.stages import named, stage
 from gp.training.callbacks import LastCheckpoint
 from gp.training.callbacks.checkpointing import save_whole
@@ -39,18 +40,16 @@ class Rehearsal(pl.Callback):
 
     Args:
         folder: of the run; the checkpoint is written into it under a name of its own, and deleted.
-        read_checkpoint: reads a checkpoint as a resumed run does.
 
     `more` is rehearsed too if it is set; `passed` is called on the first process when all of it has passed.
     """
 
-    def __init__(self, folder: Path, read_checkpoint: Callable[[Path], dict[str, Any]]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.more: More | None = None
         self.passed: Callable[[], None] | None = None
         self.has_passed = False
         self.failed_stage: str | None = None
         self._path = folder / FILE
-        self._read_checkpoint = read_checkpoint
         self._start_s = 0.0
         self._done: list[str] = []
 
@@ -94,14 +93,14 @@ class Rehearsal(pl.Callback):
             self.failed_stage = f"validation after step {trainer.global_step}"
 
     def _steps_left(self, trainer: pl.Trainer) -> bool:
-        return self._read_checkpoint(Path(trainer.ckpt_path))["global_step"] < trainer.max_steps
+        return read_checkpoint(Path(trainer.ckpt_path))["global_step"] < trainer.max_steps
 
     def _rehearse_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Writes what `last.ckpt` would be, and holds what resuming reads of it against the run."""
         try:
             save_whole(trainer, self._path)
             if trainer.is_global_zero:
-                self._check(self._read_checkpoint(self._path), trainer, module)
+                self._check(read_checkpoint(self._path), trainer, module)
         finally:
             if trainer.is_global_zero:
                 for path in (self._path, self._path.with_name(FILE + ".tmp")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -16,14 +15,14 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from gp.config import TrainConfig
-from gp.config.load import processor_options, prune_options
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.formats.glimpse_folder import save_glimpse
-from gp.loading import from_pretrained
+from gp.loading import load_base
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
+from gp.runs.checkpoint import read_checkpoint
 from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, make_progress
 from gp.training.module import GlimpseModule
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
@@ -99,22 +98,6 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) in (0, None)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of a run; only tensors and plain values are unpickled.
-
-    Raises:
-        ValueError: not such a file, or a truncated one.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"state_dict", "global_step"} <= set(checkpoint):
-            raise ValueError("no weights in it")
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"ckpt {path}: not a checkpoint, or a truncated one ({reason:.200})") from error
-    return checkpoint
-
-
 def build_model(config: TrainConfig, start_token: bool = True) -> GlimpseModel:
     """The frozen base with fresh trained parts in float32, and the config's pruning options.
 
@@ -122,16 +105,8 @@ def build_model(config: TrainConfig, start_token: bool = True) -> GlimpseModel:
         config: of the run.
         start_token: apply `glimpse.init_from_prompt` if it is set.
     """
-    settings = config.model
-    model = from_pretrained(
-        settings.base,
-        revision=settings.revision,
-        dtype=getattr(torch, settings.dtype),
-        attn_implementation=settings.attn_implementation,
-        **processor_options(config),
-    )
+    model = load_base(config)
     model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
-    model.options = prune_options(config)
     if config.glimpse.init_from_prompt and start_token:
         embeddings = model.backbone.text_model.embed_tokens.weight
         model.glimpse.glimpse_token.start_from(embeddings[last_prompt_token(model.processor)])
@@ -172,7 +147,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         log_every_n_steps=settings.log_every,
         logger=events,
         callbacks=[
-            Rehearsal(folder, read_checkpoint),
+            Rehearsal(folder),
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),

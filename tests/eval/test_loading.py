@@ -82,16 +82,16 @@ def test_not_a_checkpoint(micro, tmp_path, content):
     path = shutil.copytree(micro.run, tmp_path / "run") / "last.ckpt"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    with pytest.raises(ValueError, match=r"last\.ckpt: not a Lightning checkpoint, or a truncated one"):
+    with pytest.raises(ValueError, match=r"last\.ckpt: not a checkpoint of a run, or a truncated one"):
         load_run(path)
 
 
 def test_code_in_a_checkpoint_is_not_run(micro, tmp_path):
     path = shutil.copytree(micro.run, tmp_path / "run") / "last.ckpt"
     torch.save({"state_dict": {}, "evil": pytest.raises}, path)
-    with pytest.raises(ValueError, match="not a Lightning checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint of a run"):
         load_run(path)
-    torch.save({"state_dict": {"model.base.weight": torch.zeros(1)}}, path)
+    torch.save({"state_dict": {"model.base.weight": torch.zeros(1)}, "global_step": 1}, path)
     with pytest.raises(ValueError, match=r"holds no model\.glimpse\.\* but model\.base\.weight"):
         load_run(path)
 

@@ -10,9 +10,8 @@ from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.engine.prefill import prefill
 from gp.engine.teacher_forcing import teacher_forced
-from gp.formats.glimpse_folder import check_base
 from gp.training import train as runs
-from gp.training.module import GlimpseModule, check_shapes
+from gp.training.module import GlimpseModule
 from gp.training.objective import batch_sums, kept_counts, step_loss
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
@@ -203,20 +202,3 @@ def test_kept_counts_are_those_of_pruning():
     forced = teacher_forced(model.backbone, model.glimpse, inputs)
     options = PruneOptions(max_keep_ratio=0.5, min_kept=2)
     assert kept_counts(forced, options).tolist() == prefill(model.backbone, inputs, model.glimpse, options).num_kept
-
-
-def test_a_checkpoint_of_another_base_is_refused():
-    here = {"model_type": "qwen2_5_vl", "hidden_size": 64}
-    check_base({"name": "a", **here}, here, "ckpt")
-    with pytest.raises(ValueError, match="another base, big: hidden_size 2048 there, 64 here"):
-        check_base({"name": "big", "model_type": "qwen2_5_vl", "hidden_size": 2048}, here, "ckpt")
-    with pytest.raises(ValueError, match="does not say which base"):
-        check_base(None, here, "ckpt")
-
-
-def test_trained_parts_of_another_shape_are_refused():
-    there, here = {"model.glimpse.a": torch.zeros(2, 3)}, {"model.glimpse.a": torch.zeros(2, 4)}
-    with pytest.raises(ValueError, match=r"model.glimpse.a is \(2, 3\) there, \(2, 4\) here"):
-        check_shapes(there, here)
-    with pytest.raises(ValueError, match=r"model\.glimpse\.a is missing there"):
-        check_shapes({}, here)

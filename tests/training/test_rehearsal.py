@@ -16,6 +16,7 @@ import train
 from gp.eval import evaluation
 from gp.model import GlimpseModel
 from gp.stages import StageFailed
+from gp.training import rehearsal
 from gp.training import train as runs
 from gp.training.callbacks import paint
 from gp.training.module import GlimpseModule
@@ -155,8 +156,8 @@ def test_a_checkpoint_that_is_read_otherwise_is_noticed(micro, monkeypatch, caps
         next(iter(checkpoint["state_dict"].values())).add_(1)
         return checkpoint
 
-    stock = runs.read_checkpoint
-    monkeypatch.setattr(runs, "read_checkpoint", read)
+    stock = rehearsal.read_checkpoint
+    monkeypatch.setattr(rehearsal, "read_checkpoint", read)
     assert call(micro) == 2
     assert re.search(
         r"reading a checkpoint .*model\.glimpse\.\S+ was read with other values", capsys.readouterr().err, re.S

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import gp
 from gp.config import load_config
-from gp.runs.folder import check_folder, claim_folder, differences, find_checkpoint
+from gp.runs.folder import changed_settings, check_folder, claim_folder, find_checkpoint
 from gp.training import train as runs
 from gp.training.schedule import lr_factor
 from tests.support.micro_run import save_base, write_config
@@ -202,7 +202,7 @@ def test_resuming_may_change_settings_and_says_so(tmp_path, base):
 
 def test_differences_ignore_name_and_evaluation(tmp_path, base):
     one, other = write_config(tmp_path, base), write_config(tmp_path, base, "name=b", "eval.max_new_tokens=9", "seed=3")
-    assert differences(asdict(one), asdict(other)) == ["seed 0 there, 3 here"]
+    assert [str(one) for one in changed_settings(asdict(one), asdict(other))] == ["seed 0 there, 3 here"]
 
 
 def test_a_run_of_epochs(tmp_path, base, capsys):

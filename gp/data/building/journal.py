@@ -8,7 +8,6 @@ and the pass goes on from that position.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gp.data.building.shard_file import ShardState
+from gp.runs.differences import differences
+from gp.runs.writing import write_text
 
 STATE = "state.json"
 LOCK_WAIT_S = 10  # processes of a build that was killed need a moment to notice
@@ -82,9 +83,7 @@ class Journal:
             "shards": [shard.to_json() for shard in progress.shards],
             "seen": progress.seen.translate(bytes.maketrans(b"\0\1", b"01")).decode(),
         }
-        temporary = self.folder / f"{STATE}.tmp"
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, self.folder / STATE)
+        write_text(self.folder / STATE, json.dumps(content))
 
     def shard_path(self, number: int) -> Path:
         """Where a shard lies while it is not ended and named."""
@@ -124,17 +123,8 @@ def only_build(out: Path, name: str) -> Iterator[None]:
 
 def refuse_other(there: dict[str, Any], now: dict[str, Any], what: str, remedy: str) -> None:
     """ValueError naming the first difference between two nested mappings of plain JSON values."""
-    now = json.loads(json.dumps(now))
-    if difference := _first_difference(there, now, ""):
-        key, old, new = difference
-        raise ValueError(f"{what} that was made with {key} {old!r}, this one has {new!r}; {remedy}")
-
-
-def _first_difference(there: Any, now: Any, key: str) -> tuple[str, Any, Any] | None:
-    if not (isinstance(there, dict) and isinstance(now, dict)):
-        return None if there == now else (key, there, now)
-    for name in [*now, *(name for name in there if name not in now)]:
-        path = f"{key}.{name}" if key else name
-        if found := _first_difference(there.get(name), now.get(name), path):
-            return found
-    return None
+    if found := differences(there, json.loads(json.dumps(now))):
+        first = found[0]
+        raise ValueError(
+            f"{what} that was made with {first.key} {first.there!r}, this one has {first.here!r}; {remedy}"
+        )
