@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
-    {"modules", "selection", "boxes", "config", "types", "version", "embedded"},
+    {"modules", "selection", "boxes", "config", "types", "version", "window", "embedded"},
     {"backbones"},
     {"pruners"},
     {
