@@ -19,6 +19,8 @@ from tests.glimpses import micro_glimpse
 from tests.tiny_models import random_masks, tiny_answers, tiny_inputs, tiny_qwen
 from tests.training.micro_run import save_base, write_config
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
