@@ -80,10 +80,17 @@ def _requirements() -> Iterator[tuple[str, SpecifierSet]]:
 
 def _look(name: str, tested: SpecifierSet) -> Library:
     try:
-        installed = metadata.version(name)
+        installed = _version(name)
     except metadata.PackageNotFoundError:
         return Library(name, None, str(tested), False)
     return Library(name, installed, str(tested), _holds(tested, installed))
+
+
+def _version(name: str) -> str:
+    """Version of an installed library; `metadata.version` would parse the whole README that follows the first lines."""
+    library = metadata.distribution(name)
+    line = re.search(r"^Version: *(\S+)", library.read_text("METADATA") or "", re.MULTILINE)
+    return line[1] if line else library.version
 
 
 def _holds(tested: SpecifierSet, installed: str) -> bool:
