@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from gp.version import __version__
+from gp.window import warn_outside
 
 if TYPE_CHECKING:
     from gp.loading import from_pretrained
@@ -16,6 +17,8 @@ __all__ = ["Answer", "GlimpseModel", "PruneOptions", "__version__", "from_pretra
 
 # Looked up when asked for, so that programs that only handle data start without transformers, which takes seconds.
 _HOMES = {"Answer": "gp.model", "GlimpseModel": "gp.model", "from_pretrained": "gp.loading", "PruneOptions": "gp.types"}
+
+warn_outside()
 
 
 def __getattr__(name: str) -> Any:

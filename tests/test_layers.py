@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "boxes", "stages", "version", "embedded"},
+    {"types", "boxes", "stages", "version", "window", "embedded"},
     {"config", "modules", "selection", "measure"},
     {"runs"},
     {"backbones"},

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.parity import find_cases, main
 
+pytestmark = pytest.mark.core
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

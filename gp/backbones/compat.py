@@ -5,13 +5,7 @@ No other file of gp knows about versions.
 
 from __future__ import annotations
 
-from torch import nn
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 # What every forward, every output and `generate` call the KV cache: 5.24 renamed it.
 CACHE = next(name for name in ("cache", "past_key_values") if name in CausalLMOutputWithPast.__dataclass_fields__)
-
-
-def clip_layers(tower: nn.Module) -> nn.Module:
-    """The part of a CLIP vision tower that holds `pre_layrnorm` and `encoder`: some versions nest it a level deeper."""
-    return getattr(tower, "vision_model", tower)

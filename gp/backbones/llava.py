@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gp.backbones.base import Backbone
-from gp.backbones.compat import clip_layers
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.llava_original import is_original, load_original
 from gp.backbones.llava_processor import LlavaProcessor
@@ -108,7 +107,7 @@ class Llava(Backbone):
 
     def _hidden_state_modules(self) -> list[nn.Module]:
         """The modules whose outputs are CLIP's hidden states 0, 1, ..."""
-        tower = clip_layers(self.model.model.vision_tower)
+        tower = self.model.model.vision_tower
         return [tower.pre_layrnorm, *tower.encoder.layers]
 
 

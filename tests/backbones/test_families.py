@@ -12,6 +12,8 @@ from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.tiny_models import FAMILIES, tiny_inputs, tiny_qwen3
 
+pytestmark = pytest.mark.core
+
 PROMPTS = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([], 5)]
 
 

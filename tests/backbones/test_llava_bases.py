@@ -21,6 +21,8 @@ from tests.data.test_batch import LARGE, SMALL
 from tests.support.llava_bases import PIECES, micro_base, micro_tokenizer, save_base, save_original
 from tests.support.tiny_models import LLAVA_SIDE
 
+pytestmark = pytest.mark.core
+
 IMAGE_ID, EOS = len(PIECES), 2
 SIZES = [(70, 40), (40, 70), (41, 40), (20, 20), (133, 47)]
 LEVEL = 1 / 255 / 0.26  # of 8-bit pixels, in normalised values

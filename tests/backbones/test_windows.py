@@ -14,6 +14,8 @@ from gp.backbones.vision_index import VisionIndex
 from tests.engine.test_prefill import joined
 from tests.support.tiny_models import FAMILIES, MERGE, tiny_inputs, tiny_qwen
 
+pytestmark = pytest.mark.core
+
 GRIDS = [(3, 5), (4, 6), (4, 6), (1, 1), (7, 4)]  # merged tokens; windows of 2 x 2
 PROMPTS = [([grid], 4) for grid in GRIDS]
 

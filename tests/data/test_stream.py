@@ -14,6 +14,8 @@ from gp.data.epoch import EpochOrder
 from gp.data.stream import EvalStream, TrainStream
 from tests.support.small_shards import number_of, write_shards
 
+pytestmark = pytest.mark.core
+
 SIZES = [5, 3, 6, 4, 2, 4]
 TOTAL = sum(SIZES)
 

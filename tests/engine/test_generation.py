@@ -17,6 +17,8 @@ from tests.engine.test_prefill import rows_alone
 from tests.support.glimpses import micro_glimpse
 from tests.support.tiny_models import FAMILIES, Family
 
+pytestmark = pytest.mark.core
+
 PROMPTS = [([(4, 6)], 9), ([(6, 6)], 14)]
 KEEP_ALL = PruneOptions(threshold=0.0)
 

@@ -11,6 +11,8 @@ from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.tiny_models import FAMILIES, Family, random_masks, tiny_inputs, tiny_qwen
 
+pytestmark = pytest.mark.core
+
 RAGGED = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([], 5), ([(6, 6)], 14)]
 KEEP_ALL = PruneOptions(threshold=0.0)
 TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids")

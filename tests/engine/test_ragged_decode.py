@@ -12,6 +12,8 @@ from gp.types import PruneOptions
 from tests.engine.test_prefill import embedded, rows_alone
 from tests.support.tiny_models import FAMILIES, Family
 
+pytestmark = pytest.mark.core
+
 LAYERS = 8
 RAGGED = [([(4, 6)], 9), ([(2, 3), (6, 4)], 7), ([], 5)]
 METHODS = ["fastv", "pyramid_drop", "vscan"]

@@ -18,6 +18,8 @@ from tests.engine.test_prefill import rows_alone
 from tests.support.glimpses import micro_glimpse
 from tests.support.tiny_models import FAMILIES, Family, random_masks, tiny_answers, tiny_qwen
 
+pytestmark = pytest.mark.core
+
 RAGGED = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([(6, 6)], 14)]  # left padding in two of three rows
 ANSWERS = (3, 1, 5)
 

@@ -14,6 +14,8 @@ from gp.eval import Process, evaluate, load_run
 from tests.eval.conftest import OVERRIDES
 from tests.support.micro_eval import NUM_SAMPLES, stock_answers
 
+pytestmark = pytest.mark.core
+
 ORDER = [
     ("none", None),
     ("glimpse", None),

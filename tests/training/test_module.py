@@ -18,6 +18,8 @@ from tests.support.glimpses import micro_glimpse
 from tests.support.micro_run import save_base, write_config
 from tests.support.tiny_models import random_masks, tiny_answers, tiny_inputs, tiny_qwen
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
