@@ -17,7 +17,7 @@ from gp.data.batch import question_messages
 from gp.data.sample import parse_record
 from gp.data.shards import read_records
 from gp.eval import evaluate, load_run, timing
-from gp.training import run as runs
+from gp.training import train as runs
 from tests.support.bases import BASES
 from tests.support.micro_run import write_config
 
