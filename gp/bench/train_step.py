@@ -20,15 +20,15 @@ import torch
 
 from gp.bench.bill import step_mib
 from gp.bench.cost import CostModel
-from gp.bench.measure import Spread, in_own_process, interleaved, peak_of, ratio
 from gp.bench.options import Setup, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
+from gp.bench.own_process import add_way_argument, in_own_process, peak_of
 from gp.bench.presets import random_answers, random_inputs
 from gp.bench.report import (
     RATIO_COLUMNS,
     SHARE_NOTE,
-    Report,
-    Table,
+    BenchReport,
+    TextTable,
     environment,
     milliseconds,
     quartiles_ms,
@@ -36,9 +36,11 @@ from gp.bench.report import (
     ratio_figures,
     workload,
 )
+from gp.bench.rounds import interleaved
 from gp.bench.whole_sequence import whole_sequence
 from gp.config import LossConfig
 from gp.engine.teacher_forcing import teacher_forced
+from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
 from gp.training.objective import batch_sums, kept_counts, step_loss
 
@@ -51,7 +53,7 @@ WAYS: dict[str, Callable] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser, ("visual", "text", "answer", "batch"), keep_ratio=False)
-    parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)  # a process that measures one way
+    add_way_argument(parser, WAYS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -92,16 +94,16 @@ def measure_memory_mib(setup: Setup, way: str) -> float:
     return peak_of(partial(step, model, batch, way), setup.device)
 
 
-def summarize(setup: Setup, seconds: dict[str, list[float]], memory_mib: dict[str, float]) -> Report:
+def summarize(setup: Setup, seconds: dict[str, list[float]], memory_mib: dict[str, float]) -> BenchReport:
     """Tables and figures; a ratio above 1 says how many times more another way takes than the prefix."""
     bill = {way: step_mib(setup.preset, setup.dtype.itemsize, setup.attn, way) for way in WAYS}
     flops = step_flops(setup)
     title = f"Training step, {workload(setup)}, {setup.preset.answer} answer tokens"
-    steps = Table(title, ("way", "step, ms", "quartiles", "GFLOP", "peak above the model, MiB", "bill, MiB"))
-    ratios = Table("Speed-up of the prefix", RATIO_COLUMNS)
+    steps = TextTable(title, ("way", "step, ms", "quartiles", "GFLOP", "peak above the model, MiB", "bill, MiB"))
+    ratios = TextTable("Speed-up of the prefix", RATIO_COLUMNS)
     figures: dict[str, Any] = {"ways": {}, "against": {}}
     for way in WAYS:
-        spread = Spread.of(seconds[way])
+        spread = Spread.from_values(seconds[way])
         peak = memory_mib[way]
         cells = (f"{flops[way] / 1e9:.0f}", f"{peak:.0f}", f"{bill[way]:.0f}")
         steps.add(way, milliseconds(spread), quartiles_ms(spread), *cells)
@@ -112,7 +114,7 @@ def summarize(setup: Setup, seconds: dict[str, list[float]], memory_mib: dict[st
         ratios.add(*ratio_cells(f"{way} / prefix", speed_up, bound))
         memory_ratio = peak / max(memory_mib["prefix"], 1e-9)
         figures["against"][way] = {**ratio_figures(speed_up, bound), "memory_ratio": memory_ratio}
-    return Report("train", setup.command, environment(setup), figures, [steps, ratios], [SHARE_NOTE])
+    return BenchReport("train", setup.command, environment(setup), figures, [steps, ratios], [SHARE_NOTE])
 
 
 def step_flops(setup: Setup) -> dict[str, int]:

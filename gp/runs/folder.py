@@ -12,23 +12,20 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from gp.config import TrainConfig
+from gp.measure.machine import code_commit, library_versions
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
 FREE_KEYS = ("ckpt", "name", "runs_dir")  # do not change what is trained, nor do those of the section `eval`
-LIBRARIES = ("torch", "transformers", "lightning")
 
 
 def run_folder(config: TrainConfig) -> Path:
@@ -123,21 +120,7 @@ def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
 
 def code_version() -> dict[str, Any]:
     """Commit of this code (None outside its git repository), whether files were changed since, and libraries."""
-    package = Path(__file__).resolve().parents[1]
-    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
-    commit = _git(package, "rev-parse", "HEAD") if tracked else None
-    changed = bool(_git(package, "status", "--porcelain", "--untracked-files=no")) if commit else None
-    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-    return {"commit": commit, "dirty": changed, "versions": versions}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command; None if it fails or there is no git."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return {**code_commit(), "versions": library_versions()}
 
 
 def _settings_there(folder: Path) -> dict[str, Any] | None:
