@@ -19,15 +19,7 @@ from gp.bench.options import Setup, check_at_least, read_numbers, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.prefill import cost_model
 from gp.bench.presets import random_inputs, spread_counts
-from gp.bench.report import (
-    RATIO_COLUMNS,
-    SHARE_NOTE,
-    BenchReport,
-    TextTable,
-    environment,
-    ratio_cells,
-    ratio_figures,
-)
+from gp.bench.report import BenchReport, SpeedUps, TextTable, environment
 from gp.bench.rounds import interleaved
 from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
@@ -45,15 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_new_tokens(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
     setup = read_setup(options)
     sizes = read_numbers("--batch-sizes", options.batch_sizes)
     check_at_least(2, options, ("new_tokens",))
     model = setup.model()
     seconds = {size: measure(setup, model, size, options.new_tokens) for size in sizes}
-    summarize(setup, options.new_tokens, seconds).publish(options)
-    return 0
+    return summarize(setup, options.new_tokens, seconds)
 
 
 def kept_numbers(setup: Setup, size: int) -> dict[str, tuple[int, ...] | None]:
@@ -81,7 +72,7 @@ def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[s
     model = f"{setup.preset.layers} layers of {setup.preset.hidden}, {setup.preset.visual} visual"
     title = f"Throughput, {model} + {setup.preset.text} text tokens; {setup.kept} kept on average"
     rates = TextTable(title, ("batch", "rows", "padding", "prompts a second", "tokens a second"))
-    ratios = TextTable("Time saved by pruning, and lost by padding", RATIO_COLUMNS)
+    ratios = SpeedUps("Time saved by pruning, and lost by padding")
     figures: dict[str, Any] = {"batches": {}}
     for size, measured in seconds.items():
         entry: dict[str, Any] = {"rows": {}, "ratios": {}}
@@ -95,10 +86,10 @@ def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[s
             for part in (PREFILL, DECODE):
                 speed_up = ratio(measured[part][slow], measured[part][fast])
                 bound = _work(setup, size, slow, part, new_tokens) / _work(setup, size, fast, part, new_tokens)
-                ratios.add(*ratio_cells(f"batch {size}, {part}: {slow} / {fast}", speed_up, bound))
-                entry["ratios"][f"{part}: {slow} / {fast}"] = ratio_figures(speed_up, bound)
+                what = f"{part}: {slow} / {fast}"
+                entry["ratios"][what] = ratios.compare(f"batch {size}, {what}", speed_up, bound)
         figures["batches"][size] = entry
-    return BenchReport("batch", setup.command, environment(setup), figures, [rates, ratios], [SHARE_NOTE])
+    return BenchReport(environment(setup), figures, [rates, ratios])
 
 
 def padded_share(setup: Setup, kept: tuple[int, ...] | None) -> float:

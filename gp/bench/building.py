@@ -35,14 +35,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gp.bench.options import (
-    add_output_arguments,
-    add_repeats,
-    check_at_least,
-    check_choice,
-    command_line,
-    read_numbers,
-)
+from gp.bench.options import add_repeats, check_at_least, check_choice, read_numbers
 from gp.bench.report import BenchReport, TextTable, machine
 from gp.bench.rounds import in_turn
 from gp.data.building import BuildConfig, build
@@ -72,17 +65,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made (the system's place for it)")
     parser.add_argument("--warm", action="store_true", help="leave the archive in the system's cache")
     parser.add_argument("--memory", type=int, metavar="N", help="peak memory of a build of N samples instead")
-    add_output_arguments(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the table and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
     check_at_least(1, options, ("mib", "pieces", "width", "repeats"))
     cases = read_cases(options)
     with tempfile.TemporaryDirectory(prefix="gp-bench-", dir=options.folder) as folder:
         figures, table = memory(options, Path(folder)) if options.memory else speed(options, cases, Path(folder))
-    BenchReport("build", command_line(options.arguments), machine(), figures, [table]).publish(options)
-    return 0
+    return BenchReport(machine(), figures, [table])
 
 
 def read_cases(options: argparse.Namespace) -> list[Case]:

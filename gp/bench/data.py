@@ -31,7 +31,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from gp.backbones.processor import load_processor
-from gp.bench.options import add_output_arguments, add_repeats, check_at_least, command_line
+from gp.bench.options import add_repeats, check_at_least
 from gp.bench.report import BenchReport, TextTable, machine
 from gp.bench.rounds import in_turn
 from gp.config.schema import DataConfig
@@ -62,18 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-pixels", type=int, default=1280 * 28 * 28, help="of the image processor (1003520)")
     parser.add_argument("--memory", action="store_true", help="resident memory of a long stream instead")
     parser.add_argument("--samples", type=int, default=100_000, help="of --memory (100000)")
-    add_output_arguments(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the table and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
     check_at_least(1, options, ("width", "height", "batch", "batches", "repeats", "samples"))
     check_at_least(0, options, ("workers",))
     with tempfile.TemporaryDirectory() as folder:
         figures, table = (measure_memory if options.memory else measure_speed)(Path(folder), options)
     shared = {name: getattr(options, name) for name in ("width", "height", "batch", "workers", "deliver")}
-    BenchReport("data", command_line(options.arguments), machine(), {**shared, **figures}, [table]).publish(options)
-    return 0
+    return BenchReport(machine(), {**shared, **figures}, [table])
 
 
 def measure_speed(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], TextTable]:

@@ -23,18 +23,7 @@ from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.own_process import add_way_argument, in_own_process, or_nan
 from gp.bench.prefill import cost_model
 from gp.bench.presets import near_square, random_inputs
-from gp.bench.report import (
-    RATIO_COLUMNS,
-    SHARE_NOTE,
-    BenchReport,
-    TextTable,
-    environment,
-    milliseconds,
-    quartiles_ms,
-    ratio_cells,
-    ratio_figures,
-    workload,
-)
+from gp.bench.report import BenchReport, SpeedUps, TextTable, environment, time_cells, workload
 from gp.bench.rounds import interleaved
 from gp.engine.prefill import Prefill
 from gp.measure.peak_memory import MIB, PeakMemory
@@ -56,17 +45,16 @@ def add_new_tokens(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--new-tokens", type=int, default=32, help="generated tokens, at least 2 (32)")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport | None:
+    """Measures everything, or prints the figures of one way if told to."""
     setup = read_setup(options)
     check_at_least(2, options, ("new_tokens",))  # the first comes from the prefill
     if options.memory_of:
         print(json.dumps(measure_memory_mib(setup, options.memory_of, options.new_tokens)))
-        return 0
+        return None
     seconds = measure_step_s(setup, options.new_tokens)
     memory_mib = {way: in_own_process(options.arguments, way) for way in WAYS}
-    summarize(setup, options.new_tokens, seconds, memory_mib).publish(options)
-    return 0
+    return summarize(setup, options.new_tokens, seconds, memory_mib)
 
 
 def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int, consume: bool = False) -> Tensor:
@@ -115,20 +103,19 @@ def summarize(
     title = f"Decoding {new_tokens} tokens, {workload(setup)}; {setup.kept} kept"
     memory = ("cache, MiB", "held after prefill, MiB", "decode peak, MiB", "prefill peak, MiB")
     steps = TextTable(title, ("prompt", "ms a token", "quartiles", *memory))
-    ratios = TextTable("Speed-up of a token", RATIO_COLUMNS)
+    ratios = SpeedUps("Speed-up of a token")
     figures: dict[str, Any] = {"ways": {}, "against_unpruned": {}}
     step_bytes = {way: cost.decode(preset.batch, length + new_tokens // 2).bytes for way, length in lengths.items()}
     for way in WAYS:
         spread, used = Spread.from_values(seconds[way]), memory_mib[way]
         cache_mib = cost.cache_bytes(preset.batch, lengths[way]) / MIB
         peaks = [cache_mib, used["held"], used["decode"], used["prefill"]]
-        steps.add(way, milliseconds(spread), quartiles_ms(spread), *(f"{value:.1f}" for value in peaks))
+        steps.add(way, *time_cells(spread), *(f"{value:.1f}" for value in peaks))
         figures["ways"][way] = {"step_s": spread, "bytes": step_bytes[way], "cache_mib": cache_mib, "memory_mib": used}
         if way != UNPRUNED:
             speed_up, bound = ratio(seconds[UNPRUNED], seconds[way]), step_bytes[UNPRUNED] / step_bytes[way]
-            ratios.add(*ratio_cells(f"{UNPRUNED} / {way}", speed_up, bound))
-            figures["against_unpruned"][way] = ratio_figures(speed_up, bound)
-    return BenchReport("decode", setup.command, environment(setup), figures, [steps, ratios], [SHARE_NOTE])
+            figures["against_unpruned"][way] = ratios.compare(f"{UNPRUNED} / {way}", speed_up, bound)
+    return BenchReport(environment(setup), figures, [steps, ratios])
 
 
 def _prompt(setup: Setup, model: GlimpseModel, way: str) -> tuple[Tensor, Callable[[], Prefill]]:

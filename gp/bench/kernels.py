@@ -45,14 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_new_tokens(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the table and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
     check_at_least(2, options, ("new_tokens",))
     by_kernel = {name: setups_of(options, name) for name in options.attns.split(",")}
     cells = {name: measure_kernel(setups, options.new_tokens) for name, setups in by_kernel.items()}
     first = next(iter(by_kernel.values()))[0]
-    summarize(first, cells, options.new_tokens).publish(options)
-    return 0
+    return summarize(first, cells, options.new_tokens)
 
 
 def setups_of(options: argparse.Namespace, kernel: str) -> list[Setup]:
@@ -136,7 +135,7 @@ def summarize(setup: Setup, cells: dict[str, dict[int, Cell | str]], new_tokens:
             for way in WAYS:
                 table.add(kernel, str(visual), way, *_figures(cell, way))
     where = {**environment(setup), "attn": ", ".join(cells)}
-    return BenchReport("kernels", setup.command, where, {"cells": cells}, [table])
+    return BenchReport(where, {"cells": cells}, [table])
 
 
 def _figures(cell: Cell, way: str) -> list[str]:

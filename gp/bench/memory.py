@@ -10,14 +10,7 @@ import argparse
 from typing import Any
 
 from gp.bench.bill import WAYS, Bill, bill_of
-from gp.bench.options import (
-    add_model_arguments,
-    add_output_arguments,
-    command_line,
-    dtype_name,
-    read_dtype,
-    read_preset,
-)
+from gp.bench.options import add_model_arguments, dtype_name, read_dtype, read_preset
 from gp.bench.report import BenchReport, TextTable, versions
 from gp.measure.machine import GIB
 
@@ -27,19 +20,16 @@ LEFT_OUT_BYTES = 1_500_000_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, "qwen7b", ("visual", "text", "answer", "batch"))
-    add_output_arguments(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
     preset, dtype = read_preset(options), read_dtype(options)
     bills = {way: bill_of(preset, dtype.itemsize, options.attn, way) for way in WAYS}
     tokens = f"{preset.batch} x ({preset.visual} visual + {preset.text} text + {preset.answer} answer tokens)"
     title = f"Bill of a training step, GiB: {options.preset}, {dtype_name(dtype)}, {options.attn}, {tokens}"
     tables = [bill_table(title, bills), card_table(bills)]
-    figures = {"bills": _figures(bills)}
-    BenchReport("memory", command_line(options.arguments), versions(), figures, tables).publish(options)
-    return 0
+    return BenchReport(versions(), {"bills": _figures(bills)}, tables)
 
 
 def fits(bill: Bill, card_gb: int) -> bool:

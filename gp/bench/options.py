@@ -41,11 +41,6 @@ class Setup:
     attn: str
     keep_ratio: float
     repeats: int
-    arguments: tuple[str, ...]
-
-    @property
-    def command(self) -> str:
-        return command_line(self.arguments)
 
     @property
     def kept(self) -> int:
@@ -88,7 +83,6 @@ def add_arguments(
         add_keep_ratio(parser, 0.1)
     add_repeats(parser, 5)
     add_device(parser)
-    add_output_arguments(parser)
 
 
 def add_model_arguments(
@@ -150,7 +144,6 @@ def read_setup(options: argparse.Namespace) -> Setup:
         attn=options.attn,
         keep_ratio=keep_ratio,
         repeats=options.repeats,
-        arguments=tuple(options.arguments),
     )
 
 

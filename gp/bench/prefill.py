@@ -19,18 +19,7 @@ from gp.bench.host_syncs import HostSyncs
 from gp.bench.options import Setup, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.presets import random_inputs
-from gp.bench.report import (
-    RATIO_COLUMNS,
-    SHARE_NOTE,
-    BenchReport,
-    TextTable,
-    environment,
-    milliseconds,
-    quartiles_ms,
-    ratio_cells,
-    ratio_figures,
-    workload,
-)
+from gp.bench.report import BenchReport, SpeedUps, TextTable, environment, time_cells, workload
 from gp.bench.rounds import interleaved, show_round
 from gp.bench.timeline import Timeline
 from gp.measure.spread import Spread, ratio
@@ -46,20 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser, ("visual", "text", "batch", "prune_layer"))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
     setup = read_setup(options)
     model, inputs = setup.model(), random_inputs(setup.preset, setup.device)
     cost = cost_model(setup)
     seconds = interleaved(ways(setup, model, inputs), setup.repeats, setup.device, "prefills")
     stages = measure_stages(setup, model, inputs)
     syncs = count_host_syncs(model, inputs)
-    report = BenchReport("prefill", setup.command, environment(setup), notes=[SHARE_NOTE])
+    report = BenchReport(environment(setup))
     _add_speed(report, setup, cost, seconds)
     _add_stages(report, setup, cost, stages)
     _add_syncs(report, syncs)
-    report.publish(options)
-    return 0
+    return report
 
 
 def cost_model(setup: Setup) -> CostModel:
@@ -108,19 +96,18 @@ def count_host_syncs(model: GlimpseModel, inputs: dict[str, Tensor]) -> HostSync
 def _add_speed(report: BenchReport, setup: Setup, cost: CostModel, seconds: dict[str, list[float]]) -> None:
     title = f"Prefill, {workload(setup)}; {setup.kept} kept after layer {setup.preset.prune_layer}"
     times = TextTable(title, ("way", "ms", "quartiles"))
-    ratios = TextTable("Speed-up by pruning", RATIO_COLUMNS)
+    ratios = SpeedUps("Speed-up by pruning")
     figures = report.figures
     figures["prefill_s"] = {way: Spread.from_values(values) for way, values in seconds.items()}
     figures["prefill"] = {}
     for way, values in seconds.items():
-        times.add(way, milliseconds(Spread.from_values(values)), quartiles_ms(Spread.from_values(values)))
+        times.add(way, *time_cells(Spread.from_values(values)))
     pruned, unpruned = prefill_costs(setup, cost)
     for part in (WITH, WITHOUT):
         speed_up = ratio(seconds[f"{UNPRUNED} {part}"], seconds[f"{PRUNED} {part}"])
         left_out = Work() if part == WITH else pruned["vision"]
         before, after = (total(stages).flops - left_out.flops for stages in (unpruned, pruned))
-        ratios.add(*ratio_cells(part, speed_up, before / after))
-        figures["prefill"][part] = ratio_figures(speed_up, before / after)
+        figures["prefill"][part] = ratios.compare(part, speed_up, before / after)
     report.tables += [times, ratios]
 
 
@@ -136,7 +123,7 @@ def _add_stages(report: BenchReport, setup: Setup, cost: CostModel, seconds: dic
         flops = costs[stage].flops if stage in costs else 0
         rate = f"{flops / spread.median / 1e9:.0f}" if flops and spread.median else ""
         shares = (f"{100 * spread.median / whole_s:.1f} %", f"{100 * flops / whole_flops:.1f} %")
-        table.add(stage, milliseconds(spread), *shares, rate)
+        table.add(stage, time_cells(spread)[0], *shares, rate)
         report.figures["stages"][stage] = {"seconds": spread, "flops": flops}
     report.tables.append(table)
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from gp.bench.options import Setup, dtype_name
+from gp.bench.options import Setup, command_line, dtype_name
 from gp.bench.rounds import share_of_bound
 from gp.measure.machine import device_name, library_versions, memory_gib
 from gp.measure.spread import Spread
@@ -49,25 +49,36 @@ class TextTable:
         console.print(table)
 
 
+class SpeedUps(TextTable):
+    """Speed-ups, each beside the greatest that there can be."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title, RATIO_COLUMNS)
+
+    def compare(self, what: str, measured: Spread, bound: float) -> dict[str, Any]:
+        """Adds a row, and returns it for JSON."""
+        share = share_of_bound(measured.median, bound)
+        quartiles, shown = (
+            f"{measured.low:.2f} .. {measured.high:.2f}",
+            "-" if share is None else f"{100 * share:.0f} %",
+        )
+        self.add(what, f"{measured.median:.2f} x", quartiles, f"{bound:.2f} x", shown)
+        return {"speed_up": measured, "bound": bound, "share_of_bound": share}
+
+
 @dataclass
 class BenchReport:
     """One run of a bench.
 
     Args:
-        bench: its name.
-        command: that repeats it.
         where: the machine, of `machine` or `environment`, or `versions` where nothing was run.
         figures: everything measured and computed, ready for JSON.
         tables: for people.
-        notes: sentences below the tables.
     """
 
-    bench: str
-    command: str
     where: dict[str, Any]
     figures: dict[str, Any] = field(default_factory=dict)
     tables: list[TextTable] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     def publish(self, options: Namespace) -> None:
         """Prints the tables, and writes the files that were asked for."""
@@ -75,19 +86,23 @@ class BenchReport:
         console.print(device_line(self.where), highlight=False, soft_wrap=True)
         for table in self.tables:
             table.show(console)
-        for note in self.notes:
+        for note in self._notes():
             console.print(note, highlight=False, soft_wrap=True)
         if options.json:
-            _write(options.json, json.dumps(self.as_dict(), indent=1) + "\n")
+            _write(options.json, json.dumps(self.as_dict(options), indent=1) + "\n")
         if options.markdown:
-            _write(options.markdown, self.markdown())
+            _write(options.markdown, self.markdown(options))
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"bench": self.bench, "command": self.command, "where": self.where, **_plain(self.figures)}
+    def as_dict(self, options: Namespace) -> dict[str, Any]:
+        command = command_line(options.arguments)
+        return {"bench": options.bench, "command": command, "where": self.where, **_plain(self.figures)}
 
-    def markdown(self) -> str:
-        head = f"    {self.command}\n\n{device_line(self.where)}"
-        return "\n\n".join([head, *(table.markdown() for table in self.tables), *self.notes]) + "\n"
+    def markdown(self, options: Namespace) -> str:
+        head = f"    {command_line(options.arguments)}\n\n{device_line(self.where)}"
+        return "\n\n".join([head, *(table.markdown() for table in self.tables), *self._notes()]) + "\n"
+
+    def _notes(self) -> list[str]:
+        return [SHARE_NOTE] if any(isinstance(table, SpeedUps) for table in self.tables) else []
 
 
 def environment(setup: Setup) -> dict[str, Any]:
@@ -114,30 +129,9 @@ def device_line(where: dict[str, Any]) -> str:
     return ", ".join([where["device"], f"{where['threads']} threads", *model]) + f"; {libraries}"
 
 
-def ratio_cells(what: str, measured: Spread, bound: float) -> tuple[str, ...]:
-    """A row for a table with `RATIO_COLUMNS`: a speed-up and the greatest that there can be."""
-    share = share_of_bound(measured.median, bound)
-    return (
-        what,
-        f"{measured.median:.2f} x",
-        f"{measured.low:.2f} .. {measured.high:.2f}",
-        f"{bound:.2f} x",
-        "-" if share is None else f"{100 * share:.0f} %",
-    )
-
-
-def ratio_figures(measured: Spread, bound: float) -> dict[str, Any]:
-    """The same row for JSON."""
-    share = share_of_bound(measured.median, bound)
-    return {"speed_up": measured, "bound": bound, "share_of_bound": share}
-
-
-def milliseconds(spread: Spread) -> str:
-    return f"{1e3 * spread.median:.1f}"
-
-
-def quartiles_ms(spread: Spread) -> str:
-    return f"{1e3 * spread.low:.1f} .. {1e3 * spread.high:.1f}"
+def time_cells(spread: Spread) -> tuple[str, str]:
+    """Median and quartiles of seconds, in milliseconds."""
+    return f"{1e3 * spread.median:.1f}", f"{1e3 * spread.low:.1f} .. {1e3 * spread.high:.1f}"
 
 
 def workload(setup: Setup) -> str:

@@ -21,15 +21,7 @@ import torch
 from torch import Tensor
 
 from gp.backbones.vision_attention import received_attention
-from gp.bench.options import (
-    OptionError,
-    add_device,
-    add_keep_ratio,
-    add_output_arguments,
-    check_at_least,
-    check_device,
-    command_line,
-)
+from gp.bench.options import OptionError, add_device, add_keep_ratio, check_at_least, check_device
 from gp.bench.own_process import add_way_argument, in_own_process, peak_of
 from gp.bench.report import BenchReport, TextTable, machine
 from gp.measure.peak_memory import MIB
@@ -63,16 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096, 16384], help="N (1024 4096 16384)")
     parser.add_argument("--only", choices=WAYS, nargs="+", default=list(WAYS), help="which scorings (all)")
     add_device(parser)
-    add_output_arguments(parser)
     add_way_argument(parser, WAYS)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the table and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport | None:
+    """Measures everything, or prints the figures of one way if told to."""
     size = read_size(options)
     if options.memory_of:
         print(json.dumps(measure(options.memory_of, options.tokens[0], size, options.device)))
-        return 0
+        return None
     cells = [(way, tokens) for way in options.only for tokens in options.tokens]
     rows = []
     for number, (way, tokens) in enumerate(cells, 1):
@@ -80,9 +71,7 @@ def run(options: argparse.Namespace) -> int:
         rows[-1] |= in_own_process([*options.arguments, "--tokens", str(tokens)], way)
         print(f"{number} of {len(cells)}: {way}, {tokens} tokens, {rows[-1]['seconds']:.1f} s", file=sys.stderr)
     where, figures = {**machine(options.device), "dtype": "float32"}, {"size": asdict(size), "rows": rows}
-    command = command_line(options.arguments)
-    BenchReport("scoring", command, where, figures, [make_table(size, rows)]).publish(options)
-    return 0
+    return BenchReport(where, figures, [make_table(size, rows)])
 
 
 def read_size(options: argparse.Namespace) -> Size:
