@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import multiprocessing
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -29,6 +27,7 @@ from typing import Any
 
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from webdataset import TarWriter
 
 from gp.backbones.processor import load_processor
 from gp.bench.options import add_repeats, check_at_least
@@ -167,7 +166,7 @@ def write_shards(folder: Path, samples: int, images: list[bytes], samples_a_shar
     for shard, begin in enumerate(range(0, samples, samples_a_shard)):
         numbers = range(begin, min(begin + samples_a_shard, samples))
         path = folder / f"bench-{shard:06d}.tar"
-        with tarfile.open(path, "w") as tar:
+        with TarWriter(str(path)) as tar:
             for number in numbers:
                 width, height = sizes[number % len(images)]
                 fields = {
@@ -180,10 +179,7 @@ def write_shards(folder: Path, samples: int, images: list[bytes], samples_a_shar
                     "split": "train",
                     "source_id": str(number),
                 }
-                for suffix, content in (("jpg", images[number % len(images)]), ("json", json.dumps(fields).encode())):
-                    info = tarfile.TarInfo(f"{number:07d}.{suffix}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
+                tar.write({"__key__": f"{number:07d}", "jpg": images[number % len(images)], "json": fields})
         entries[path.name] = ShardEntry("bench", len(numbers), len(numbers), path.stat().st_size, sha256_of(path))
     update_manifest(folder, "bench", entries, {"samples": samples, "images": samples, "complete": True})
 

@@ -28,7 +28,6 @@ from gp.bench.rounds import interleaved
 from gp.engine.prefill import Prefill
 from gp.measure.peak_memory import MIB, PeakMemory
 from gp.measure.spread import Spread, ratio
-from gp.measure.stopwatch import synchronize
 from gp.model import GlimpseModel
 
 PRUNED, UNPRUNED, SHORT = "pruned", "un-pruned", "short from the start"
@@ -80,16 +79,20 @@ def measure_memory_mib(setup: Setup, way: str, new_tokens: int) -> dict[str, flo
     small = replace(setup, preset=replace(setup.preset, visual=4, batch=1), keep_ratio=0.5)
     input_ids, finish = _prompt(small, model, way)
     generate(model, input_ids, finish(), 2)  # kernels and libraries are loaded now
-    input_ids, finish = _prompt(setup, model, way)
+    return memory_of_prompt(model, *_prompt(setup, model, way), new_tokens)
+
+
+def memory_of_prompt(
+    model: GlimpseModel, input_ids: Tensor, prefill: Callable[[], Prefill], new_tokens: int
+) -> dict[str, float]:
+    """Memory above what is in use before the prefill, MiB: `prefill` and `decode` peaks, `held` between them."""
     gc.collect()
-    memory = PeakMemory(setup.device)
-    done = finish()
-    synchronize(setup.device)
+    memory = PeakMemory(model.backbone.device)
+    done = prefill()
     gc.collect()
     figures = {"prefill": or_nan(memory.above_mib()), "held": or_nan(memory.held_mib())}
-    decoding = PeakMemory(setup.device)
+    decoding = PeakMemory(model.backbone.device)
     generate(model, input_ids, done, new_tokens, consume=True)  # as `model.generate` does
-    synchronize(setup.device)
     return {**figures, "decode": figures["held"] + or_nan(decoding.above_mib())}
 
 

@@ -16,16 +16,14 @@ from typing import Any
 import torch
 
 from gp.bench.cost import total
-from gp.bench.decode import add_new_tokens, generate
+from gp.bench.decode import add_new_tokens, generate, memory_of_prompt
 from gp.bench.options import ATTENTIONS, OptionError, Setup, check_at_least, read_numbers, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.prefill import cost_model, prefill_costs
 from gp.bench.presets import random_inputs
 from gp.bench.report import BenchReport, TextTable, environment
 from gp.bench.rounds import interleaved
-from gp.measure.peak_memory import PeakMemory
 from gp.measure.spread import Spread, ratio
-from gp.measure.stopwatch import synchronize
 from gp.model import GlimpseModel
 
 PRUNED, UNPRUNED = "pruned", "un-pruned"
@@ -97,27 +95,15 @@ def measure(setup: Setup, model: GlimpseModel, new_tokens: int) -> Cell:
         PRUNED: partial(model.prefill, inputs, "glimpse", setup.prune_options),
     }
     prefill_s = interleaved(prefills, setup.repeats, setup.device, f"{what}, prefills")
-    memory = {way: _memory_mib(setup, model, inputs, prefills[way], new_tokens) for way in WAYS}
+    memory = {}
+    for way in WAYS if setup.device.startswith("cuda") else ():
+        free_memory()
+        memory[way] = memory_of_prompt(model, inputs["input_ids"], prefills[way], new_tokens)
     generations = {way: partial(generate, model, inputs["input_ids"], prefills[way](), new_tokens) for way in WAYS}
     generation_s = interleaved(generations, setup.repeats, setup.device, f"{what}, generations")
     token_s = {way: [value / (new_tokens - 1) for value in values] for way, values in generation_s.items()}
     pruned, unpruned = (total(costs).flops for costs in prefill_costs(setup, cost_model(setup)))
     return {"prefill_s": prefill_s, "token_s": token_s, "prefill_bound": unpruned / pruned, "memory_mib": memory}
-
-
-def _memory_mib(setup: Setup, model: GlimpseModel, inputs: dict, prefill, new_tokens: int) -> dict[str, float] | None:
-    """Peaks of the prefill and of the generation behind it, both above what was held before the prefill."""
-    if not setup.device.startswith("cuda"):
-        return None
-    free_memory()
-    memory = PeakMemory(setup.device)
-    done = prefill()
-    synchronize(setup.device)
-    peak, held = memory.above_mib(), memory.held_mib()
-    decoding = PeakMemory(setup.device)
-    generate(model, inputs["input_ids"], done, new_tokens, consume=True)
-    synchronize(setup.device)
-    return {"prefill": peak, "decode": held + decoding.above_mib()}
 
 
 def summarize(setup: Setup, cells: dict[str, dict[int, Cell | str]], new_tokens: int) -> BenchReport:
@@ -140,7 +126,7 @@ def summarize(setup: Setup, cells: dict[str, dict[int, Cell | str]], new_tokens:
 
 def _figures(cell: Cell, way: str) -> list[str]:
     prefill, token = (f"{1e3 * Spread.from_values(cell[part][way]).median:.1f}" for part in ("prefill_s", "token_s"))
-    memory = [] if cell["memory_mib"][way] is None else [f"{mib:,.0f}" for mib in cell["memory_mib"][way].values()]
+    memory = [f"{cell['memory_mib'][way][part]:,.0f}" for part in ("prefill", "decode") if way in cell["memory_mib"]]
     if way == UNPRUNED:
         return [prefill, "", "", token, "", *memory]
     faster = [f"{_faster(cell[part]):.2f}" for part in ("prefill_s", "token_s")]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from gp.measure.peak_memory import PeakMemory
-from gp.measure.stopwatch import synchronize
 
 # glibc keeps freed blocks for reuse, which would count as resident; with these every larger block is given back
 PLAIN_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -42,7 +41,6 @@ def peak_of(run: Callable[[], Any], device: str) -> float:
     gc.collect()
     memory = PeakMemory(device)
     run()
-    synchronize(device)
     return or_nan(memory.above_mib())
 
 

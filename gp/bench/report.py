@@ -58,10 +58,8 @@ class SpeedUps(TextTable):
     def compare(self, what: str, measured: Spread, bound: float) -> dict[str, Any]:
         """Adds a row, and returns it for JSON."""
         share = share_of_bound(measured.median, bound)
-        quartiles, shown = (
-            f"{measured.low:.2f} .. {measured.high:.2f}",
-            "-" if share is None else f"{100 * share:.0f} %",
-        )
+        quartiles = f"{measured.low:.2f} .. {measured.high:.2f}"
+        shown = "-" if share is None else f"{100 * share:.0f} %"
         self.add(what, f"{measured.median:.2f} x", quartiles, f"{bound:.2f} x", shown)
         return {"speed_up": measured, "bound": bound, "share_of_bound": share}
 
