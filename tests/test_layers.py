@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,51 @@ def test_imports_point_downward(path):
     assert room in LAYER_OF, f"{room} has no layer: add it to LAYERS and to CONTRIBUTING.md"
     above = sorted(other for other in imported_rooms(path) - {room} if LAYER_OF[other] >= LAYER_OF[room])
     assert not above, f"{path.relative_to(ROOT)} (layer {LAYER_OF[room]}) imports gp.{above[0]} of no lower layer"
+
+
+MODEL_ROOMS = {"backbones", "embedded/making"}  # the only ones that know transformers' models and configs
+CACHE_ROOMS = MODEL_ROOMS | {"engine"}
+TYPES = {"PreTrainedModel", "PretrainedConfig"}  # of annotations, and read by name
+CACHES = re.compile(r"transformers(\.(cache_utils|masking_utils|modeling_outputs)\b|\.(DynamicCache|GenerationMixin)$)")
+
+
+def names_of_transformers(path: Path) -> set[str]:
+    """Dotted names that a file takes from transformers, by import or through the imported module."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            names.add(ast.unparse(node))
+    return {name for name in names if name.startswith("transformers.")}
+
+
+def is_model(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    if name.startswith("transformers.models."):
+        return True
+    return last not in TYPES and (last.endswith(("ForConditionalGeneration", "Model", "Config")) or "AutoModel" in last)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_backbones_know_transformers_models(path):
+    room, names = room_of(path.relative_to(ROOT / "gp").parts), names_of_transformers(path)
+    models = set() if room in MODEL_ROOMS else {name for name in names if is_model(name)}
+    caches = set() if room in CACHE_ROOMS else {name for name in names if CACHES.match(name)}
+    assert not models | caches, f"{path.relative_to(ROOT)} uses {sorted(models | caches)}: add a door to gp/backbones"
+
+
+def test_what_counts_as_a_model():
+    models = (
+        "AutoModelForImageTextToText",
+        "LlavaConfig",
+        "CLIPVisionModel",
+        "models.qwen2_vl.modeling_qwen2_vl.rotate",
+    )
+    assert all(is_model(f"transformers.{name}") for name in (*models, "Qwen2_5_VLForConditionalGeneration"))
+    assert not any(is_model(f"transformers.{name}") for name in (*TYPES, "ProcessorMixin", "utils.ModelOutput"))
 
 
 def test_no_file_is_a_warehouse():

@@ -21,9 +21,9 @@ from importlib import import_module
 
 import torch
 
-from gp.bench.options import OptionError
+from gp.bench.options import OptionError, add_output_arguments
 
-# name -> module with a docstring, `add_arguments(parser)` and `run(arguments) -> int`
+# name -> module with a docstring, `add_arguments(parser)` and `run(options) -> BenchReport`, or None if it printed
 BENCHES = {
     "train": "gp.bench.train_step",
     "prefill": "gp.bench.prefill",
@@ -42,7 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = make_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
     try:
-        return options.run(options)
+        report = options.run(options)
+        if report is not None:
+            report.publish(options)
+        return 0
     except OptionError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -65,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
             name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_arguments(command)
+        add_output_arguments(command)
         command.set_defaults(run=module.run)
     return parser
 

@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any
 
 from gp.bench.cost import total
-from gp.bench.decode import add_new_tokens, check_new_tokens, generate
-from gp.bench.measure import Spread, interleaved, ratio
-from gp.bench.options import OptionError, Setup, read_setup
+from gp.bench.decode import add_new_tokens, generate
+from gp.bench.options import Setup, check_at_least, read_numbers, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.prefill import cost_model
 from gp.bench.presets import random_inputs, spread_counts
-from gp.bench.report import RATIO_COLUMNS, SHARE_NOTE, Report, Table, environment, ratio_cells, ratio_figures
+from gp.bench.report import BenchReport, SpeedUps, TextTable, environment
+from gp.bench.rounds import interleaved
+from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
 from gp.types import PruneOptions
 
@@ -36,26 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_new_tokens(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
     setup = read_setup(options)
-    sizes = read_sizes(options.batch_sizes)
-    check_new_tokens(options.new_tokens)
+    sizes = read_numbers("--batch-sizes", options.batch_sizes)
+    check_at_least(2, options, ("new_tokens",))
     model = setup.model()
     seconds = {size: measure(setup, model, size, options.new_tokens) for size in sizes}
-    summarize(setup, options.new_tokens, seconds).publish(options)
-    return 0
-
-
-def read_sizes(text: str) -> list[int]:
-    """OptionError unless it is a list of numbers from 1 on."""
-    try:
-        sizes = [int(part) for part in text.split(",")]
-    except ValueError:
-        sizes = [0]
-    if min(sizes) < 1:
-        raise OptionError(f"--batch-sizes must be numbers from 1 on with commas between them, got {text!r}")
-    return sizes
+    return summarize(setup, options.new_tokens, seconds)
 
 
 def kept_numbers(setup: Setup, size: int) -> dict[str, tuple[int, ...] | None]:
@@ -78,18 +67,18 @@ def measure(setup: Setup, model: GlimpseModel, size: int, new_tokens: int) -> di
     }
 
 
-def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[str, list[float]]]]) -> Report:
+def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[str, list[float]]]]) -> BenchReport:
     """Tables and figures of all batch sizes."""
     model = f"{setup.preset.layers} layers of {setup.preset.hidden}, {setup.preset.visual} visual"
     title = f"Throughput, {model} + {setup.preset.text} text tokens; {setup.kept} kept on average"
-    rates = Table(title, ("batch", "rows", "padding", "prompts a second", "tokens a second"))
-    ratios = Table("Time saved by pruning, and lost by padding", RATIO_COLUMNS)
+    rates = TextTable(title, ("batch", "rows", "padding", "prompts a second", "tokens a second"))
+    ratios = SpeedUps("Time saved by pruning, and lost by padding")
     figures: dict[str, Any] = {"batches": {}}
     for size, measured in seconds.items():
         entry: dict[str, Any] = {"rows": {}, "ratios": {}}
         for way, kept in kept_numbers(setup, size).items():
-            prompts = size / Spread.of(measured[PREFILL][way]).median
-            tokens = size * (new_tokens - 1) / Spread.of(measured[DECODE][way]).median
+            prompts = size / Spread.from_values(measured[PREFILL][way]).median
+            tokens = size * (new_tokens - 1) / Spread.from_values(measured[DECODE][way]).median
             padding = padded_share(setup, kept)
             rates.add(str(size), way, f"{100 * padding:.0f} %", f"{prompts:.2f}", f"{tokens:.1f}")
             entry["rows"][way] = {"kept": kept, "padding": padding, "prompts_per_s": prompts, "tokens_per_s": tokens}
@@ -97,10 +86,10 @@ def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[s
             for part in (PREFILL, DECODE):
                 speed_up = ratio(measured[part][slow], measured[part][fast])
                 bound = _work(setup, size, slow, part, new_tokens) / _work(setup, size, fast, part, new_tokens)
-                ratios.add(*ratio_cells(f"batch {size}, {part}: {slow} / {fast}", speed_up, bound))
-                entry["ratios"][f"{part}: {slow} / {fast}"] = ratio_figures(speed_up, bound)
+                what = f"{part}: {slow} / {fast}"
+                entry["ratios"][what] = ratios.compare(f"batch {size}, {what}", speed_up, bound)
         figures["batches"][size] = entry
-    return Report("batch", setup.command, environment(setup), figures, [rates, ratios], [SHARE_NOTE])
+    return BenchReport(environment(setup), figures, [rates, ratios])
 
 
 def padded_share(setup: Setup, kept: tuple[int, ...] | None) -> float:

@@ -18,9 +18,8 @@ from torch import nn
 
 from gp.bench.presets import Preset, random_model
 from gp.bench.sizes import DecoderSizes, VisionSizes
+from gp.measure.peak_memory import MIB
 
-MIB = 2**20
-GIB = 2**30
 TRAINED_ITEMSIZE = 4  # trained parts, their gradients and both of AdamW's moments are float32
 ADAMW_MOMENTS = 2
 WAYS = ("prefix", "whole", "whole, checkpointed")
@@ -99,11 +98,11 @@ class _Step:
 
     @property
     def decoder(self) -> DecoderSizes:
-        return DecoderSizes.of(self.preset.config.text_config)
+        return DecoderSizes.from_config(self.preset.config.text_config)
 
     @property
     def tower(self) -> VisionSizes:
-        return VisionSizes.of(self.preset.config)
+        return VisionSizes.from_config(self.preset.config)
 
     @property
     def visual(self) -> int:

@@ -25,25 +25,33 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tarfile
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
+from gp.bench.options import add_repeats, check_at_least, check_choice, read_numbers
+from gp.bench.report import BenchReport, TextTable, machine
+from gp.bench.rounds import in_turn
 from gp.data.building import BuildConfig, build
+from gp.data.building.options import CHECKS
+from gp.measure.peak_memory import MIB, family, forget_peak, resident_peak_mib
+from gp.measure.spread import Spread, ratio
+from gp.measure.stopwatch import timed_s
 
 DIFFERENT = 64  # drawn images; the archive repeats them under other names
-MARKS = (0.1, 0.5, 1.0)
+MARKS = (0.0, 0.1, 0.5, 1.0)
 WAYS = ("tar", "copy", "build")
 PIECE = "synthetic.tar.{:02d}"
+OUT, COPY = "out", "copy"  # in the temporary folder: what a pass writes
+
+Case = tuple[float, str]  # share of wanted images, check
+Action = Callable[[list[Path]], Any]  # passes over the pieces
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,71 +60,71 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=640, help="of an image, pixels; 3/4 of it high (640)")
     parser.add_argument("--keep", default="0.02,1", help="shares of wanted images, with commas (0.02,1)")
     parser.add_argument("--check", default="decode,header", help="checks of images, with commas (decode,header)")
-    parser.add_argument("--rounds", type=int, default=5, help="measured passes of each way (5)")
+    add_repeats(parser, 5)
     parser.add_argument("--workers", type=int, help="processes of the build (one a CPU)")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made (the system's place for it)")
     parser.add_argument("--warm", action="store_true", help="leave the archive in the system's cache")
     parser.add_argument("--memory", type=int, metavar="N", help="peak memory of a build of N samples instead")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints a table and one line of JSON."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
+    check_at_least(1, options, ("mib", "pieces", "width", "repeats"))
+    cases = read_cases(options)
     with tempfile.TemporaryDirectory(prefix="gp-bench-", dir=options.folder) as folder:
-        figures = memory(options, Path(folder)) if options.memory else speed(options, Path(folder))
-    print(json.dumps(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0
+        figures, table = memory(options, Path(folder)) if options.memory else speed(options, cases, Path(folder))
+    return BenchReport(machine(), figures, [table])
 
 
-def speed(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def read_cases(options: argparse.Namespace) -> list[Case]:
+    """Every share with every check; OptionError for what cannot be."""
+    shares, checks = read_numbers("--keep", options.keep, float, most=1), options.check.split(",")
+    for check in checks:
+        check_choice("--check", check, CHECKS)
+    return [(keep, check) for keep in shares for check in checks]
+
+
+def speed(options: argparse.Namespace, cases: list[Case], folder: Path) -> tuple[dict[str, Any], TextTable]:
     """Speeds of all ways, interleaved, for every share and check."""
     images = drawn_images(options.width)
-    count = max(1, int(options.mib * 2**20 / statistics.mean(len(data) + 1024 for data in images)))
+    count = max(1, int(options.mib * MIB / statistics.mean(len(data) + 1024 for data in images)))
     pieces = write_archive(folder / "pieces", images, count, options.pieces)
-    mib = sum(piece.stat().st_size for piece in pieces) / 2**20
-    cases = [(float(keep), check) for keep in options.keep.split(",") for check in options.check.split(",")]
-    shares = {keep for keep, _ in cases}
-    rows = {keep: write_annotations(folder / f"{keep:g}.jsonl", count, keep, options.width) for keep in shares}
-    seconds: dict[Any, dict[str, list[float]]] = {case: {way: [] for way in WAYS} for case in cases}
-    for _ in range(options.rounds):
-        for keep, check in cases:
-            config = build_config(folder, rows[keep], check, options.workers)
-            for way, action in _actions(config, folder / "copy", keep).items():
-                seconds[keep, check][way].append(timed(action, pieces, options.warm))
-            shutil.rmtree(config.out)
-            (folder / "copy").unlink(missing_ok=True)
-    results = [_result(case, mib, seconds[case]) for case in cases]
-    print_speeds(results, mib, count, options)
-    return {"mib": mib, "images": count, "cpus": os.cpu_count(), "warm": options.warm, "results": results}
+    mib = sum(piece.stat().st_size for piece in pieces) / MIB
+    rows = {keep: write_annotations(folder / f"{keep:g}.jsonl", count, keep, options.width) for keep in dict(cases)}
+    passes = {}
+    for keep, check in cases:
+        config = build_config(folder, rows[keep], check, options.workers)
+        for way, action in _actions(config, folder / COPY, keep).items():
+            passes[keep, check, way] = partial(pass_s, action, pieces, options.warm, folder)
+    seconds = in_turn(passes, options.repeats, "passes", warm_up=0)
+    results = [_result(case, mib, seconds) for case in cases]
+    figures = {"mib": mib, "images": count, "warm": options.warm, "results": results}
+    return figures, speed_table(results, mib, count, options)
 
 
-def memory(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def memory(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], TextTable]:
     """Peak resident memory of the processes of one build, MiB, when it was so far."""
-    images = drawn_images(64)
-    pieces = write_archive(folder / "pieces", images, options.memory, options.pieces)
-    config = build_config(
-        folder, write_annotations(folder / "all.jsonl", options.memory, 1.0, 64), "decode", options.workers
-    )
+    pieces = write_archive(folder / "pieces", drawn_images(64), options.memory, options.pieces)
+    annotations = write_annotations(folder / "all.jsonl", options.memory, 1.0, 64)
+    config = build_config(folder, annotations, "decode", options.workers)
     peaks: dict[str, list[float]] = {}
 
     def watch(fraction: float, samples: int, image_bytes: int) -> None:
         if not peaks:
-            forget_peaks()
-            peaks["0%"] = peak_mib_of_processes()
+            for pid in family():
+                forget_peak(pid)
         for mark in MARKS:
-            if fraction >= mark:
-                peaks.setdefault(f"{mark:.0%}", peak_mib_of_processes())
+            if fraction >= mark and f"{mark:.0%}" not in peaks:
+                peaks[f"{mark:.0%}"] = [resident_peak_mib(pid) for pid in family()]
 
     build(config, watch)
-    table = Table(
-        "of the pass", "main process, MiB", "workers, MiB", title=f"peak resident memory, {options.memory} samples"
+    table = TextTable(
+        f"Peak resident memory, {options.memory} samples", ("of the pass", "main process, MiB", "workers, MiB")
     )
     for mark, (main, *workers) in peaks.items():
-        table.add_row(mark, f"{main:.0f}", ", ".join(f"{worker:.0f}" for worker in workers))
-    Console(width=100).print(table)
-    return {"samples": options.memory, "mib": sum(p.stat().st_size for p in pieces) / 2**20, "peak_mib": peaks}
+        table.add(mark, f"{main:.0f}", ", ".join(f"{worker:.0f}" for worker in workers))
+    mib = sum(piece.stat().st_size for piece in pieces) / MIB
+    return {"samples": options.memory, "mib": mib, "peak_mib": peaks}, table
 
 
 def drawn_images(width: int) -> list[bytes]:
@@ -170,20 +178,21 @@ def build_config(folder: Path, annotations: Path, check: str, workers: int | Non
         name="synthetic",
         annotations=[str(annotations)],
         images=[str(folder / "pieces")],
-        out=str(folder / "out"),
+        out=str(folder / OUT),
         check=check,
         workers=workers,
     )
 
 
-def timed(action: Any, pieces: list[Path], warm: bool) -> float:
-    """Seconds; what earlier writing left to do is done before."""
+def pass_s(action: Action, pieces: list[Path], warm: bool, folder: Path) -> float:
+    """Seconds of one pass; what earlier writing left to do is done before, and what the pass wrote is removed."""
     os.sync()
     for piece in () if warm else pieces:
         drop_from_cache(piece)
-    start_s = time.perf_counter()
-    action(pieces)
-    return time.perf_counter() - start_s
+    seconds = timed_s(partial(action, pieces), "cpu")
+    shutil.rmtree(folder / OUT, ignore_errors=True)
+    (folder / COPY).unlink(missing_ok=True)
+    return seconds
 
 
 def read_with_tar(pieces: list[Path]) -> None:
@@ -206,29 +215,18 @@ def drop_from_cache(path: Path) -> None:
         os.close(descriptor)
 
 
-def forget_peaks() -> None:
-    """Makes the present use of this process and its children the peak so far."""
-    for pid in _processes():
-        Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-
-def peak_mib_of_processes() -> list[float]:
-    """High-water marks of the resident sets of this process and its children, MiB."""
-    return [_peak_mib(pid) for pid in _processes()]
-
-
-def print_speeds(results: list[dict[str, Any]], mib: float, count: int, options: argparse.Namespace) -> None:
+def speed_table(results: list[dict[str, Any]], mib: float, count: int, options: argparse.Namespace) -> TextTable:
     title = f"{mib:.0f} MiB in {options.pieces} pieces, {count} images, {'warm' if options.warm else 'cold'} cache"
     columns = ("wanted", "check", *(f"{way}, MiB/s" for way in WAYS), "build / tar", "build / copy")
-    table = Table(*columns, title=title)
+    table = TextTable(title, columns)
     for result in results:
         speeds = [f"{result[f'{way}_mib_s']:.0f}" if f"{way}_mib_s" in result else "" for way in WAYS]
         ratios = [_shown(result[way]) if way in result else "" for way in ("build_to_tar", "build_to_copy")]
-        table.add_row(f"{result['keep']:.0%}", result["check"], *speeds, *ratios)
-    Console(width=120, file=sys.stdout).print(table)
+        table.add(f"{result['keep']:.0%}", result["check"], *speeds, *ratios)
+    return table
 
 
-def _actions(config: BuildConfig, copy: Path, keep: float) -> dict[str, Any]:
+def _actions(config: BuildConfig, copy: Path, keep: float) -> dict[str, Action]:
     """What is timed, in this order; copying everything is no bound for taking a part."""
     actions = {
         "tar": read_with_tar,
@@ -238,37 +236,20 @@ def _actions(config: BuildConfig, copy: Path, keep: float) -> dict[str, Any]:
     return {way: action for way, action in actions.items() if way != "copy" or keep == 1}
 
 
-def _result(case: tuple[float, str], mib: float, seconds: dict[str, list[float]]) -> dict[str, Any]:
+def _result(case: Case, mib: float, seconds: Mapping[tuple[float, str, str], list[float]]) -> dict[str, Any]:
     result: dict[str, Any] = {"keep": case[0], "check": case[1]}
-    for way in WAYS:
-        if seconds[way]:
-            result[f"{way}_mib_s"] = mib / statistics.median(seconds[way])
-    for way in ("tar", "copy"):
-        if seconds[way]:
-            result[f"build_to_{way}"] = _ratio(seconds[way], seconds["build"])
+    for way in (way for *of, way in seconds if tuple(of) == case):
+        values = seconds[(*case, way)]
+        result[f"{way}_mib_s"] = mib / Spread.from_values(values).median
+        if way != "build":
+            result[f"build_to_{way}"] = ratio(values, seconds[(*case, "build")])
     return result
 
 
-def _ratio(bound_s: list[float], build_s: list[float]) -> dict[str, float]:
-    """Of the speeds, pass by pass."""
-    ratios = [bound / build for bound, build in zip(bound_s, build_s)]
-    low, high = statistics.quantiles(ratios, n=4)[::2] if len(ratios) > 1 else ratios * 2
-    return {"median": statistics.median(ratios), "low": low, "high": high}
-
-
-def _shown(ratio: dict[str, float]) -> str:
-    return f"{ratio['median']:.2f} ({ratio['low']:.2f} .. {ratio['high']:.2f})"
+def _shown(speed_up: Spread) -> str:
+    return f"{speed_up.median:.2f} ({speed_up.low:.2f} .. {speed_up.high:.2f})"
 
 
 def _spread(count: int, keep: float) -> Iterator[int]:
     """A share of the numbers below `count`, evenly."""
     return (number for number in range(count) if int((number + 1) * keep) > int(number * keep))
-
-
-def _processes() -> list[str]:
-    return ["self", *Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
-
-
-def _peak_mib(pid: str) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 2**10

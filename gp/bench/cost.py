@@ -18,14 +18,14 @@ from gp.config import GlimpseConfig, VIPConfig
 
 
 @dataclass(frozen=True)
-class Cost:
+class Work:
     """Floating-point operations, and bytes of weights and cache."""
 
     flops: int = 0
     bytes: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.flops + other.flops, self.bytes + other.bytes)
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.bytes + other.bytes)
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class CostModel:
 
     @property
     def decoder(self) -> DecoderSizes:
-        return DecoderSizes.of(self.config.text_config)
+        return DecoderSizes.from_config(self.config.text_config)
 
     @property
     def tower(self) -> VisionSizes:
-        return VisionSizes.of(self.config)
+        return VisionSizes.from_config(self.config)
 
     # ---- stages of a prefill, in the order in which they run --------------------------------------------------
 
-    def vision(self, grids: Sequence[Grid]) -> Cost:
+    def vision(self, grids: Sequence[Grid]) -> Work:
         """Patch embedding, blocks, and merger or projector, of all images."""
         tower = self.tower
         patches = sum(tower.patches(grid) for grid in grids)
@@ -67,9 +67,9 @@ class CostModel:
         if tower.window:
             pairs += (tower.blocks - tower.full_blocks) * sum(map(tower.window_pairs, grids))
         weights = embedding + tower.blocks * block + projector
-        return Cost(2 * linear + 4 * tower.hidden * pairs, self.itemsize * weights)
+        return Work(2 * linear + 4 * tower.hidden * pairs, self.itemsize * weights)
 
-    def layers(self, count: int, rows: int, queries: int, keys: int | None = None) -> Cost:
+    def layers(self, count: int, rows: int, queries: int, keys: int | None = None) -> Work:
         """Decoder layers on `rows` sequences of `queries` tokens behind a cache.
 
         Args:
@@ -81,20 +81,20 @@ class CostModel:
         pairs = rows * self._pairs(queries, keys)
         cache = 2 * rows * keys * decoder.kv_size
         flops = 2 * linear + 4 * decoder.attention_size * pairs
-        return Cost(count * flops, count * self.itemsize * (decoder.layer_weights + cache))
+        return Work(count * flops, count * self.itemsize * (decoder.layer_weights + cache))
 
-    def glimpse_vectors(self) -> Cost:
+    def glimpse_vectors(self) -> Work:
         """The vectors of all layers, made once a prompt."""
         layers = self.decoder.layers if self.glimpse.layers is None else len(self.glimpse.layers)
-        return Cost(2 * layers * self.glimpse.num_tokens * self.decoder.hidden**2)
+        return Work(2 * layers * self.glimpse.num_tokens * self.decoder.hidden**2)
 
-    def read(self, rows: int, keys: int) -> Cost:
+    def read(self, rows: int, keys: int) -> Work:
         """One query and its products with all keys, in every read layer."""
         decoder = self.decoder
         once = rows * decoder.attention_size * (decoder.hidden + keys)
-        return Cost(2 * once * len(self.glimpse.read_layers or [0]))
+        return Work(2 * once * len(self.glimpse.read_layers or [0]))
 
-    def importance(self, grids: Sequence[Grid]) -> Cost:
+    def importance(self, grids: Sequence[Grid]) -> Work:
         """The VIP over all visual tokens."""
         vip, tokens = self.vip, sum(h * w for h, w in grids)
         width, joint = vip.hidden_size, vip.hidden_size + vip.cond_size
@@ -103,18 +103,18 @@ class CostModel:
         features = self.decoder.heads * len(self.glimpse.read_layers or [0])
         pairs = sum(self.vip_pairs(grid) for grid in grids)
         linear = tokens * (features * width + len(vip.taps) * (cond + block) + width)
-        return Cost(2 * linear + 2 * len(vip.taps) * pairs * (joint + width))
+        return Work(2 * linear + 2 * len(vip.taps) * pairs * (joint + width))
 
-    def head(self, rows: int) -> Cost:
+    def head(self, rows: int) -> Work:
         """The language-model head on `rows` positions."""
         weights = self.decoder.head_weights
-        return Cost(2 * rows * weights, self.itemsize * weights)
+        return Work(2 * rows * weights, self.itemsize * weights)
 
     # ---- whole runs -------------------------------------------------------------------------------------------
 
     def prefill(
         self, grids: Sequence[Grid], text: int, kept: Sequence[int] | None = None, prune_layer: int | None = None
-    ) -> dict[str, Cost]:
+    ) -> dict[str, Work]:
         """Stage -> cost of a batch of prompts with one image each; rows are padded to the longest.
 
         Args:
@@ -138,7 +138,7 @@ class CostModel:
             "head": self.head(rows),
         }
 
-    def decode(self, rows: int, length: int) -> Cost:
+    def decode(self, rows: int, length: int) -> Work:
         """One token for every row behind `length` cached ones (the new one included)."""
         return self.layers(self.decoder.layers, rows, 1, length) + self.head(rows)
 
@@ -218,5 +218,5 @@ class CostModel:
         return self.tower.window_pairs(grid) // self.tower.merge**4
 
 
-def total(stages: dict[str, Cost]) -> Cost:
-    return sum(stages.values(), Cost())
+def total(stages: dict[str, Work]) -> Work:
+    return sum(stages.values(), Work())

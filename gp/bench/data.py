@@ -16,29 +16,32 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import multiprocessing
-import statistics
 import sys
-import tarfile
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from webdataset import TarWriter
 
 from gp.backbones.processor import load_processor
+from gp.bench.options import add_repeats, check_at_least
+from gp.bench.report import BenchReport, TextTable, machine
+from gp.bench.rounds import in_turn
 from gp.config.schema import DataConfig
 from gp.data.batch import Batch, Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.manifest import ShardEntry, sha256_of, update_manifest
 from gp.data.shards import read_records
 from gp.embedded import BASE_DIR, MATERIAL_DIR
+from gp.measure.peak_memory import resident_mib
+from gp.measure.spread import Spread, ratio
+from gp.measure.stopwatch import Stopwatch
 
 PREFETCHED = 2  # batches a worker, torch's default
 SHARD_SIZE = 128  # samples
@@ -52,31 +55,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=8, help="samples a batch (8)")
     parser.add_argument("--workers", type=int, default=1, help="processes of each loader (1); 0: in this process")
     parser.add_argument("--batches", type=int, default=6, help="timed batches of a round (6)")
-    parser.add_argument("--rounds", type=int, default=15, help="of each loader (15)")
+    add_repeats(parser, 15)
     parser.add_argument("--deliver", action="store_true", help="the bound's workers hand their pixel values over, too")
     parser.add_argument("--bucket-batches", type=int, default=1, help="data.bucket_batches (1)")
     parser.add_argument("--max-pixels", type=int, default=1280 * 28 * 28, help="of the image processor (1003520)")
     parser.add_argument("--memory", action="store_true", help="resident memory of a long stream instead")
     parser.add_argument("--samples", type=int, default=100_000, help="of --memory (100000)")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints a table and one line of JSON."""
-    for name in ("width", "height", "batch", "batches", "rounds", "samples"):
-        if getattr(options, name) < 1:
-            print(f"error: --{name} must be at least 1, got {getattr(options, name)}", file=sys.stderr)
-            return 2
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
+    check_at_least(1, options, ("width", "height", "batch", "batches", "repeats", "samples"))
+    check_at_least(0, options, ("workers",))
     with tempfile.TemporaryDirectory() as folder:
-        figures = (measure_memory if options.memory else measure_speed)(Path(folder), options)
-    print(json.dumps(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0
+        figures, table = (measure_memory if options.memory else measure_speed)(Path(folder), options)
+    shared = {name: getattr(options, name) for name in ("width", "height", "batch", "workers", "deliver")}
+    return BenchReport(machine(), {**shared, **figures}, [table])
 
 
-def measure_speed(folder: Path, options: argparse.Namespace) -> dict:
-    """Samples a second and worker of both loaders in turn, and their ratio."""
+def measure_speed(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], TextTable]:
+    """Samples per second and worker of both loaders in turn, and their ratio."""
     write_shards(folder, SHARD_SIZE * 2, photos(options.width, options.height, options.mixed))
     collator = Collator(load_processor(BASE_DIR), max_pixels=options.max_pixels)
     config = data_config(folder, options.batch, options.workers, options.bucket_batches)
@@ -85,51 +83,35 @@ def measure_speed(folder: Path, options: argparse.Namespace) -> dict:
         "loader": map(_as_training_uses_it, GlimpseDataModule(config, collator).train_dataloader()),
         "bound": iter(DataLoader(bound, batch_size=None, num_workers=options.workers)),
     }
-    padding = _padding(islice(loaders["loader"], options.batches * options.rounds))
-    per_s: dict[str, list[float]] = {name: [] for name in loaders}
-    for number in range(-1, options.rounds):  # one round of warm-up
-        for name, batches in loaders.items():
-            speed = _speed(batches, options) / max(options.workers, 1)
-            if number >= 0:
-                per_s[name].append(speed)
-    ratios = [ours / theirs for ours, theirs in zip(per_s["loader"], per_s["bound"], strict=True)]
-    _print_speed(per_s, ratios, padding, options)
-    return {
-        "width": options.width,
-        "height": options.height,
-        "batch": options.batch,
-        "workers": options.workers,
-        "deliver": options.deliver,
-        "samples_per_s_and_worker": {name: statistics.median(values) for name, values in per_s.items()},
-        "padding": padding,
-        "ratio": statistics.median(ratios),
-        "ratio_quartiles": _quartiles(ratios),
-    }
+    padding = _padding(islice(loaders["loader"], options.batches * options.repeats))
+    ways = {name: partial(_speed, batches, options) for name, batches in loaders.items()}
+    per_s = in_turn(ways, options.repeats, "loaders")
+    speeds = {name: Spread.from_values(values) for name, values in per_s.items()}
+    against_bound = ratio(per_s["loader"], per_s["bound"])
+    figures = {"samples_per_s_and_worker": speeds, "padding": padding, "ratio": against_bound}
+    return figures, _speed_table(speeds, against_bound, padding, options)
 
 
-def measure_memory(folder: Path, options: argparse.Namespace) -> dict:
+def measure_memory(folder: Path, options: argparse.Namespace) -> tuple[dict[str, Any], TextTable]:
     """Resident memory of this process and its workers while an epoch of small samples streams by."""
-    console = Console()
-    console.print(f"writing {options.samples:,} samples ...")
+    print(f"writing {options.samples:,} samples ...", file=sys.stderr)
     write_shards(folder, options.samples, photos(56, 28)[:1], samples_a_shard=2000)
     collator = Collator(load_processor(BASE_DIR))
     config = data_config(folder, options.batch, options.workers, options.bucket_batches)
-    done, marks, start_s = 0, [], time.perf_counter()
-    table = Table("samples", "this process, MiB", "each worker, MiB", "samples / s")
+    done, seconds, marks, watch = 0, 0.0, [], Stopwatch("cpu")
+    table = TextTable("Resident memory", ("samples", "this process, MiB", "each worker, MiB", "samples / s"))
     for batch in GlimpseDataModule(config, collator).train_dataloader():
         done += len(batch)
         if done * MARKS >= (len(marks) + 1) * options.samples:
-            workers = [rss_mib(process.pid) for process in multiprocessing.active_children()]
-            marks.append({"samples": done, "rss_mib": rss_mib(), "workers_rss_mib": workers})
-            speed = done / (time.perf_counter() - start_s)
-            table.add_row(
-                f"{done:,}", f"{rss_mib():.0f}", ", ".join(f"{value:.0f}" for value in workers), f"{speed:.0f}"
-            )
-            print(f"{done:,} samples, {speed:.0f} a second", file=sys.stderr)
+            workers = [resident_mib(process.pid) for process in multiprocessing.active_children()]
+            marks.append({"samples": done, "rss_mib": resident_mib(), "workers_rss_mib": workers})
+            seconds += watch.lap()
+            cells = (f"{marks[-1]['rss_mib']:.0f}", ", ".join(f"{value:.0f}" for value in workers))
+            table.add(f"{done:,}", *cells, f"{done / seconds:.0f}")
+            print(f"{done:,} samples, {done / seconds:.0f} a second", file=sys.stderr)
         if done >= options.samples:
             break
-    console.print(table)
-    return {"samples": options.samples, "batch": options.batch, "workers": options.workers, "marks": marks}
+    return {"samples": options.samples, "marks": marks}, table
 
 
 class Bound(IterableDataset):
@@ -184,7 +166,7 @@ def write_shards(folder: Path, samples: int, images: list[bytes], samples_a_shar
     for shard, begin in enumerate(range(0, samples, samples_a_shard)):
         numbers = range(begin, min(begin + samples_a_shard, samples))
         path = folder / f"bench-{shard:06d}.tar"
-        with tarfile.open(path, "w") as tar:
+        with TarWriter(str(path)) as tar:
             for number in numbers:
                 width, height = sizes[number % len(images)]
                 fields = {
@@ -197,18 +179,9 @@ def write_shards(folder: Path, samples: int, images: list[bytes], samples_a_shar
                     "split": "train",
                     "source_id": str(number),
                 }
-                for suffix, content in (("jpg", images[number % len(images)]), ("json", json.dumps(fields).encode())):
-                    info = tarfile.TarInfo(f"{number:07d}.{suffix}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
+                tar.write({"__key__": f"{number:07d}", "jpg": images[number % len(images)], "json": fields})
         entries[path.name] = ShardEntry("bench", len(numbers), len(numbers), path.stat().st_size, sha256_of(path))
     update_manifest(folder, "bench", entries, {"samples": samples, "images": samples, "complete": True})
-
-
-def rss_mib(pid: int | str = "self") -> float:
-    """Resident memory of a process, MiB (Linux)."""
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) / 2**10
 
 
 def _as_training_uses_it(batch: Batch) -> Batch:
@@ -219,13 +192,13 @@ def _as_training_uses_it(batch: Batch) -> Batch:
 
 
 def _speed(batches: Iterator, options: argparse.Namespace) -> float:
-    """Samples a second, once what was read ahead is gone."""
+    """Samples per second and worker, once what was read ahead is gone."""
     for _ in range((PREFETCHED + 1) * options.workers):
         next(batches)
-    start_s, count = time.perf_counter(), 0
+    watch, count = Stopwatch("cpu"), 0
     for _ in range(options.batches):
         count += len(next(batches))
-    return count / (time.perf_counter() - start_s)
+    return count / watch.lap() / max(options.workers, 1)
 
 
 def _padding(batches: Iterable[Batch]) -> float:
@@ -234,22 +207,14 @@ def _padding(batches: Iterable[Batch]) -> float:
     return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
 
 
-def _print_speed(
-    per_s: dict[str, list[float]], ratios: list[float], padding: float, options: argparse.Namespace
-) -> None:
+def _speed_table(
+    speeds: dict[str, Spread], against_bound: Spread, padding: float, options: argparse.Namespace
+) -> TextTable:
     title = f"{options.width} x {options.height} px, batches of {options.batch}, {options.workers} workers each"
-    table = Table("", "samples / s and worker", "quartiles", title=title)
+    table = TextTable(title, ("", "samples / s and worker", "quartiles"))
     for name, label in (("loader", "training loader"), ("bound", "JPEG decoding + image processor")):
-        low, high = _quartiles(per_s[name])
-        table.add_row(label, f"{statistics.median(per_s[name]):.1f}", f"{low:.1f} .. {high:.1f}")
-    low, high = _quartiles(ratios)
-    table.add_row("loader / bound", f"{statistics.median(ratios):.2f} x", f"{low:.2f} .. {high:.2f} x")
-    table.add_row("padding in the loader's prompts", f"{100 * padding:.1f} %", "")
-    Console(width=110).print(table)
-
-
-def _quartiles(values: list[float]) -> list[float]:
-    if len(values) < 2:
-        return [values[0], values[0]]
-    low, _, high = statistics.quantiles(values, n=4)
-    return [low, high]
+        table.add(label, f"{speeds[name].median:.1f}", f"{speeds[name].low:.1f} .. {speeds[name].high:.1f}")
+    quartiles = f"{against_bound.low:.2f} .. {against_bound.high:.2f} x"
+    table.add("loader / bound", f"{against_bound.median:.2f} x", quartiles)
+    table.add("padding in the loader's prompts", f"{100 * padding:.1f} %", "")
+    return table

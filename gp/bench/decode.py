@@ -16,61 +16,44 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from gp.bench.measure import Spread, in_own_process, interleaved, or_nan, ratio, synchronize
-from gp.bench.options import OptionError, Setup, read_setup
+from gp.bench.options import Setup, check_at_least, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
+from gp.bench.own_process import add_way_argument, in_own_process, or_nan
 from gp.bench.prefill import cost_model
 from gp.bench.presets import near_square, random_inputs
-from gp.bench.report import (
-    RATIO_COLUMNS,
-    SHARE_NOTE,
-    Report,
-    Table,
-    environment,
-    milliseconds,
-    quartiles_ms,
-    ratio_cells,
-    ratio_figures,
-    workload,
-)
+from gp.bench.report import BenchReport, SpeedUps, TextTable, environment, time_cells, workload
+from gp.bench.rounds import interleaved
 from gp.engine.prefill import Prefill
-from gp.measure.peak_memory import PeakMemory
+from gp.measure.peak_memory import MIB, PeakMemory
+from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
 
 PRUNED, UNPRUNED, SHORT = "pruned", "un-pruned", "short from the start"
 WAYS = (UNPRUNED, PRUNED, SHORT)
-MIB = 2**20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser, ("visual", "text", "batch", "prune_layer"))
     add_new_tokens(parser)
-    parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)  # a process that measures one way
+    add_way_argument(parser, WAYS)
 
 
 def add_new_tokens(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--new-tokens", type=int, default=32, help="generated tokens, at least 2 (32)")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport | None:
+    """Measures everything, or prints the figures of one way if told to."""
     setup = read_setup(options)
-    check_new_tokens(options.new_tokens)
+    check_at_least(2, options, ("new_tokens",))  # the first comes from the prefill
     if options.memory_of:
         print(json.dumps(measure_memory_mib(setup, options.memory_of, options.new_tokens)))
-        return 0
+        return None
     seconds = measure_step_s(setup, options.new_tokens)
     memory_mib = {way: in_own_process(options.arguments, way) for way in WAYS}
-    summarize(setup, options.new_tokens, seconds, memory_mib).publish(options)
-    return 0
-
-
-def check_new_tokens(new_tokens: int) -> None:
-    if new_tokens < 2:  # the first comes from the prefill
-        raise OptionError(f"--new-tokens must be at least 2, got {new_tokens}")
+    return summarize(setup, options.new_tokens, seconds, memory_mib)
 
 
 def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int, consume: bool = False) -> Tensor:
@@ -96,44 +79,46 @@ def measure_memory_mib(setup: Setup, way: str, new_tokens: int) -> dict[str, flo
     small = replace(setup, preset=replace(setup.preset, visual=4, batch=1), keep_ratio=0.5)
     input_ids, finish = _prompt(small, model, way)
     generate(model, input_ids, finish(), 2)  # kernels and libraries are loaded now
-    input_ids, finish = _prompt(setup, model, way)
-    device = torch.device(setup.device)
+    return memory_of_prompt(model, *_prompt(setup, model, way), new_tokens)
+
+
+def memory_of_prompt(
+    model: GlimpseModel, input_ids: Tensor, prefill: Callable[[], Prefill], new_tokens: int
+) -> dict[str, float]:
+    """Memory above what is in use before the prefill, MiB: `prefill` and `decode` peaks, `held` between them."""
     gc.collect()
-    memory = PeakMemory(device)
-    done = finish()
-    synchronize(setup.device)
+    memory = PeakMemory(model.backbone.device)
+    done = prefill()
     gc.collect()
     figures = {"prefill": or_nan(memory.above_mib()), "held": or_nan(memory.held_mib())}
-    decoding = PeakMemory(device)
+    decoding = PeakMemory(model.backbone.device)
     generate(model, input_ids, done, new_tokens, consume=True)  # as `model.generate` does
-    synchronize(setup.device)
     return {**figures, "decode": figures["held"] + or_nan(decoding.above_mib())}
 
 
 def summarize(
     setup: Setup, new_tokens: int, seconds: dict[str, list[float]], memory_mib: dict[str, dict[str, float]]
-) -> Report:
+) -> BenchReport:
     """Tables and figures; ratios are of the un-pruned prompt to the others."""
     preset, cost = setup.preset, cost_model(setup)
     lengths = {UNPRUNED: preset.text + preset.visual, PRUNED: preset.text + setup.kept}
     lengths[SHORT] = lengths[PRUNED]
     title = f"Decoding {new_tokens} tokens, {workload(setup)}; {setup.kept} kept"
     memory = ("cache, MiB", "held after prefill, MiB", "decode peak, MiB", "prefill peak, MiB")
-    steps = Table(title, ("prompt", "ms a token", "quartiles", *memory))
-    ratios = Table("Speed-up of a token", RATIO_COLUMNS)
+    steps = TextTable(title, ("prompt", "ms a token", "quartiles", *memory))
+    ratios = SpeedUps("Speed-up of a token")
     figures: dict[str, Any] = {"ways": {}, "against_unpruned": {}}
     step_bytes = {way: cost.decode(preset.batch, length + new_tokens // 2).bytes for way, length in lengths.items()}
     for way in WAYS:
-        spread, used = Spread.of(seconds[way]), memory_mib[way]
+        spread, used = Spread.from_values(seconds[way]), memory_mib[way]
         cache_mib = cost.cache_bytes(preset.batch, lengths[way]) / MIB
         peaks = [cache_mib, used["held"], used["decode"], used["prefill"]]
-        steps.add(way, milliseconds(spread), quartiles_ms(spread), *(f"{value:.1f}" for value in peaks))
+        steps.add(way, *time_cells(spread), *(f"{value:.1f}" for value in peaks))
         figures["ways"][way] = {"step_s": spread, "bytes": step_bytes[way], "cache_mib": cache_mib, "memory_mib": used}
         if way != UNPRUNED:
             speed_up, bound = ratio(seconds[UNPRUNED], seconds[way]), step_bytes[UNPRUNED] / step_bytes[way]
-            ratios.add(*ratio_cells(f"{UNPRUNED} / {way}", speed_up, bound))
-            figures["against_unpruned"][way] = ratio_figures(speed_up, bound)
-    return Report("decode", setup.command, environment(setup), figures, [steps, ratios], [SHARE_NOTE])
+            figures["against_unpruned"][way] = ratios.compare(f"{UNPRUNED} / {way}", speed_up, bound)
+    return BenchReport(environment(setup), figures, [steps, ratios])
 
 
 def _prompt(setup: Setup, model: GlimpseModel, way: str) -> tuple[Tensor, Callable[[], Prefill]]:

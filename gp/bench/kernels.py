@@ -16,14 +16,14 @@ from typing import Any
 import torch
 
 from gp.bench.cost import total
-from gp.bench.decode import add_new_tokens, check_new_tokens, generate
-from gp.bench.measure import Spread, interleaved, ratio, synchronize
-from gp.bench.options import ATTENTIONS, OptionError, Setup, read_setup
+from gp.bench.decode import add_new_tokens, generate, memory_of_prompt
+from gp.bench.options import ATTENTIONS, OptionError, Setup, check_at_least, read_numbers, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.prefill import cost_model, prefill_costs
 from gp.bench.presets import random_inputs
-from gp.bench.report import Report, Table, environment
-from gp.measure.peak_memory import PeakMemory
+from gp.bench.report import BenchReport, TextTable, environment
+from gp.bench.rounds import interleaved
+from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
 
 PRUNED, UNPRUNED = "pruned", "un-pruned"
@@ -43,22 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_new_tokens(parser)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the table and writes the files that were asked for."""
-    check_new_tokens(options.new_tokens)
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
+    check_at_least(2, options, ("new_tokens",))
     by_kernel = {name: setups_of(options, name) for name in options.attns.split(",")}
     cells = {name: measure_kernel(setups, options.new_tokens) for name, setups in by_kernel.items()}
     first = next(iter(by_kernel.values()))[0]
-    summarize(first, cells, options.new_tokens).publish(options)
-    return 0
+    return summarize(first, cells, options.new_tokens)
 
 
 def setups_of(options: argparse.Namespace, kernel: str) -> list[Setup]:
     """One for each number of visual tokens; OptionError for what cannot be."""
-    try:
-        visuals = [int(part) for part in options.visuals.split(",")]
-    except ValueError as error:
-        raise OptionError(f"--visuals must be numbers with commas between them, got {options.visuals!r}") from error
+    visuals = read_numbers("--visuals", options.visuals)
     return [read_setup(argparse.Namespace(**vars(options), attn=kernel, visual=visual)) for visual in visuals]
 
 
@@ -76,9 +72,8 @@ def _measure_or_say_why(setup: Setup, model: GlimpseModel, new_tokens: int) -> C
     try:
         cell = measure(setup, model, new_tokens)
         rows = "; ".join(f"{way}: {' '.join(filter(None, _figures(cell, way)))}" for way in WAYS)
-        print(
-            f"{setup.attn}, {setup.preset.visual} visual tokens: {rows}", file=sys.stderr
-        )  # is there if we are killed
+        # is there if we are killed
+        print(f"{setup.attn}, {setup.preset.visual} visual tokens: {rows}", file=sys.stderr)
         return cell
     except torch.OutOfMemoryError:
         print(f"\n{setup.attn}, {setup.preset.visual} visual tokens: {NO_ROOM}", file=sys.stderr)
@@ -100,7 +95,10 @@ def measure(setup: Setup, model: GlimpseModel, new_tokens: int) -> Cell:
         PRUNED: partial(model.prefill, inputs, "glimpse", setup.prune_options),
     }
     prefill_s = interleaved(prefills, setup.repeats, setup.device, f"{what}, prefills")
-    memory = {way: _memory_mib(setup, model, inputs, prefills[way], new_tokens) for way in WAYS}
+    memory = {}
+    for way in WAYS if setup.device.startswith("cuda") else ():
+        free_memory()
+        memory[way] = memory_of_prompt(model, inputs["input_ids"], prefills[way], new_tokens)
     generations = {way: partial(generate, model, inputs["input_ids"], prefills[way](), new_tokens) for way in WAYS}
     generation_s = interleaved(generations, setup.repeats, setup.device, f"{what}, generations")
     token_s = {way: [value / (new_tokens - 1) for value in values] for way, values in generation_s.items()}
@@ -108,29 +106,13 @@ def measure(setup: Setup, model: GlimpseModel, new_tokens: int) -> Cell:
     return {"prefill_s": prefill_s, "token_s": token_s, "prefill_bound": unpruned / pruned, "memory_mib": memory}
 
 
-def _memory_mib(setup: Setup, model: GlimpseModel, inputs: dict, prefill, new_tokens: int) -> dict[str, float] | None:
-    """Peaks of the prefill and of the generation behind it, both above what was held before the prefill."""
-    if not setup.device.startswith("cuda"):
-        return None
-    free_memory()
-    device = torch.device(setup.device)
-    memory = PeakMemory(device)
-    done = prefill()
-    synchronize(setup.device)
-    peak, held = memory.above_mib(), memory.held_mib()
-    decoding = PeakMemory(device)
-    generate(model, inputs["input_ids"], done, new_tokens, consume=True)
-    synchronize(setup.device)
-    return {"prefill": peak, "decode": held + decoding.above_mib()}
-
-
-def summarize(setup: Setup, cells: dict[str, dict[int, Cell | str]], new_tokens: int) -> Report:
+def summarize(setup: Setup, cells: dict[str, dict[int, Cell | str]], new_tokens: int) -> BenchReport:
     """One row a kernel, length and way; ratios are of the un-pruned way to the pruned one."""
     preset = setup.preset
     model = f"{preset.layers} layers of {preset.hidden}, batch {preset.batch}, {preset.text} text tokens"
     title = f"{model}; {100 * setup.keep_ratio:g} % kept after layer {preset.prune_layer}; {new_tokens} new tokens"
     has_memory = setup.device.startswith("cuda")
-    table = Table(title, (*COLUMNS, *(MEMORY_COLUMNS if has_memory else ())))
+    table = TextTable(title, (*COLUMNS, *(MEMORY_COLUMNS if has_memory else ())))
     for kernel, by_length in cells.items():
         for visual, cell in by_length.items():
             if isinstance(cell, str):
@@ -139,12 +121,12 @@ def summarize(setup: Setup, cells: dict[str, dict[int, Cell | str]], new_tokens:
             for way in WAYS:
                 table.add(kernel, str(visual), way, *_figures(cell, way))
     where = {**environment(setup), "attn": ", ".join(cells)}
-    return Report("kernels", setup.command, where, {"cells": cells}, [table])
+    return BenchReport(where, {"cells": cells}, [table])
 
 
 def _figures(cell: Cell, way: str) -> list[str]:
-    prefill, token = (f"{1e3 * Spread.of(cell[part][way]).median:.1f}" for part in ("prefill_s", "token_s"))
-    memory = [] if cell["memory_mib"][way] is None else [f"{mib:,.0f}" for mib in cell["memory_mib"][way].values()]
+    prefill, token = (f"{1e3 * Spread.from_values(cell[part][way]).median:.1f}" for part in ("prefill_s", "token_s"))
+    memory = [f"{cell['memory_mib'][way][part]:,.0f}" for part in ("prefill", "decode") if way in cell["memory_mib"]]
     if way == UNPRUNED:
         return [prefill, "", "", token, "", *memory]
     faster = [f"{_faster(cell[part]):.2f}" for part in ("prefill_s", "token_s")]

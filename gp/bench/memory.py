@@ -9,39 +9,27 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-import torch
-
-from gp.bench.bill import GIB, WAYS, Bill, bill_of
-from gp.bench.options import ATTENTIONS, DTYPES, WORKLOAD, add_output_arguments, check_choice, command_line, read_preset
-from gp.bench.presets import PRESETS
-from gp.bench.report import Report, Table, versions
+from gp.bench.bill import WAYS, Bill, bill_of
+from gp.bench.options import add_model_arguments, dtype_name, read_dtype, read_preset
+from gp.bench.report import BenchReport, TextTable, versions
+from gp.measure.machine import GIB
 
 CARDS_GB = (24, 40, 48, 80)
 LEFT_OUT_BYTES = 1_500_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--preset", default="qwen7b", help=f"size of the model: {', '.join(PRESETS)} (qwen7b)")
-    for name in ("visual", "text", "answer", "batch"):
-        parser.add_argument(f"--{name}", type=int, help=f"{WORKLOAD[name]} (the preset's)")
-    parser.add_argument("--dtype", help="of the frozen model: float32, bfloat16, float16 (the preset's)")
-    parser.add_argument("--attn", default="sdpa", help=f"attention kernel: {', '.join(ATTENTIONS)} (sdpa)")
-    add_output_arguments(parser)
+    add_model_arguments(parser, "qwen7b", ("visual", "text", "answer", "batch"))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
-    preset = read_preset(options)
-    dtype = options.dtype or preset.dtype
-    check_choice("--dtype", dtype, DTYPES)
-    check_choice("--attn", options.attn, ATTENTIONS)
-    itemsize = getattr(torch, dtype).itemsize
-    bills = {way: bill_of(preset, itemsize, options.attn, way) for way in WAYS}
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
+    preset, dtype = read_preset(options), read_dtype(options)
+    bills = {way: bill_of(preset, dtype.itemsize, options.attn, way) for way in WAYS}
     tokens = f"{preset.batch} x ({preset.visual} visual + {preset.text} text + {preset.answer} answer tokens)"
-    title = f"Bill of a training step, GiB: {options.preset}, {dtype}, {options.attn}, {tokens}"
+    title = f"Bill of a training step, GiB: {options.preset}, {dtype_name(dtype)}, {options.attn}, {tokens}"
     tables = [bill_table(title, bills), card_table(bills)]
-    Report("memory", command_line(options.arguments), versions(), {"bills": _figures(bills)}, tables).publish(options)
-    return 0
+    return BenchReport(versions(), {"bills": _figures(bills)}, tables)
 
 
 def fits(bill: Bill, card_gb: int) -> bool:
@@ -49,9 +37,9 @@ def fits(bill: Bill, card_gb: int) -> bool:
     return bill.total_bytes + LEFT_OUT_BYTES <= card_gb * 10**9
 
 
-def bill_table(title: str, bills: dict[str, Bill]) -> Table:
+def bill_table(title: str, bills: dict[str, Bill]) -> TextTable:
     """One column a way; only the entries of each way's worst moment."""
-    table = Table(title, ("entry", *bills))
+    table = TextTable(title, ("entry", *bills))
     standing = next(iter(bills.values())).standing
     for name, size in standing.items():
         table.add(name, *[_gib(size)] * len(bills))
@@ -63,8 +51,8 @@ def bill_table(title: str, bills: dict[str, Bill]) -> Table:
     return table
 
 
-def card_table(bills: dict[str, Bill]) -> Table:
-    table = Table("Fits a card of", ("way", *(f"{card} GB" for card in CARDS_GB)))
+def card_table(bills: dict[str, Bill]) -> TextTable:
+    table = TextTable("Fits a card of", ("way", *(f"{card} GB" for card in CARDS_GB)))
     for way, bill in bills.items():
         table.add(way, *("yes" if fits(bill, card) else "no" for card in CARDS_GB))
     return table

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,11 +41,6 @@ class Setup:
     attn: str
     keep_ratio: float
     repeats: int
-    arguments: tuple[str, ...]
-
-    @property
-    def command(self) -> str:
-        return command_line(self.arguments)
 
     @property
     def kept(self) -> int:
@@ -81,17 +78,35 @@ def add_arguments(
         keep_ratio: whether anything is pruned here.
         attn: whether one attention kernel is chosen.
     """
-    parser.add_argument("--preset", default="mid", help=f"size of the model: {', '.join(PRESETS)} (mid)")
-    for name in workload:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=f"{WORKLOAD[name]} (the preset's)")
+    add_model_arguments(parser, "mid", workload, attn)
     if keep_ratio:
-        parser.add_argument("--keep-ratio", type=float, default=0.1, help="kept / visual tokens, in (0, 1] (0.1)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that count (5)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
-    parser.add_argument("--dtype", help="of the frozen model: float32, bfloat16, float16 (the preset's)")
+        add_keep_ratio(parser, 0.1)
+    add_repeats(parser, 5)
+    add_device(parser)
+
+
+def add_model_arguments(
+    parser: argparse.ArgumentParser, preset: str, workload: Sequence[str], attn: bool = True
+) -> None:
+    """Adds what says which model is meant, and on how much work; `preset` is the default one."""
+    parser.add_argument("--preset", default=preset, help=f"size of the model: {', '.join(PRESETS)} ({preset})")
+    for name in workload:
+        parser.add_argument(_flag(name), type=int, help=f"{WORKLOAD[name]} (the preset's)")
+    parser.add_argument("--dtype", help=f"of the frozen model: {', '.join(DTYPES)} (the preset's)")
     if attn:
         parser.add_argument("--attn", default="sdpa", help=f"attention kernel: {', '.join(ATTENTIONS)} (sdpa)")
-    add_output_arguments(parser)
+
+
+def add_keep_ratio(parser: argparse.ArgumentParser, default: float) -> None:
+    parser.add_argument("--keep-ratio", type=float, default=default, help=f"kept / all tokens, in (0, 1] ({default})")
+
+
+def add_repeats(parser: argparse.ArgumentParser, default: int) -> None:
+    parser.add_argument("--repeats", "--rounds", type=int, default=default, help=f"rounds that count ({default})")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (cpu)")
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,24 +128,22 @@ def read_setup(options: argparse.Namespace) -> Setup:
     Raises:
         OptionError: naming the option, what was expected and what came.
     """
-    preset = read_preset(options)
-    check_choice("--attn", options.attn, ATTENTIONS)
-    dtype = options.dtype or preset.dtype
-    check_choice("--dtype", dtype, DTYPES)
+    preset, dtype = read_preset(options), read_dtype(options)
     keep_ratio = getattr(options, "keep_ratio", 1.0)
     if not 0 < keep_ratio <= 1 or int(keep_ratio * preset.visual) < 1:
         raise OptionError(f"--keep-ratio must keep at least 1 of {preset.visual} tokens and at most all: {keep_ratio}")
-    if options.repeats < 1:
-        raise OptionError(f"--repeats must be at least 1, got {options.repeats}")
-    _check_device(options.device, options.attn, dtype)
+    check_at_least(1, options, ("repeats",))
+    check_device(options.device)
+    if options.attn == "flash_attention_2" and (not options.device.startswith("cuda") or dtype == torch.float32):
+        got = f"{options.device}, {dtype_name(dtype)}"
+        raise OptionError(f"--attn flash_attention_2 needs --device cuda and a 16-bit --dtype, got {got}")
     return Setup(
         preset=preset,
         device=options.device,
-        dtype=getattr(torch, dtype),
+        dtype=dtype,
         attn=options.attn,
         keep_ratio=keep_ratio,
         repeats=options.repeats,
-        arguments=tuple(options.arguments),
     )
 
 
@@ -140,9 +153,7 @@ def read_preset(options: argparse.Namespace) -> Preset:
     preset = PRESETS[options.preset]
     changes = {name: getattr(options, name, None) for name in WORKLOAD}
     preset = replace(preset, **{name: value for name, value in changes.items() if value is not None})
-    for name in ("visual", "answer", "batch"):
-        if getattr(preset, name) < 1:
-            raise OptionError(f"--{name} must be at least 1, got {getattr(preset, name)}")
+    check_at_least(1, preset, ("visual", "answer", "batch"))
     if preset.text <= TEXT_AROUND_IMAGE:
         raise OptionError(f"--text must be more than the {TEXT_AROUND_IMAGE} tokens around an image: {preset.text}")
     if not 0 <= preset.prune_layer < preset.layers:
@@ -150,7 +161,21 @@ def read_preset(options: argparse.Namespace) -> Preset:
     return preset
 
 
-def _check_device(device: str, attn: str, dtype: str) -> None:
+def read_dtype(options: argparse.Namespace) -> torch.dtype:
+    """Type of the frozen model; checks the attention kernel's name, too. OptionError for one that there is not."""
+    dtype = options.dtype or read_preset(options).dtype
+    check_choice("--dtype", dtype, DTYPES)
+    check_choice("--attn", options.attn, ATTENTIONS)
+    return getattr(torch, dtype)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name as `--dtype` takes it."""
+    return str(dtype).removeprefix("torch.")
+
+
+def check_device(device: str) -> None:
+    """OptionError unless it is the CPU or a CUDA device that torch sees."""
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
@@ -159,11 +184,32 @@ def _check_device(device: str, attn: str, dtype: str) -> None:
         raise OptionError(f"--device must be cpu or cuda, got {device!r}")
     if kind == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
         raise OptionError(f"--device {device}: torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices")
-    if attn == "flash_attention_2" and (kind != "cuda" or dtype == "float32"):
-        raise OptionError(f"--attn flash_attention_2 needs --device cuda and a 16-bit --dtype, got {device}, {dtype}")
+
+
+def check_at_least(least: int, values: Any, names: Sequence[str]) -> None:
+    """OptionError if one of the named attributes of `values` is less."""
+    for name in names:
+        if getattr(values, name) < least:
+            raise OptionError(f"{_flag(name)} must be at least {least}, got {getattr(values, name)}")
+
+
+def read_numbers(option: str, text: str, number: Callable[[str], float] = int, most: float = math.inf) -> list:
+    """Numbers with commas between them; OptionError unless all are above 0 and at most `most`."""
+    try:
+        numbers = [number(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < value <= most for value in numbers):
+        bounds = "above 0" if most == math.inf else f"above 0 and at most {most:g}"
+        raise OptionError(f"{option} must be numbers {bounds} with commas between them, got {text!r}")
+    return numbers
 
 
 def check_choice(option: str, value: str, choices: Collection[str]) -> None:
     """OptionError unless the value is one of the choices."""
     if value not in choices:
         raise OptionError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

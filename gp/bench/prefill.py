@@ -9,31 +9,20 @@ code in one pruned prefill of what the processor left on the host.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
-from gp.bench.cost import Cost, CostModel, total
+from gp.bench.cost import CostModel, Work, total
 from gp.bench.host_syncs import HostSyncs
-from gp.bench.measure import Spread, interleaved, ratio
 from gp.bench.options import Setup, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.presets import random_inputs
-from gp.bench.report import (
-    RATIO_COLUMNS,
-    SHARE_NOTE,
-    Report,
-    Table,
-    environment,
-    milliseconds,
-    quartiles_ms,
-    ratio_cells,
-    ratio_figures,
-    workload,
-)
+from gp.bench.report import BenchReport, SpeedUps, TextTable, environment, time_cells, workload
+from gp.bench.rounds import interleaved, show_round
 from gp.bench.timeline import Timeline
+from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
 from gp.types import PruneOptions
 
@@ -46,20 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser, ("visual", "text", "batch", "prune_layer"))
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport:
+    """Measures everything."""
     setup = read_setup(options)
     model, inputs = setup.model(), random_inputs(setup.preset, setup.device)
     cost = cost_model(setup)
     seconds = interleaved(ways(setup, model, inputs), setup.repeats, setup.device, "prefills")
     stages = measure_stages(setup, model, inputs)
     syncs = count_host_syncs(model, inputs)
-    report = Report("prefill", setup.command, environment(setup), notes=[SHARE_NOTE])
+    report = BenchReport(environment(setup))
     _add_speed(report, setup, cost, seconds)
     _add_stages(report, setup, cost, stages)
     _add_syncs(report, syncs)
-    report.publish(options)
-    return 0
+    return report
 
 
 def cost_model(setup: Setup) -> CostModel:
@@ -67,7 +55,7 @@ def cost_model(setup: Setup) -> CostModel:
     return CostModel(preset.config, preset.glimpse, preset.vip, setup.dtype.itemsize, setup.attn != "eager")
 
 
-def prefill_costs(setup: Setup, cost: CostModel) -> tuple[dict[str, Cost], dict[str, Cost]]:
+def prefill_costs(setup: Setup, cost: CostModel) -> tuple[dict[str, Work], dict[str, Work]]:
     """Stage -> cost, pruned and un-pruned."""
     preset = setup.preset
     work = ([preset.grid] * preset.batch, preset.text)
@@ -92,10 +80,9 @@ def measure_stages(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor])
         with timeline.watching() as seconds:
             model.prefill(inputs, "glimpse", setup.prune_options)
         rounds.append(seconds)
-        end = "\n" if number == setup.repeats - 1 else ""
-        print(f"\rstages: round {number + 1} of {setup.repeats}", end=end, file=sys.stderr, flush=True)
+        show_round("stages", number + 1, setup.repeats)
     names = dict.fromkeys(name for seconds in rounds for name in seconds)
-    return {name: Spread.of([seconds.get(name, 0.0) for seconds in rounds]) for name in names}
+    return {name: Spread.from_values([seconds.get(name, 0.0) for seconds in rounds]) for name in names}
 
 
 def count_host_syncs(model: GlimpseModel, inputs: dict[str, Tensor]) -> HostSyncs:
@@ -106,42 +93,43 @@ def count_host_syncs(model: GlimpseModel, inputs: dict[str, Tensor]) -> HostSync
     return syncs
 
 
-def _add_speed(report: Report, setup: Setup, cost: CostModel, seconds: dict[str, list[float]]) -> None:
+def _add_speed(report: BenchReport, setup: Setup, cost: CostModel, seconds: dict[str, list[float]]) -> None:
     title = f"Prefill, {workload(setup)}; {setup.kept} kept after layer {setup.preset.prune_layer}"
-    times = Table(title, ("way", "ms", "quartiles"))
-    ratios = Table("Speed-up by pruning", RATIO_COLUMNS)
+    times = TextTable(title, ("way", "ms", "quartiles"))
+    ratios = SpeedUps("Speed-up by pruning")
     figures = report.figures
-    figures["prefill_s"] = {way: Spread.of(values) for way, values in seconds.items()}
+    figures["prefill_s"] = {way: Spread.from_values(values) for way, values in seconds.items()}
     figures["prefill"] = {}
     for way, values in seconds.items():
-        times.add(way, milliseconds(Spread.of(values)), quartiles_ms(Spread.of(values)))
+        times.add(way, *time_cells(Spread.from_values(values)))
     pruned, unpruned = prefill_costs(setup, cost)
     for part in (WITH, WITHOUT):
         speed_up = ratio(seconds[f"{UNPRUNED} {part}"], seconds[f"{PRUNED} {part}"])
-        left_out = Cost() if part == WITH else pruned["vision"]
+        left_out = Work() if part == WITH else pruned["vision"]
         before, after = (total(stages).flops - left_out.flops for stages in (unpruned, pruned))
-        ratios.add(*ratio_cells(part, speed_up, before / after))
-        figures["prefill"][part] = ratio_figures(speed_up, before / after)
+        figures["prefill"][part] = ratios.compare(part, speed_up, before / after)
     report.tables += [times, ratios]
 
 
-def _add_stages(report: Report, setup: Setup, cost: CostModel, seconds: dict[str, Spread]) -> None:
+def _add_stages(report: BenchReport, setup: Setup, cost: CostModel, seconds: dict[str, Spread]) -> None:
     costs, _ = prefill_costs(setup, cost)
     whole_s = sum(spread.median for spread in seconds.values())
     whole_flops = total(costs).flops
-    table = Table("Where a pruned prefill's time goes", ("stage", "ms", "share of time", "share of FLOPs", "GFLOP/s"))
+    table = TextTable(
+        "Where a pruned prefill's time goes", ("stage", "ms", "share of time", "share of FLOPs", "GFLOP/s")
+    )
     report.figures["stages"] = {}
     for stage, spread in seconds.items():
         flops = costs[stage].flops if stage in costs else 0
         rate = f"{flops / spread.median / 1e9:.0f}" if flops and spread.median else ""
         shares = (f"{100 * spread.median / whole_s:.1f} %", f"{100 * flops / whole_flops:.1f} %")
-        table.add(stage, milliseconds(spread), *shares, rate)
+        table.add(stage, time_cells(spread)[0], *shares, rate)
         report.figures["stages"][stage] = {"seconds": spread, "flops": flops}
     report.tables.append(table)
 
 
-def _add_syncs(report: Report, syncs: HostSyncs) -> None:
-    table = Table("Host syncs of a prefill pruned by a threshold", ("line", "calls"))
+def _add_syncs(report: BenchReport, syncs: HostSyncs) -> None:
+    table = TextTable("Host syncs of a prefill pruned by a threshold", ("line", "calls"))
     for place, count in sorted(syncs.calls.items(), key=lambda item: -item[1]):
         table.add(place, str(count))
     counts = {package: syncs.in_package(package) for package in PACKAGES}

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import PretrainedConfig
 
 from gp.backbones import backbone_of
+from gp.backbones.random_base import make_config, random_base
 from gp.config import GlimpseConfig, VIPConfig
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
@@ -64,7 +65,7 @@ class Preset:
     batch: int = 1
 
     @property
-    def config(self) -> Qwen2_5_VLConfig:
+    def config(self) -> PretrainedConfig:
         head_size = self.hidden // self.heads
         spatial = head_size * 3 // 16
         text = {
@@ -95,7 +96,8 @@ class Preset:
             "fullatt_block_indexes": list(self.full_attention),
         }
         tokens = {f"{name}_token_id": self.token_id(name) for name in IMAGE_TOKENS}
-        return Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=self.tied, **tokens)
+        sizes = {"text_config": text, "vision_config": vision, "tie_word_embeddings": self.tied}
+        return make_config("qwen2_5_vl", **sizes, **tokens)
 
     @property
     def glimpse(self) -> GlimpseConfig:
@@ -157,7 +159,7 @@ def random_model(
     """
     torch.manual_seed(0)
     with torch.device(device):
-        base = Qwen2_5_VLForConditionalGeneration._from_config(preset.config, dtype=dtype, attn_implementation=attn)
+        base = random_base(preset.config, dtype, attn)
         pruner = GlimpsePruner.build(backbone_of(base), preset.glimpse, preset.vip)
     return GlimpseModel(base, pruner)
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from rich.console import Console
-from rich.table import Table as RichTable
+from rich.table import Table
 
-from gp.bench.measure import Spread, share_of_bound
-from gp.bench.options import Setup
+from gp.bench.options import Setup, command_line, dtype_name
+from gp.bench.rounds import share_of_bound
+from gp.measure.machine import device_name, library_versions, memory_gib
+from gp.measure.spread import Spread
 from gp.version import __version__
 
 CONSOLE_WIDTH = 130
@@ -29,7 +28,7 @@ SHARE_NOTE = (
 
 
 @dataclass
-class Table:
+class TextTable:
     """Columns, and rows of finished text."""
 
     title: str
@@ -44,31 +43,40 @@ class Table:
         return "\n".join([*lines, *(_line(row) for row in self.rows)])
 
     def show(self, console: Console) -> None:
-        table = RichTable(*self.columns, title=self.title)
+        table = Table(*self.columns, title=self.title)
         for row in self.rows:
             table.add_row(*row)
         console.print(table)
 
 
+class SpeedUps(TextTable):
+    """Speed-ups, each beside the greatest that there can be."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title, RATIO_COLUMNS)
+
+    def compare(self, what: str, measured: Spread, bound: float) -> dict[str, Any]:
+        """Adds a row, and returns it for JSON."""
+        share = share_of_bound(measured.median, bound)
+        quartiles = f"{measured.low:.2f} .. {measured.high:.2f}"
+        shown = "-" if share is None else f"{100 * share:.0f} %"
+        self.add(what, f"{measured.median:.2f} x", quartiles, f"{bound:.2f} x", shown)
+        return {"speed_up": measured, "bound": bound, "share_of_bound": share}
+
+
 @dataclass
-class Report:
+class BenchReport:
     """One run of a bench.
 
     Args:
-        bench: its name.
-        command: that repeats it.
-        where: device, threads, versions; of `environment`.
+        where: the machine, of `machine` or `environment`, or `versions` where nothing was run.
         figures: everything measured and computed, ready for JSON.
         tables: for people.
-        notes: sentences below the tables.
     """
 
-    bench: str
-    command: str
     where: dict[str, Any]
     figures: dict[str, Any] = field(default_factory=dict)
-    tables: list[Table] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    tables: list[TextTable] = field(default_factory=list)
 
     def publish(self, options: Namespace) -> None:
         """Prints the tables, and writes the files that were asked for."""
@@ -76,82 +84,52 @@ class Report:
         console.print(device_line(self.where), highlight=False, soft_wrap=True)
         for table in self.tables:
             table.show(console)
-        for note in self.notes:
+        for note in self._notes():
             console.print(note, highlight=False, soft_wrap=True)
         if options.json:
-            _write(options.json, json.dumps(self.as_dict(), indent=1) + "\n")
+            _write(options.json, json.dumps(self.as_dict(options), indent=1) + "\n")
         if options.markdown:
-            _write(options.markdown, self.markdown())
+            _write(options.markdown, self.markdown(options))
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"bench": self.bench, "command": self.command, "where": self.where, **_plain(self.figures)}
+    def as_dict(self, options: Namespace) -> dict[str, Any]:
+        command = command_line(options.arguments)
+        return {"bench": options.bench, "command": command, "where": self.where, **_plain(self.figures)}
 
-    def markdown(self) -> str:
-        head = f"    {self.command}\n\n{device_line(self.where)}"
-        return "\n\n".join([head, *(table.markdown() for table in self.tables), *self.notes]) + "\n"
+    def markdown(self, options: Namespace) -> str:
+        head = f"    {command_line(options.arguments)}\n\n{device_line(self.where)}"
+        return "\n\n".join([head, *(table.markdown() for table in self.tables), *self._notes()]) + "\n"
+
+    def _notes(self) -> list[str]:
+        return [SHARE_NOTE] if any(isinstance(table, SpeedUps) for table in self.tables) else []
 
 
 def environment(setup: Setup) -> dict[str, Any]:
-    """Where a measurement was taken."""
-    return {
-        "device": device_name(setup.device),
-        "threads": torch.get_num_threads(),
-        "dtype": str(setup.dtype).removeprefix("torch."),
-        "attn": setup.attn,
-        "preset": asdict(setup.preset),
-        **versions(),
-    }
+    """Where a model was measured."""
+    model = {"dtype": dtype_name(setup.dtype), "attn": setup.attn, "preset": asdict(setup.preset)}
+    return {**machine(setup.device), **model}
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Where anything was measured."""
+    where = {"device": device_name(device), "threads": torch.get_num_threads(), "memory_gib": memory_gib()[0]}
+    return {**where, **versions()}
 
 
 def versions() -> dict[str, str]:
-    return {
-        "gp": __version__,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
+    return {"gp": __version__, **library_versions()}
 
 
 def device_line(where: dict[str, Any]) -> str:
-    device, libraries = where.get("device"), f"torch {where['torch']}, transformers {where['transformers']}"
-    if device is None:
+    libraries = f"torch {where['torch']}, transformers {where['transformers']}"
+    if "device" not in where:
         return libraries
-    return f"{device}, {where['threads']} threads, {where['dtype']}, {where['attn']}; {libraries}"
+    model = [where[key] for key in ("dtype", "attn") if key in where]
+    return ", ".join([where["device"], f"{where['threads']} threads", *model]) + f"; {libraries}"
 
 
-def device_name(device: str) -> str:
-    """E.g. "2 CPU cores (AMD EPYC)", or the GPU's name."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    lines = _read("/proc/cpuinfo").splitlines()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{os.cpu_count()} CPU cores ({names[0] if names else platform.machine()})"
-
-
-def ratio_cells(what: str, measured: Spread, bound: float) -> tuple[str, ...]:
-    """A row for a table with `RATIO_COLUMNS`: a speed-up and the greatest that there can be."""
-    share = share_of_bound(measured.median, bound)
-    return (
-        what,
-        f"{measured.median:.2f} x",
-        f"{measured.low:.2f} .. {measured.high:.2f}",
-        f"{bound:.2f} x",
-        "-" if share is None else f"{100 * share:.0f} %",
-    )
-
-
-def ratio_figures(measured: Spread, bound: float) -> dict[str, Any]:
-    """The same row for JSON."""
-    share = share_of_bound(measured.median, bound)
-    return {"speed_up": measured, "bound": bound, "share_of_bound": share}
-
-
-def milliseconds(spread: Spread) -> str:
-    return f"{1e3 * spread.median:.1f}"
-
-
-def quartiles_ms(spread: Spread) -> str:
-    return f"{1e3 * spread.low:.1f} .. {1e3 * spread.high:.1f}"
+def time_cells(spread: Spread) -> tuple[str, str]:
+    """Median and quartiles of seconds, in milliseconds."""
+    return f"{1e3 * spread.median:.1f}", f"{1e3 * spread.low:.1f} .. {1e3 * spread.high:.1f}"
 
 
 def workload(setup: Setup) -> str:
@@ -166,15 +144,13 @@ def _plain(value: Any) -> Any:
         return asdict(value)
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
     return value
 
 
-def _line(cells) -> str:
+def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text() if Path(path).exists() else ""
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,27 +5,27 @@ divprune, cdpruner: greedy selection, beside one N x N matrix of distances, or k
 joins the kept one that it resembles most, beside one N x N matrix of similarities. All matrices in float32.
 
 Random tokens. Each cell is a process of its own, which notes its peak before and after the scoring; the difference is
-reported, so libraries and the tokens themselves are left out. For the marks that are read see `gp.bench.measure`.
+reported, so libraries and the tokens themselves are left out. For the marks that are read see `gp.measure.peak_memory`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from gp.backbones.vision_attention import received_attention
-from gp.bench.measure import peak_of, timed_s
+from gp.bench.options import OptionError, add_device, add_keep_ratio, check_at_least, check_device
+from gp.bench.own_process import add_way_argument, in_own_process, peak_of
+from gp.bench.report import BenchReport, TextTable, machine
+from gp.measure.peak_memory import MIB
+from gp.measure.stopwatch import timed_s
 from gp.pruners.divprune import most_diverse
 from gp.pruners.dpp import greedy_map
 from gp.pruners.vscan import merge_into_kept
@@ -33,61 +33,56 @@ from gp.pruners.vscan import merge_into_kept
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured beside the number of tokens. `keep`: tokens that stay, percent."""
+    """What is measured beside the number of tokens.
 
-    heads: int = 16
-    head_size: int = 80
-    hidden: int = 512
-    keep: int = 11
+    Args:
+        heads, head_size: of the vision block.
+        hidden: size of the LLM.
+        keep_ratio: tokens that stay / all.
+    """
 
-    def __post_init__(self) -> None:
-        if min(asdict(self).values()) < 1 or self.keep > 100:
-            raise ValueError("--heads, --head-size and --hidden must be at least 1, --keep in 1..100")
-
-
-SIZE_HELP = {
-    "heads": "attention heads of the vision block",
-    "head_size": "size of each head",
-    "hidden": "hidden size of the LLM",
-    "keep": "visual tokens that stay, percent",
-}
+    heads: int
+    head_size: int
+    hidden: int
+    keep_ratio: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    for field in fields(Size):
-        flag = f"--{field.name.replace('_', '-')}"
-        parser.add_argument(flag, type=int, default=field.default, help=f"{SIZE_HELP[field.name]} ({field.default})")
+    parser.add_argument("--heads", type=int, default=16, help="attention heads of the vision block (16)")
+    parser.add_argument("--head-size", type=int, default=80, help="size of each head (80)")
+    parser.add_argument("--hidden", type=int, default=512, help="hidden size of the LLM (512)")
+    add_keep_ratio(parser, 0.11)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096, 16384], help="N (1024 4096 16384)")
     parser.add_argument("--only", choices=WAYS, nargs="+", default=list(WAYS), help="which scorings (all)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, ... (cpu)")
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)  # a process that measures one cell
+    add_device(parser)
+    add_way_argument(parser, WAYS)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints a table and one line of JSON."""
-    try:
-        size = Size(**{field.name: getattr(options, field.name) for field in fields(Size)})
-        if min(options.tokens) < 2:
-            raise ValueError(f"--tokens must be at least 2, got {min(options.tokens)}")
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def run(options: argparse.Namespace) -> BenchReport | None:
+    """Measures everything, or prints the figures of one way if told to."""
+    size = read_size(options)
     if options.memory_of:
         print(json.dumps(measure(options.memory_of, options.tokens[0], size, options.device)))
-        return 0
+        return None
     cells = [(way, tokens) for way in options.only for tokens in options.tokens]
     rows = []
     for number, (way, tokens) in enumerate(cells, 1):
         rows.append({"way": way, "tokens": tokens, "matrix_mib": matrix_mib(way, tokens, size)})
-        rows[-1] |= _process(way, tokens, options)
+        rows[-1] |= in_own_process([*options.arguments, "--tokens", str(tokens)], way)
         print(f"{number} of {len(cells)}: {way}, {tokens} tokens, {rows[-1]['seconds']:.1f} s", file=sys.stderr)
-    figures = {"size": asdict(size), "device": options.device, "torch": torch.__version__, "rows": rows}
-    print_table(figures)
-    print(json.dumps(figures))
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0
+    where, figures = {**machine(options.device), "dtype": "float32"}, {"size": asdict(size), "rows": rows}
+    return BenchReport(where, figures, [make_table(size, rows)])
+
+
+def read_size(options: argparse.Namespace) -> Size:
+    """OptionError for sizes, numbers of tokens or a device that cannot be."""
+    check_at_least(1, options, ("heads", "head_size", "hidden"))
+    check_device(options.device)
+    if not 0 < options.keep_ratio <= 1:
+        raise OptionError(f"--keep-ratio must be above 0 and at most 1, got {options.keep_ratio}")
+    if min(options.tokens) < 2:
+        raise OptionError(f"--tokens must be at least 2, got {min(options.tokens)}")
+    return Size(**{field.name: getattr(options, field.name) for field in fields(Size)})
 
 
 def measure(way: str, tokens: int, size: Size, device: str) -> dict[str, float]:
@@ -101,28 +96,18 @@ def measure(way: str, tokens: int, size: Size, device: str) -> dict[str, float]:
 
 def matrix_mib(way: str, tokens: int, size: Size) -> float:
     """What all pairs at once would take."""
-    return (size.heads if way == "received" else 1) * tokens**2 * 4 / 2**20
+    return (size.heads if way == "received" else 1) * tokens**2 * 4 / MIB
 
 
-def print_table(figures: dict[str, Any]) -> None:
-    size = figures["size"]
-    title = f"{size['heads']} heads of {size['head_size']}, hidden size {size['hidden']}, {size['keep']} % kept"
-    table = Table(
-        "scoring", "N", "peak, MiB", "all pairs, MiB", "share", "s", title=f"{title}, {figures['device']}, float32"
-    )
-    for row in figures["rows"]:
+def make_table(size: Size, rows: Sequence[dict[str, Any]]) -> TextTable:
+    kept = f"{100 * size.keep_ratio:g} % kept"
+    title = f"Scoring, {size.heads} heads of {size.head_size}, hidden size {size.hidden}, {kept}"
+    table = TextTable(title, ("scoring", "N", "peak, MiB", "all pairs, MiB", "share", "s"))
+    for row in rows:
         peak, matrix = row["peak_mib"], row["matrix_mib"]
         cells = (f"{peak:.0f}", f"{matrix:.0f}", f"{peak / matrix:.3f}", f"{row['seconds']:.1f}")
-        table.add_row(row["way"], str(row["tokens"]), *cells)
-    Console(width=110).print(table)
-
-
-def _process(way: str, tokens: int, options: argparse.Namespace) -> dict[str, float]:
-    sizes = [part for f in fields(Size) for part in (f"--{f.name.replace('_', '-')}", str(getattr(options, f.name)))]
-    cell = ["--device", options.device, "--tokens", str(tokens), "--memory-of", way]
-    command = [sys.executable, "-m", "gp.bench", "scoring", *sizes, *cell]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+        table.add(row["way"], str(row["tokens"]), *cells)
+    return table
 
 
 def _random(*shape: int, device: str) -> Tensor:
@@ -152,7 +137,7 @@ def _merge(tokens: int, size: Size, device: str) -> Callable[[], Any]:
 
 
 def _kept(tokens: int, size: Size) -> int:
-    return max(1, tokens * size.keep // 100)
+    return max(1, int(tokens * size.keep_ratio))
 
 
 WAYS: dict[str, Callable[[int, Size, str], Callable[[], Any]]] = {

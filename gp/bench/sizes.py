@@ -24,7 +24,7 @@ class DecoderSizes:
     vocabulary: int
 
     @classmethod
-    def of(cls, config: PretrainedConfig) -> DecoderSizes:
+    def from_config(cls, config: PretrainedConfig) -> DecoderSizes:
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,
@@ -84,8 +84,8 @@ class VisionSizes:
     projector: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, config: PretrainedConfig) -> VisionSizes:
-        """From the config of the whole model.
+    def from_config(cls, config: PretrainedConfig) -> VisionSizes:
+        """Takes the config of the whole model.
 
         Raises:
             ValueError: a family that the cost model does not know.

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch.profiler import record_function
 
 from gp.backbones import Backbone
-from gp.bench.measure import synchronize
+from gp.measure.stopwatch import Marks, synchronize
 from gp.pruners import Pruner
 
 OTHER = "other"
@@ -47,6 +45,7 @@ class Timeline:
     def __init__(self, backbone: Backbone, pruner: Pruner, device: str) -> None:
         self.backbone, self.pruner, self.device = backbone, pruner, device
         self.seconds: dict[str, float] = defaultdict(float)
+        self._marks = Marks(device)
         self._stages = [OTHER]
         self._boundaries: list[tuple[str, Any]] = []  # the stage that begins, and when
 
@@ -64,7 +63,7 @@ class Timeline:
             self._turn(OTHER)
             synchronize(self.device)
             for (stage, begin), (_, end) in pairwise(self._boundaries):
-                self.seconds[stage] += _seconds_between(begin, end)
+                self.seconds[stage] += self._marks.seconds_between(begin, end)
 
     def _layer_stage(self, index: int, *args: Any) -> str:
         return LAYERS_AFTER if self.pruner.stages and index > max(self.pruner.stages) else LAYERS_BEFORE
@@ -88,13 +87,4 @@ class Timeline:
 
     def _turn(self, stage: str) -> None:
         """`stage` begins."""
-        if not self.device.startswith("cuda"):
-            self._boundaries.append((stage, time.perf_counter()))
-            return
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        self._boundaries.append((stage, event))
-
-
-def _seconds_between(begin: Any, end: Any) -> float:
-    return end - begin if isinstance(begin, float) else begin.elapsed_time(end) / 1e3
+        self._boundaries.append((stage, self._marks.set()))

@@ -20,25 +20,16 @@ import torch
 
 from gp.bench.bill import step_mib
 from gp.bench.cost import CostModel
-from gp.bench.measure import Spread, in_own_process, interleaved, peak_of, ratio
 from gp.bench.options import Setup, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
+from gp.bench.own_process import add_way_argument, in_own_process, peak_of
 from gp.bench.presets import random_answers, random_inputs
-from gp.bench.report import (
-    RATIO_COLUMNS,
-    SHARE_NOTE,
-    Report,
-    Table,
-    environment,
-    milliseconds,
-    quartiles_ms,
-    ratio_cells,
-    ratio_figures,
-    workload,
-)
+from gp.bench.report import BenchReport, SpeedUps, TextTable, environment, time_cells, workload
+from gp.bench.rounds import interleaved
 from gp.bench.whole_sequence import whole_sequence
 from gp.config import LossConfig
 from gp.engine.teacher_forcing import teacher_forced
+from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
 from gp.training.objective import batch_sums, kept_counts, step_loss
 
@@ -51,19 +42,18 @@ WAYS: dict[str, Callable] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser, ("visual", "text", "answer", "batch"), keep_ratio=False)
-    parser.add_argument("--memory-of", choices=WAYS, help=argparse.SUPPRESS)  # a process that measures one way
+    add_way_argument(parser, WAYS)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Prints the tables and writes the files that were asked for."""
+def run(options: argparse.Namespace) -> BenchReport | None:
+    """Measures everything, or prints the figures of one way if told to."""
     setup = read_setup(options)
     if options.memory_of:
         print(json.dumps(measure_memory_mib(setup, options.memory_of)))
-        return 0
+        return None
     seconds = measure_time_s(setup)
     memory_mib = {way: in_own_process(options.arguments, way) for way in WAYS}
-    summarize(setup, seconds, memory_mib).publish(options)
-    return 0
+    return summarize(setup, seconds, memory_mib)
 
 
 def step(model: GlimpseModel, batch: tuple, way: str) -> None:
@@ -92,27 +82,26 @@ def measure_memory_mib(setup: Setup, way: str) -> float:
     return peak_of(partial(step, model, batch, way), setup.device)
 
 
-def summarize(setup: Setup, seconds: dict[str, list[float]], memory_mib: dict[str, float]) -> Report:
+def summarize(setup: Setup, seconds: dict[str, list[float]], memory_mib: dict[str, float]) -> BenchReport:
     """Tables and figures; a ratio above 1 says how many times more another way takes than the prefix."""
     bill = {way: step_mib(setup.preset, setup.dtype.itemsize, setup.attn, way) for way in WAYS}
     flops = step_flops(setup)
     title = f"Training step, {workload(setup)}, {setup.preset.answer} answer tokens"
-    steps = Table(title, ("way", "step, ms", "quartiles", "GFLOP", "peak above the model, MiB", "bill, MiB"))
-    ratios = Table("Speed-up of the prefix", RATIO_COLUMNS)
+    steps = TextTable(title, ("way", "step, ms", "quartiles", "GFLOP", "peak above the model, MiB", "bill, MiB"))
+    ratios = SpeedUps("Speed-up of the prefix")
     figures: dict[str, Any] = {"ways": {}, "against": {}}
     for way in WAYS:
-        spread = Spread.of(seconds[way])
+        spread = Spread.from_values(seconds[way])
         peak = memory_mib[way]
         cells = (f"{flops[way] / 1e9:.0f}", f"{peak:.0f}", f"{bill[way]:.0f}")
-        steps.add(way, milliseconds(spread), quartiles_ms(spread), *cells)
+        steps.add(way, *time_cells(spread), *cells)
         figures["ways"][way] = {"step_s": spread, "flops": flops[way], "peak_mib": peak, "bill_mib": bill[way]}
         if way == "prefix":
             continue
         speed_up, bound = ratio(seconds[way], seconds["prefix"]), flops[way] / flops["prefix"]
-        ratios.add(*ratio_cells(f"{way} / prefix", speed_up, bound))
         memory_ratio = peak / max(memory_mib["prefix"], 1e-9)
-        figures["against"][way] = {**ratio_figures(speed_up, bound), "memory_ratio": memory_ratio}
-    return Report("train", setup.command, environment(setup), figures, [steps, ratios], [SHARE_NOTE])
+        figures["against"][way] = {**ratios.compare(f"{way} / prefix", speed_up, bound), "memory_ratio": memory_ratio}
+    return BenchReport(environment(setup), figures, [steps, ratios])
 
 
 def step_flops(setup: Setup) -> dict[str, int]:

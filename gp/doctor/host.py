@@ -10,9 +10,7 @@ from pathlib import Path
 
 import gp
 from gp.doctor.report import Line, tidy
-from gp.measure.commit import code_commit
-
-GIB = 2**30
+from gp.measure.machine import code_commit, memory_gib, processor_name, usable_cores
 
 
 def check() -> Iterator[Line]:
@@ -21,7 +19,7 @@ def check() -> Iterator[Line]:
     yield Line("commit", _commit())
     yield Line("python", f"{platform.python_version()} ({platform.python_implementation()}) in {tidy(sys.prefix)}")
     yield Line("system", platform.platform())
-    yield Line("processor", f"{_processor()}, {_usable_cores()} of {os.cpu_count()} cores")
+    yield Line("processor", f"{processor_name()}, {usable_cores()} of {os.cpu_count()} cores")
     yield Line("memory", _memory())
 
 
@@ -32,24 +30,7 @@ def _commit() -> str:
     return version["commit"] + (", files changed since" if version["dirty"] else "")
 
 
-def _processor() -> str:
-    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _memory() -> str:
-    if not hasattr(os, "sysconf"):
-        return "unknown"
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    available = [int(line.split()[1]) * 1024 for line in _lines("/proc/meminfo") if line.startswith("MemAvailable")]
-    free = f", {available[0] / GIB:.1f} GiB available" if available else ""
-    return f"{total / GIB:.1f} GiB{free}"
-
-
-def _lines(path: str) -> list[str]:
-    """Lines of a file of the Linux kernel; none on other systems."""
-    return Path(path).read_text().splitlines() if Path(path).is_file() else []
+    total, available = memory_gib()
+    free = f", {available:.1f} GiB available" if available is not None else ""
+    return "unknown" if total is None else f"{total:.1f} GiB{free}"

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from gp.data.batch import Batch
+from gp.engine.prefill import Prefill
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.runner import prefill_batch
 from gp.eval.timing import decode_some, time_ratios
-from gp.measure.peak_memory import PeakMemory, kv_cache_mib
+from gp.measure.peak_memory import MIB, PeakMemory
 from gp.model import GlimpseModel
 
 NUM_BATCHES = 2
@@ -101,10 +102,16 @@ def memory_mib(
         for batch in batches:
             peak = PeakMemory(model.backbone.device)
             done = prefill_batch(model, batch, method, seed, num_keep)
-            cache_mib = max(cache_mib, kv_cache_mib(done.cache))
+            cache_mib = max(cache_mib, kv_cache_mib(done))
             decode_some(model, batch, done)
             peaks.append(peak.above_mib())
             del done  # it would count as in use before the next batch
         largest.append(None if None in peaks else max(peaks))
     counted = largest[1:]
     return None if None in counted else round(statistics.median(counted), 2), round(cache_mib, 4)
+
+
+def kv_cache_mib(done: Prefill) -> float:
+    """Size of all keys and values, padding included."""
+    tensors = [tensor for layer in done.cache.layers for tensor in (layer.keys, layer.values)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / MIB

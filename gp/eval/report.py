@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,8 @@ from gp.config import TrainConfig
 from gp.eval.figures import accuracy_curve
 from gp.eval.overlays import FOLDER, Example
 from gp.eval.plan import LeftOut
+from gp.measure.machine import device_name, library_versions
 from gp.version import __version__
-
-LIBRARIES = ("torch", "transformers", "lightning")
 
 
 @dataclass(frozen=True)
@@ -91,19 +88,12 @@ def make_report(
     return Report(config.name, facts, sections, left_out, shown)
 
 
-def device_name(device: torch.device) -> str:
-    """What a reader can compare times with."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
-
-
 def _facts(settings: Mapping[str, Any], device: torch.device, command: str) -> dict[str, str]:
-    versions = {"gp": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+    versions = {"gp": __version__, **library_versions()}
     return {
         "command": command,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "trained parts": f"{settings['ckpt_id']}, on base {settings['base']} in {settings['dtype']}",
-        "device": device_name(device),
+        "device": f"{device_name(device)}, {torch.get_num_threads()} threads",
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }

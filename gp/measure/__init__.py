@@ -1,1 +1,1 @@
-"""Measuring: time, peak memory, and the machine that figures were taken on."""
+"""Measuring: seconds, memory, spreads of repeated figures, and the machine that they were taken on."""

@@ -11,26 +11,23 @@ eval/         results of `evaluate.py`
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from gp.measure.commit import code_commit
+from gp.config import TrainConfig
+from gp.measure.machine import code_commit, library_versions
 from gp.runs.differences import Difference, differences
 from gp.runs.writing import write_text
-from gp.config import TrainConfig
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
 FREE_KEYS = ("ckpt", "name", "runs_dir")  # do not change what is trained, nor do those of the section `eval`
-LIBRARIES = ("torch", "transformers", "lightning")
 
 
 def run_folder(config: TrainConfig) -> Path:
@@ -144,9 +141,8 @@ def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
 
 
 def code_version() -> dict[str, Any]:
-    """`commit` and `dirty` of this code, see `gp.measure.commit`, and `versions` of Python and libraries."""
-    versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-    return {**code_commit(), "versions": versions}
+    """Commit of this code (None outside its git repository), whether files were changed since, and libraries."""
+    return {**code_commit(), "versions": library_versions()}
 
 
 def _settings_there(folder: Path) -> dict[str, Any] | None:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
-
-from gp.bench.__main__ import main
 from gp.bench.building import _spread
 from gp.data.building.sources import open_source
+from tests.support.bench_commands import run_bench
 
 
-def test_a_whole_run(tmp_path, capsys):
+def test_a_whole_run(tmp_path):
     given = ["--mib", "1", "--rounds", "2", "--width", "64", "--keep", "0.5,1", "--check", "header", "--workers", "1"]
-    assert main(["build", *given, "--folder", str(tmp_path), "--json", str(tmp_path / "out.json")]) == 0
-    half, all_of_it = results = json.loads((tmp_path / "out.json").read_text())["results"]
+    figures, markdown = run_bench(tmp_path, "build", *given, "--folder", str(tmp_path))
+    half, all_of_it = figures["results"]
     assert half["keep"] == 0.5 and half["tar_mib_s"] > 0 and half["build_mib_s"] > 0 and "copy_mib_s" not in half
     assert all_of_it["copy_mib_s"] > 0 and all_of_it["build_to_copy"]["median"] > 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"] == results
-    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert markdown.count("| 50% | header |") == markdown.count("| 100% | header |") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.md"]
 
 
-def test_memory(tmp_path, capsys):
-    assert main(["build", "--memory", "300", "--workers", "1", "--folder", str(tmp_path)]) == 0
-    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert figures["samples"] == 300 and len(figures["peak_mib"]["100%"]) == 2
+def test_memory(tmp_path):
+    figures, _ = run_bench(tmp_path, "build", "--memory", "300", "--workers", "1", "--folder", str(tmp_path))
+    assert figures["samples"] == 300 and list(figures["peak_mib"]) == ["0%", "10%", "50%", "100%"]
+    assert all(len(peaks) == 2 and min(peaks) > 0 for peaks in figures["peak_mib"].values())
 
 
 def test_wanted_images_are_spread_evenly():

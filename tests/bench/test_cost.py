@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from gp.backbones import backbone_of
-from gp.bench.cost import Cost, CostModel, total
+from gp.bench.cost import CostModel, Work, total
 from gp.bench.whole_sequence import whole_sequence
 from gp.engine.teacher_forcing import teacher_forced
 from gp.pruners import NoPruner
@@ -111,4 +111,4 @@ def test_a_causal_kernel_computes_half():
     dense, half = (CostModel(base.config, *micro_configs(), causal_half=flag) for flag in (False, True))
     saved = dense.layers(1, 1, 10).flops - half.layers(1, 1, 10).flops
     assert saved == 4 * 64 * (100 - 55)
-    assert Cost(1, 2) + Cost(3, 4) == Cost(4, 6)
+    assert Work(1, 2) + Work(3, 4) == Work(4, 6)

@@ -12,9 +12,9 @@ import torch
 
 from gp.bench import decode, train_step
 from gp.bench.__main__ import BENCHES, main, make_parser
-from gp.bench.measure import Spread, ratio, share_of_bound
 from gp.bench.options import read_preset
 from gp.bench.presets import PRESETS, near_square, random_inputs, random_model
+from gp.bench.rounds import share_of_bound
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = {"prefill": 3.0, "held": 1.0, "decode": 2.0}
@@ -38,6 +38,17 @@ MEMORY = {"prefill": 3.0, "held": 1.0, "decode": 2.0}
         ("decode --preset tiny --new-tokens 1", "--new-tokens must be at least 2, got 1"),
         ("batch --preset tiny --batch-sizes 1,x", "--batch-sizes"),
         ("memory --preset tiny --dtype int8", "--dtype must be one of"),
+        ("data --batch 0", "--batch must be at least 1, got 0"),
+        ("data --workers -1", "--workers must be at least 0, got -1"),
+        ("data --rounds 0", "--repeats must be at least 1, got 0"),
+        ("build --repeats 0", "--repeats must be at least 1, got 0"),
+        ("build --keep 0.5,2", "--keep must be numbers above 0 and at most 1 with commas between them, got '0.5,2'"),
+        ("build --check look", "--check must be one of decode, header, got 'look'"),
+        ("scoring --heads 0", "--heads must be at least 1, got 0"),
+        ("scoring --head-size 0", "--head-size must be at least 1, got 0"),
+        ("scoring --keep-ratio 1.1", "--keep-ratio must be above 0 and at most 1, got 1.1"),
+        ("scoring --tokens 1", "--tokens must be at least 2, got 1"),
+        ("scoring --device tpu", "--device must be"),
     ],
 )
 def test_refusals(arguments, message, capsys):
@@ -81,11 +92,9 @@ def test_inputs_fit_the_model():
 
 
 def test_every_documented_command_is_accepted():
-    files = [ROOT / "README.md", ROOT / "docs/performance.md", ROOT / "docs/gpu.md"]
-    commands = [
-        c for f in files for c in re.findall(r"^ {4}python -m gp\.bench ([^#\n]+)", f.read_text(), re.MULTILINE)
-    ]
-    assert len(commands) > 10
+    written = "".join(path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))))
+    commands = re.findall(r"(?:^ {4}|`)python -m gp\.bench ([^#\n`]+)", written, re.MULTILINE)
+    assert len(commands) > 20 and {command.split()[0] for command in commands} == set(BENCHES)
     for command in commands:
         options = make_parser().parse_args(command.split())
         if hasattr(options, "preset"):  # benches of the model; those of data have none
@@ -107,11 +116,7 @@ def test_the_documented_bounds_come_from_the_code_beside_them():
         assert cache == round(100 * float(row[-1]))
 
 
-def test_statistics():
-    spread = Spread.of([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (spread.low, spread.median, spread.high) == (2.0, 3.0, 4.0)
-    assert Spread.of([2.0]).high == 2.0
-    assert ratio([4.0, 9.0, 2.0], [2.0, 3.0, 2.0]).median == 2.0
+def test_share_of_a_bound():
     assert share_of_bound(2.0, 2.0) == 1.0 and share_of_bound(4 / 3, 2.0) == pytest.approx(0.5)
     assert share_of_bound(0.5, 2.0) == -2.0 and share_of_bound(2.0, 1.01) is None
 

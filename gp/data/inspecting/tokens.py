@@ -8,8 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
-
+from gp.backbones.qwen_size import resized
 from gp.config.schema import ModelConfig
 
 LLAVA_TOKENS = 576  # 24 x 24 patches of a 336 px square, whatever the image
@@ -35,7 +34,7 @@ def token_counter(config: ModelConfig | None = None) -> TokenCounter:
     factor = known["patch_size"] * known["merge_size"]
 
     def count(size: tuple[int, int]) -> int:
-        height, width = smart_resize(size[1], size[0], factor, known["min_pixels"], known["max_pixels"])
+        width, height = resized(size, factor, known["min_pixels"], known["max_pixels"])
         return height // factor * (width // factor)
 
     return count

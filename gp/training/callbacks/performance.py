@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
+
+from gp.measure.peak_memory import lifetime_peak_mib
+from gp.measure.stopwatch import Stopwatch
 
 
 class Performance(pl.Callback):
@@ -20,19 +19,19 @@ class Performance(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._start_s = 0.0
-        self._paused_s = 0.0
-        self._pause_start_s = 0.0
+        self._watch = Stopwatch("cpu")
+        self._trained_s = 0.0
         self._from_step = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._restart(trainer.global_step)
+        self._watch = Stopwatch(trainer.strategy.root_device)
+        self._trained_s, self._from_step = 0.0, trainer.global_step
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._pause_start_s = time.perf_counter()
+        self._trained_s += self._watch.lap()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._paused_s += time.perf_counter() - self._pause_start_s
+        self._watch.lap()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -40,21 +39,7 @@ class Performance(pl.Callback):
         step = trainer.global_step
         if (batch_idx + 1) % trainer.accumulate_grad_batches or step % trainer.log_every_n_steps:
             return
-        device = trainer.strategy.root_device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elapsed_s = time.perf_counter() - self._start_s - self._paused_s
-        figures = {"perf/step_s": elapsed_s / max(1, step - self._from_step), "perf/peak_mib": peak_mib(device)}
-        module.log_dict(figures, batch_size=1)
-        self._restart(step)
-
-    def _restart(self, step: int) -> None:
-        self._start_s, self._paused_s, self._from_step = time.perf_counter(), 0.0, step
-
-
-def peak_mib(device: torch.device) -> float:
-    """Peak memory of this process so far, MiB: allocated by torch on a GPU, resident on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+        step_s = (self._trained_s + self._watch.lap()) / max(1, step - self._from_step)
+        peak_mib = lifetime_peak_mib(trainer.strategy.root_device)
+        module.log_dict({"perf/step_s": step_s, "perf/peak_mib": peak_mib}, batch_size=1)
+        self._trained_s, self._from_step = 0.0, step

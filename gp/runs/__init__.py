@@ -1,0 +1,1 @@
+"""Run folders: who may write into them, what they hold, and reading their checkpoints back."""

@@ -1,0 +1,25 @@
+"""Files that are whole at any moment: written beside their place and renamed, so that a kill leaves the old or the new."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a place beside `path` to write to; it takes the place of `path` at the end, or goes after an error."""
+    unfinished = path.with_name(path.name + ".tmp")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a text file, UTF-8."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
