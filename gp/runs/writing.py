@@ -1,4 +1,4 @@
-"""Files that are whole at any moment: written beside their place and renamed, so that a kill leaves the old or the new."""
+"""Whole files: written beside their place and renamed, so that a kill leaves the old one or the new one."""
 
 from __future__ import annotations
 
