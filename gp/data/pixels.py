@@ -31,7 +31,7 @@ class PixelTable:
     frames: int
 
     @classmethod
-    def of(cls, processor: Any) -> PixelTable:
+    def from_processor(cls, processor: Any) -> PixelTable:
         """Asks the processor itself with an image of all levels, so the values are its own to the last bit.
 
         Args:

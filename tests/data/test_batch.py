@@ -11,7 +11,7 @@ from PIL import Image
 
 from gp.boxes import evidence_mask
 from gp.data.batch import Batch, Collator, end_of_turn_id
-from gp.data.cursor import Cursor, Part
+from gp.data.position import Position, Span
 from gp.data.sample import Sample
 from gp.embedded import BASE_DIR
 from tests.support.small_shards import SPECIAL, small_processor
@@ -80,7 +80,7 @@ def test_evidence_masks_use_the_annotated_size(batch):
 
 
 def test_metadata(batch):
-    assert len(batch) == 2 and [s.id for s in batch.samples] == ["s0/0000", "s0/0001"] and batch.cursor is None
+    assert len(batch) == 2 and [s.id for s in batch.samples] == ["s0/0000", "s0/0001"] and batch.position is None
 
 
 def test_pixel_limits_pass_through(processor):
@@ -101,12 +101,12 @@ def test_visual_tokens_are_counted_without_an_image(processor, pixels):
 
 
 def test_moving_to_a_device():
-    one, cursor = torch.ones(1, 1), Cursor(0, (Part(0, 0, 1),))
-    batch = Batch({"x": torch.ones(2)}, one, one, [one], [SMALL], cursor)
+    one, position = torch.ones(1, 1), Position(0, 1, (Span(0, 0, 1),))
+    batch = Batch({"x": torch.ones(2)}, one, one, [one], [SMALL], position)
     moved = batch.to("meta")
     tensors = [moved.inputs["x"], moved.answer_ids, moved.answer_mask, *moved.evidence_masks]
     assert all(tensor.device.type == "meta" for tensor in tensors)
-    assert moved.samples == batch.samples and moved.cursor == batch.cursor
+    assert moved.samples == batch.samples and moved.position == batch.position
     assert batch.inputs["x"].device.type == "cpu"
 
 
