@@ -12,26 +12,11 @@ from PIL import Image
 from gp.boxes import evidence_mask
 from gp.data.batch import Batch, Collator, end_of_turn_id
 from gp.data.position import Position, Span
-from gp.data.sample import Sample
 from gp.embedded import BASE_DIR
+from tests.support.samples import LARGE, SMALL
 from tests.support.small_shards import SPECIAL, small_processor
 
 IM_END, IMAGE_PAD, PAD = (SPECIAL.index(token) for token in ("<|im_end|>", "<|image_pad|>", "<pad>"))
-SMALL = Sample(
-    id="s0/0000",
-    image=Image.new("RGB", (56, 28), (255, 0, 0)),
-    question="what is here ?",
-    answer="red",
-    boxes_xyxy_px=((0.0, 0.0, 27.0, 27.0),),
-    width=56,
-    height=28,
-    dataset="small",
-    split="train",
-)
-LARGE = replace(
-    SMALL, id="s0/0001", image=Image.new("RGB", (84, 56)), question="what ?", answer="1 2 3", width=840, height=560,
-    boxes_xyxy_px=((300.0, 0.0, 839.0, 250.0),)
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

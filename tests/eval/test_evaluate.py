@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gp.eval import Process, evaluate, load_run
-from tests.eval.conftest import OVERRIDES
+from tests.support.eval_results import OVERRIDES, lines_of, rows_of, without_costs
 from tests.support.micro_eval import NUM_SAMPLES, stock_answers
 
 ORDER = [
@@ -22,19 +22,6 @@ ORDER = [
     ("random", 0.5),
     ("oracle", None),
 ]
-COSTS = ("prefill_ratio", "decode_ratio", "peak_mib", "kv_cache_mib")
-
-
-def lines_of(out: Path, label: str) -> dict[str, dict]:
-    paths = sorted((out / "samples").glob(f"test-{label}*.jsonl"))
-    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-    assert len({line["id"] for line in lines}) == len(lines)
-    return {line["id"]: line for line in lines}
-
-
-def rows_of(out: Path) -> dict[tuple, dict]:
-    rows = json.loads((out / "summary.json").read_text())
-    return {(row["pruner"], row["budget"]): row for row in rows}
 
 
 def same(prediction: str, answer: str) -> bool:
@@ -208,8 +195,7 @@ def test_two_processes_equal_one(evaluated, micro, tmp_path):
     for thread in threads:
         thread.join()
     assert rows[1] == []
-    without_costs = [{k: v for k, v in row.items() if k not in COSTS} for row in rows[0]]
-    assert without_costs == [{k: v for k, v in row.items() if k not in COSTS} for row in rows_of(evaluated).values()]
+    assert [without_costs(row) for row in rows[0]] == [without_costs(row) for row in rows_of(evaluated).values()]
     assert [(tmp_path / f"samples/test-random-own.rank{rank}of2.jsonl").is_file() for rank in range(2)] == [True, True]
     assert len(lines_of(tmp_path, "random-own")) == NUM_SAMPLES
     rows = evaluate(*runs[0], tmp_path)  # and one process may go on where two stopped
