@@ -41,8 +41,8 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a report says, whatever it is written in.
+class EvalReport:
+    """Content of a report, whatever it is written in.
 
     Args:
         name: of the run.
@@ -68,7 +68,7 @@ def make_report(
     config: TrainConfig,
     device: torch.device,
     command: str | None = None,
-) -> Report:
+) -> EvalReport:
     """Gathers a report and draws its curves.
 
     Args:
@@ -88,7 +88,7 @@ def make_report(
         sections.append(Section(split, of_split, f"{FOLDER}/{curve.name}", examples.get(split, ())))
     shown = {**settings, "eval": asdict(config.eval), "data": {"root": config.data.root, "test": config.data.test}}
     facts = _facts(settings, device, command or shlex.join(["python", *sys.argv]))
-    return Report(config.name, facts, sections, left_out, shown)
+    return EvalReport(config.name, facts, sections, left_out, shown)
 
 
 def device_name(device: torch.device) -> str:
