@@ -1,4 +1,4 @@
-"""From samples to the tensors of one batch: prompts, answers and evidence masks."""
+"""Tensors of one batch, made of its samples: prompts, answers and evidence masks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Batch:
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
-        """What the processor would have made of the prompts: `sent` with the image processor's own `pixel_values`.
+        """Processor output of the prompts: `sent` with the image processor's own `pixel_values`.
 
         Computed when first asked for, on the device where the batch is by then.
         """
@@ -78,7 +78,7 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For the way between processes: torch opens a file for each tensor, so small ones go as arrays."""
+        """Prepares the way between processes: torch opens a file for each tensor, so small ones go as arrays."""
         return vars(self._each(lambda x: x.numpy() if x.device.type == "cpu" and x.nbytes <= INLINE_BYTES else x))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -154,7 +154,7 @@ class Collator:
         return ids, torch.arange(ids.shape[1]) < lengths[:, None]
 
     def num_visual_tokens(self, width: int, height: int) -> int:
-        """How many visual tokens an image of so many pixels will have, without one."""
+        """Number of visual tokens that an image of so many pixels will have; needs no image."""
         sizes = self.processor._get_num_multimodal_tokens(image_sizes=[[height, width]], **self.pixels)
         return sizes.num_image_tokens[0]
 

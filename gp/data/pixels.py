@@ -20,7 +20,7 @@ AS_IT_IS = {"do_resize": False, "do_center_crop": False, "do_pad": False}
 
 @dataclass(frozen=True)
 class PixelTable:
-    """What an image processor makes of 8-bit pixels.
+    """Pixel values that an image processor makes of 8-bit levels.
 
     Args:
         values: [3, 256], the pixel value of each level in each channel.
@@ -65,7 +65,7 @@ class PixelTable:
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """On the CPU NumPy's memory: it asks for huge pages, and touching small ones takes longer than the lookup."""
+    """Allocates memory, on a CPU by NumPy, which asks for huge pages: touching small ones takes longer than the lookup."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
     return torch.from_numpy(np.empty(shape, like.numpy().dtype))

@@ -32,7 +32,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Position:
-    """What a stream still has to read: its spans, then all epochs after the last of them.
+    """Everything that a stream still has to read: its spans, then all epochs after the last of them.
 
     The spans are one, of the stream's own number, unless the run was resumed with another number of streams: then they
     may be what is left of any of the old ones.

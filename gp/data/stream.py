@@ -86,7 +86,7 @@ class TrainStream(IterableDataset):
                 batch = RawBatch()
 
     def _samples(self, begin: Position) -> Iterator[tuple[Sample | None, Position, bool]]:
-        """Each record's sample (None: a bad one), the position after it, and whether its bucket ends there."""
+        """Yields each record's sample (None: a bad one), the position after it, and True if its bucket ends there."""
         counter, buckets = SkipCounter(self.max_skipped_fraction), self.reader.buckets
         for position in begin.walk():
             span = position.spans[0]
@@ -103,7 +103,7 @@ class TrainStream(IterableDataset):
 
 
 class EvalStream(IterableDataset):
-    """Every sample once over all ranks and workers, in the order of the shards, nothing padded and nothing repeated.
+    """Batches with every sample once over all ranks and workers, in the shards' order, nothing padded or repeated.
 
     Sample number i of those not in `skip_ids` goes to rank i % world. A rank's workers take its batches in turn, so
     they arrive in order. A `RawBatch` has up to `batch_size` samples: fewer at the end and where samples were skipped;

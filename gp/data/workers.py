@@ -1,4 +1,4 @@
-"""How many worker processes read, and how they start: they end with their parent, and keep memory that batches free."""
+"""Number of worker processes, and their start: they end with their parent and keep memory that batches free."""
 
 from __future__ import annotations
 

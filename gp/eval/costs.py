@@ -1,4 +1,4 @@
-"""What a row costs in time and memory, on a few batches that are the same for all rows; kept on disk."""
+"""Time and memory of each row, on a few batches that are the same for all rows; kept on disk."""
 
 from __future__ import annotations
 

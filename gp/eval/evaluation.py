@@ -59,7 +59,7 @@ def evaluate(
         process: for several processes: all make the same call, each with its own rank; None: there is one.
 
     Returns:
-        One row a split, pruner and budget, as in `summary.json`; keys: see `gp.eval.summary`. Other ranks than 0 get
+        One row per split, pruner and budget, as in `summary.json`; keys: see `gp.eval.summary`. Other ranks than 0 get
         none.
 
     Raises:
@@ -113,7 +113,7 @@ def _run_split(
     console: Console,
     process: Process,
 ) -> dict[Method, dict[str, Result]]:
-    """All rows over one split."""
+    """Runs all rows over one split."""
     entries, limit = config.data.test[split], config.eval.num_samples
     samples = count_samples(shards, limit)
     total = None if samples is None else samples * len(methods)
@@ -151,7 +151,7 @@ def _measure(
 
 
 def _first_batches(data: GlimpseDataModule, config: TrainConfig, split: str) -> list[Batch]:
-    """Those that are measured and painted: small ones, because measuring goes over them many times."""
+    """Batches that are measured and painted: small ones, because measuring goes over them many times."""
     size = min(BATCH_SIZE, config.data.eval_batch_size)
     few = GlimpseDataModule(replace(config.data, eval_batch_size=size, num_workers=0), data.collator, config.seed)
     wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples

@@ -105,7 +105,7 @@ def _legend(text: str) -> str:
 
 
 def _example(out: Path, example: Example) -> str:
-    """Question and answer, then one picture a method with what it kept and answered."""
+    """Question and answer, then one picture per method with what it kept and answered."""
     sample = example.sample
     head = f"<b>{escape(sample.question)}</b> Answer: {escape(sample.answer)}; un-pruned: {_answered(example.unpruned)}"
     return f"<p>{head}</p>\n" + "\n".join(_picture(out, painted) for painted in example.painted)

@@ -37,7 +37,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _example(example: Example) -> str:
-    """Question and answer, then one picture a method with what it kept and answered."""
+    """Question and answer, then one picture per method with what it kept and answered."""
     sample, unpruned = example.sample, example.unpruned
     head = f"**{_plain(sample.question)}** Answer: {_plain(sample.answer)}; un-pruned: {_answered(unpruned)}"
     if not example.painted:

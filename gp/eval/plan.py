@@ -1,4 +1,4 @@
-"""Which rows an evaluation has, in which order, and the pruning options of each."""
+"""Rows of an evaluation, in their order, and the pruning options of each."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _rows(name: str, budgets: Sequence[float | None]) -> list[Method]:
 
 
 def _why_not(model: GlimpseModel, method: Method) -> str | None:
-    """Why a row cannot be run; None if it can.
+    """Reason why a row cannot be run; None if it can.
 
     A matched row's budgets are known only when `glimpse` has run, and may be as little as one token of a prompt: a
     method that cannot go so low could not finish.

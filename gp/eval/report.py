@@ -25,7 +25,7 @@ LIBRARIES = ("torch", "transformers", "lightning")
 
 @dataclass(frozen=True)
 class Section:
-    """One split.
+    """Part of the report on one split.
 
     Args:
         split: its name.
@@ -47,7 +47,7 @@ class EvalReport:
     Args:
         name: of the run.
         facts: command, date, trained parts, device, versions.
-        sections: one a split.
+        sections: one per split.
         left_out: rows that could not be run.
         settings: what results depend on, and the sections of the config.
     """
@@ -92,7 +92,7 @@ def make_report(
 
 
 def device_name(device: torch.device) -> str:
-    """What a reader can compare times with."""
+    """Description of the device, for readers who compare times."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"

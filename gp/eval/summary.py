@@ -25,7 +25,7 @@ def summarize(
     costs: Mapping[Method, RowCost],
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row a method of one split.
+    """One row per method, of one split.
 
     All rows are over the same samples, those that every method has finished: an earlier evaluation with more samples
     may have left more of some rows.
