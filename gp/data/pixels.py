@@ -65,7 +65,7 @@ class PixelTable:
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Allocates memory, on a CPU by NumPy, which asks for huge pages: touching small ones takes longer than the lookup."""
+    """Allocates memory, on a CPU by NumPy: it takes huge pages; touching small ones takes longer than the lookup."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
     return torch.from_numpy(np.empty(shape, like.numpy().dtype))
