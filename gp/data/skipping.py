@@ -68,7 +68,7 @@ class SkipCounter:
         parts = [f"{count} x {reason}, e.g. {self.examples[reason]}" for reason, count in self.reasons.most_common()]
         return f"{self.skipped} of {self.seen} samples skipped" + (": " + "; ".join(parts) if parts else "")
 
-    def _check(self, of: int) -> None:
-        if self.skipped > self.max_fraction * of:
-            bound = f"{self.option} = {self.max_fraction:g} of {of} samples"
+    def _check(self, total: int) -> None:
+        if self.skipped > self.max_fraction * total:
+            bound = f"{self.option} = {self.max_fraction:g} of {total} samples"
             raise ValueError(f"more than {bound} are unusable: {self.summary()}")
