@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
-from gp.data.building.packer import Packer, PackReport, Task, Work
+from gp.data.building.packer import Packer, Report, Task, Work
 from gp.data.building.shard_file import ShardState
 
 BATCH = 8  # tasks sent at once to a process that has others to do
@@ -38,7 +38,7 @@ class Crew(Protocol):
     def finish(self) -> dict[int, ShardState]:
         """Ends all shards; afterwards `reports` has what was left to report."""
 
-    def reports(self) -> Iterator[PackReport]:
+    def reports(self) -> Iterator[Report]:
         """What has come since the last call."""
 
     def states(self) -> dict[int, ShardState] | None:
@@ -64,7 +64,7 @@ class ThisProcess:
 
     def start(self, work: Work) -> None:
         self._packer = Packer(work)
-        self._report = PackReport()
+        self._report = Report()
         self._states: dict[int, ShardState] | None = None
 
     def submit(self, task: Task) -> None:
@@ -76,8 +76,8 @@ class ThisProcess:
     def finish(self) -> dict[int, ShardState]:
         return self._packer.finish()
 
-    def reports(self) -> Iterator[PackReport]:
-        report, self._report = self._report, PackReport()
+    def reports(self) -> Iterator[Report]:
+        report, self._report = self._report, Report()
         yield report
 
     def states(self) -> dict[int, ShardState] | None:
@@ -110,7 +110,7 @@ class Processes:
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._waiting = [0] * count
         self._unsent: list[list[Task]] = [[] for _ in range(count)]
-        self._reports: list[PackReport] = []
+        self._reports: list[Report] = []
         self._states: list[dict[int, ShardState]] = []
         self._closing = False
 
@@ -135,7 +135,7 @@ class Processes:
             self._take()
         return self._joined()
 
-    def reports(self) -> Iterator[PackReport]:
+    def reports(self) -> Iterator[Report]:
         while not self._inbox.empty():
             self._take()
         reports, self._reports = self._reports, []
@@ -160,7 +160,7 @@ class Processes:
         number, message = self._inbox.get()
         if isinstance(message, BaseException):
             raise message
-        if isinstance(message, PackReport):
+        if isinstance(message, Report):
             self._waiting[number] -= message.tasks
             self._reports.append(message)
         else:
@@ -227,7 +227,7 @@ def _serve(tasks: Connection, answers: Connection) -> None:
         elif message == FINISH:
             answers.send(packer.finish())
         else:
-            report = PackReport()
+            report = Report()
             for task in message:
                 packer.pack(task, report)
             answers.send(report)

@@ -45,7 +45,7 @@ class Task:
 
 
 @dataclass
-class PackReport:
+class Report:
     """What became of some tasks.
 
     Args:
@@ -78,7 +78,7 @@ class Packer:
         _allow_open_files(len(numbers))
         self.shards = {number: ShardFile(work.paths[number], work.states[number]) for number in numbers}
 
-    def pack(self, task: Task, report: PackReport) -> None:
+    def pack(self, task: Task, report: Report) -> None:
         """One image; questions that cannot be used are noted in the report and in the shard's state."""
         shard = self.shards[task.shard]
         report.tasks += 1
@@ -109,7 +109,7 @@ class Packer:
             shard.end()
         return {number: shard.close() for number, shard in self.shards.items()}
 
-    def _skip(self, shard: ShardFile, report: PackReport, error: BadSample, count: int) -> None:
+    def _skip(self, shard: ShardFile, report: Report, error: BadSample, count: int) -> None:
         shard.state.skipped[error.reason] += count
         report.bad(error, count)
 

@@ -26,7 +26,7 @@ BAR = 40
 
 
 @dataclass
-class Inspection:
+class Report:
     """What was found.
 
     Args:
@@ -54,7 +54,7 @@ class Inspection:
 
 def inspect_shards(
     shards: Sequence[Path], count_tokens: TokenCounter, also: Callable[[StoredRecord], None] | None = None
-) -> Inspection:
+) -> Report:
     """Reads all records, and checks every shard that the manifest beside it knows.
 
     Args:
@@ -65,7 +65,7 @@ def inspect_shards(
     Raises:
         ValueError: a shard that is not what its manifest says, or not in the schema; names both, or shard and key.
     """
-    report = Inspection()
+    report = Report()
     manifests = {folder: read_manifest(folder) for folder in {shard.parent for shard in shards}}
     console = Console(stderr=True)
     for shard in track(shards, "reading shards", console=console, disable=not console.is_terminal):
@@ -95,7 +95,7 @@ def evidence_area(row: dict[str, Any]) -> float:
     return float(evidence_mask(normalize_boxes(boxes, *size), AREA_GRID, AREA_GRID).float().mean())
 
 
-def print_report(report: Inspection, console: Console) -> None:
+def print_report(report: Report, console: Console) -> None:
     console.print(
         f"{report.shards} shards, {report.bytes / 2**20:.1f} MiB: {report.samples} questions about "
         f"{report.images} images; {report.checked} shards match {MANIFEST} (size, SHA-256, counts)"
@@ -111,7 +111,7 @@ def print_report(report: Inspection, console: Console) -> None:
     _print_histogram(console, "evidence, share of the image", report.areas, AREA_EDGES, "{:.0%}")
 
 
-def _add(report: Inspection, record: StoredRecord, count_tokens: TokenCounter) -> None:
+def _add(report: Report, record: StoredRecord, count_tokens: TokenCounter) -> None:
     try:
         for row in record.rows:
             check_fields(row, record.where, FIELDS)
