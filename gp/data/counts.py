@@ -1,4 +1,4 @@
-"""Numbers of samples that shards hold, from the manifests in their folders."""
+"""How many samples shards hold, from the manifests in their folders."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sample_counts(shards: Sequence[str]) -> list[int] | None:
 
 
 def find_entries(shards: Sequence[str]) -> list[ShardEntry | None]:
-    """Entries of the shards in the manifests beside them; None without one, and for the output of a `pipe:` command."""
+    """What the manifest beside each shard says of it; None without one, and for the output of a `pipe:` command."""
     manifests: dict[str, Manifest | None] = {}
     entries: list[ShardEntry | None] = []
     for shard in shards:
@@ -51,7 +51,7 @@ def find_entries(shards: Sequence[str]) -> list[ShardEntry | None]:
 
 
 def place_of_manifest(shard: str) -> str:
-    """Path or url of the manifest of a shard, for messages."""
+    """Where the manifest of a shard lies, for messages."""
     return manifest_place(_folder_of(shard))
 
 

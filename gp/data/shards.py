@@ -1,4 +1,4 @@
-"""Shards: names in a config become paths, a path becomes raw records. Nothing is decoded here."""
+"""Shards: from what a config names to paths, and from a path to raw records. Nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Record:
 
 
 def resolve_shards(entries: Sequence[str], root: str | Path) -> list[str]:
-    """Resolves what a config names to shard paths and urls, in the order given.
+    """What a config names -> shard paths and urls, in the order given.
 
     Args:
         entries: paths relative to `root` or absolute, urls (`http:`, `s3:`, `gs:`, `hf:`, ...), `pipe:` commands,
@@ -78,7 +78,7 @@ def shard_names(shards: Sequence[str]) -> list[str]:
 def read_records(shard: str, name: str) -> Iterator[Record]:
     """Streams the records of one shard through webdataset's own tar stages.
 
-    A json that is a list of questions about one image becomes a record for each; they share the image's bytes.
+    A json that is a list, several questions about one image, becomes a record each; they share the image's bytes.
 
     Args:
         shard: path, url or `pipe:` command of a plain (not compressed) tar.
@@ -104,7 +104,7 @@ def read_records(shard: str, name: str) -> Iterator[Record]:
 
 
 def _questions(record: Record) -> Iterator[Record]:
-    """Takes a list of questions apart; what is no list stays as it is: `parse_record` says what is wrong with it."""
+    """What cannot be taken apart stays as it is: `parse_record` says what is wrong with it."""
     text = record.files.get("json", b"").lstrip()
     try:
         questions = json.loads(text) if text.startswith(b"[") else None

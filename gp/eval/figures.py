@@ -38,7 +38,7 @@ def accuracy_curve(rows: Sequence[dict[str, Any]], path: Path) -> Path:
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> tuple[Figure, dict[str, str]]:
-    """One line per pruner over its budgets, a star for its own decision, and the un-pruned accuracy.
+    """One line a pruner over its budgets, a star for its own decision, and the un-pruned accuracy.
 
     Args:
         rows: of one split, as in `summary.json`.

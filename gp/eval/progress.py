@@ -27,21 +27,21 @@ LINE_EVERY_S = 20.0
 
 
 class SpeedColumn(ProgressColumn):
-    """Units per second."""
+    """Units a second."""
 
     def render(self, task: Task) -> Text:
         return Text(_speed(task))
 
 
 class Tracker:
-    """Receiver of the progress of work over many rows."""
+    """What work over many rows reports to."""
 
     def __init__(self, progress: Progress, task: TaskID, prefix: str) -> None:
         self._progress, self._task, self._prefix = progress, task, prefix
         self._last_line_s = time.monotonic()
 
     def advance(self, row: str, count: int = 1) -> None:
-        """Adds so many more units that this row has done."""
+        """So many more units are done, by this row."""
         self._progress.update(self._task, advance=count, description=f"{self._prefix} {row}")
         is_log = not self._progress.disable and not self._progress.console.is_terminal
         if is_log and time.monotonic() - self._last_line_s >= LINE_EVERY_S:

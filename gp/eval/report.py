@@ -92,7 +92,7 @@ def make_report(
 
 
 def device_name(device: torch.device) -> str:
-    """Description of the device, for readers who compare times."""
+    """What a reader can compare times with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type} ({platform.machine()}, {torch.get_num_threads()} threads)"
