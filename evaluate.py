@@ -41,7 +41,10 @@ SHORT_KEYS = {"num_samples": "eval.num_samples", "out": "eval.out"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluates; returns the exit status, 2 for a mistake in settings or data."""
+    """Evaluates; returns the exit status, 2 for a mistake in settings, data or files.
+
+    Other errors, e.g. of a library, come with their traceback; its last line names the row.
+    """
     options = parse(arguments)
     try:
         run(options.settings, options.config)

@@ -22,11 +22,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what the config's `task` says; returns the exit status, 2 for a mistake in settings or data."""
+    """Runs what the config's `task` says; returns the exit status, 2 for a mistake in settings, data or files.
+
+    Other errors, e.g. of a library, come with their traceback; its last line names the stage.
+    """
     options = parse(arguments)
     try:
         run(options.config, options.overrides)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         if options.traceback:
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -54,12 +57,18 @@ def run(config_path: Path, overrides: Sequence[str]) -> None:
         return
     from gp.training.train import is_first_process, train
 
-    model, folder = train(config)
-    if config.eval.after_training and is_first_process():
-        from gp.eval.evaluation import evaluate
+    if not config.eval.after_training:
+        train(config)
+        return
+    from gp.eval import evaluate, rehearse_evaluation
+    from gp.stages import stage
 
+    model, folder = train(config, rehearse_evaluation)
+    if is_first_process():
         out = Path(config.eval.out) if config.eval.out else folder / "eval"
-        evaluate(model, config, out, command=f"python evaluate.py ckpt={folder / 'last.ckpt'}")
+        command = f"python evaluate.py ckpt={folder / 'last.ckpt'}"
+        with stage(f"evaluation after training (all is trained and saved: go on with {command})"):
+            evaluate(model, config, out, command=command)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "boxes", "version", "embedded"},
+    {"types", "boxes", "stages", "version", "embedded"},
     {"config", "modules", "selection", "measure"},
     {"backbones"},
     {"pruners"},
@@ -20,7 +20,7 @@ LAYERS = [
     {"runs"},
     {"data", "metrics"},
     {"training", "eval", "embedded/making"},
-    {"bench", "convert"},
+    {"bench", "doctor", "convert"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -54,7 +54,7 @@ def test_every_command_line_of_training_is_accepted():
         load_config(ROOT / path, overrides.split())
 
 
-PROGRAMS = ("train.py", "evaluate.py", "-m gp.bench", "-m gp.convert")
+PROGRAMS = ("train.py", "evaluate.py", "-m gp.bench", "-m gp.convert", "-m gp.doctor")
 SHARD_PROGRAMS = ("shards/build_tiny.py", "shards/build.py", "shards/inspect.py")
 
 

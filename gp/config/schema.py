@@ -113,7 +113,7 @@ class TrainerConfig:
     gradient_clip_val: float | None = 1.0
     log_every: int = 10  # optimizer steps between TensorBoard points
     val_every: int = 50  # optimizer steps between validations
-    save_every: int = 50  # optimizer steps between writes of last.ckpt
+    save_every: int = 50  # optimizer steps between writes of last.ckpt, which every validation begins with too
     val_samples: int | None = None  # None: the whole validation split
     paint_images: int = 4  # validation images whose kept tokens are painted in TensorBoard
 

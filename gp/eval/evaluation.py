@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gp.eval.overlays import paint_examples
 from gp.eval.plan import OWN_GLIMPSE, Method, plan_rows
 from gp.eval.process import Process
 from gp.eval.progress import count_samples, track
+from gp.eval.rehearsal import rehearse_rows
 from gp.eval.report import make_report
 from gp.eval.results import Result, read_results
 from gp.eval.runner import kept_by_id, run_split
@@ -66,6 +68,7 @@ def evaluate(
         ValueError: an unknown pruner or setting of one, no row that can be run, results of other settings in `out`,
             more unusable samples than allowed.
         FileNotFoundError: a shard is missing.
+        StageFailed: a library failed in the rehearsal before the first row; names the row.
     """
     out, console, process = Path(out), console or make_console(), process or Process()
     model.pruner_settings = {**model.pruner_settings, **config.eval.methods}
@@ -79,6 +82,7 @@ def evaluate(
             console.print(f"left out: {one.method.label}: {one.reason}", soft_wrap=True, highlight=False, markup=False)
     process.wait()
     model.eval()
+    _rehearse(model, config, methods, out / SAMPLES, console, process)
     collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
     data = GlimpseDataModule(config.data, collator, config.seed)
     rows, examples = [], {}
@@ -100,6 +104,18 @@ def evaluate(
     for path in (write_markdown(out, report), write_html(out, report)):
         console.print(f"report: {path}", soft_wrap=True, highlight=False)
     return rows
+
+
+def _rehearse(
+    model: GlimpseModel, config: TrainConfig, methods: list[Method], done: Path, console: Console, process: Process
+) -> None:
+    """A small batch through every row with work left, so that one that cannot run shows before hours of others."""
+    start_s = time.perf_counter()
+    num_rows = rehearse_rows(model, config, methods, done)
+    if num_rows and process.rank == 0:
+        seconds = time.perf_counter() - start_s
+        console.print(f"checked in {seconds:.1f} s: a small batch through {num_rows} rows", highlight=False)
+    process.wait()
 
 
 def _run_split(

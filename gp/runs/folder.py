@@ -14,8 +14,8 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -24,6 +24,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from gp.measure.commit import code_commit
 from gp.config import TrainConfig
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
@@ -82,7 +83,14 @@ def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
     return [f"starts over: {folder} held a run of the same settings"]
 
 
-def claim_folder(config: TrainConfig, ckpt: Path | None, step: int = 0, max_steps: int = 0) -> None:
+def is_new_run(config: TrainConfig, ckpt: Path | None) -> bool:
+    """Whether the run does not go on from its own folder's checkpoint, so that results there are of another run."""
+    return ckpt is None or ckpt.resolve().parent != run_folder(config).resolve()
+
+
+def claim_folder(
+    config: TrainConfig, ckpt: Path | None, step: int = 0, max_steps: int = 0, keep_trained: bool = False
+) -> None:
     """Writes `config.yaml` and `run.json` before any work; called on the first process only, after `check_folder`.
 
     Args:
@@ -91,15 +99,29 @@ def claim_folder(config: TrainConfig, ckpt: Path | None, step: int = 0, max_step
         step: optimizer steps that the checkpoint has done.
         max_steps: of the whole run; if there are more to come, results of an evaluation of the older weights are set
             aside.
+        keep_trained: what an earlier run has trained stays, until `remove_trained` is called.
     """
     folder = run_folder(config)
-    if ckpt is None or ckpt.resolve().parent != folder.resolve():
-        _remove_results(folder)
+    if is_new_run(config, ckpt):
+        _remove(folder, (INFO, EVENTS))
+        if not keep_trained:
+            remove_trained(folder)
     elif step < max_steps:
         _set_aside_evaluation(folder, step)
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
     write_info(folder, {**code_version(), "command": " ".join(sys.argv), "started": _now(), "resumed_at_step": step})
+
+
+def remove_trained(folder: Path) -> None:
+    """Removes what an earlier run in this folder has trained, and the evaluation of it."""
+    _remove(folder, (LAST, GLIMPSE, EVAL))
+
+
+def give_up(folder: Path) -> None:
+    """Lets another run have a folder in which nothing was trained yet, with whatever settings."""
+    if not (folder / LAST).exists():
+        (folder / CONFIG).unlink(missing_ok=True)
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -122,22 +144,9 @@ def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
 
 
 def code_version() -> dict[str, Any]:
-    """Commit of this code (None outside its git repository), whether files were changed since, and libraries."""
-    package = Path(__file__).resolve().parents[1]
-    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py") is not None
-    commit = _git(package, "rev-parse", "HEAD") if tracked else None
-    changed = bool(_git(package, "status", "--porcelain", "--untracked-files=no")) if commit else None
+    """`commit` and `dirty` of this code, see `gp.measure.commit`, and `versions` of Python and libraries."""
     versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-    return {"commit": commit, "dirty": changed, "versions": versions}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command; None if it fails or there is no git."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return {**code_commit(), "versions": versions}
 
 
 def _settings_there(folder: Path) -> dict[str, Any] | None:
@@ -160,11 +169,13 @@ def _replace(path: Path, text: str) -> None:
     os.replace(unfinished, path)
 
 
-def _remove_results(folder: Path) -> None:
-    for name in (INFO, LAST):
-        (folder / name).unlink(missing_ok=True)
-    for name in (EVENTS, GLIMPSE, EVAL):
-        shutil.rmtree(folder / name, ignore_errors=True)
+def _remove(folder: Path, names: Sequence[str]) -> None:
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _set_aside_evaluation(folder: Path, step: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import pickle
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
 from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, make_progress
 from gp.training.module import GlimpseModule
+from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
 from gp.training.schedule import num_steps, samples_per_step
 from gp.training.summary import describe_run
 
@@ -35,11 +38,15 @@ HINTS = (
 )
 
 
-def train(config: TrainConfig) -> tuple[GlimpseModel, Path]:
+def train(
+    config: TrainConfig, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None = None
+) -> tuple[GlimpseModel, Path]:
     """Trains a glimpse, or goes on training it.
 
     Args:
         config: checked, as `load_config` returns it.
+        rehearse_more: run once before the first step, with validation and checkpoint (see `gp.training.rehearsal`),
+            on the model on its device; says in a few words what it did.
 
     Returns:
         The trained model in eval mode on the device that it was trained on, and the run's folder
@@ -48,6 +55,7 @@ def train(config: TrainConfig) -> tuple[GlimpseModel, Path]:
     Raises:
         FileNotFoundError: no such checkpoint, base or shard.
         ValueError: the folder holds another run, the checkpoint belongs to another base, or data that cannot be used.
+        StageFailed: a library failed in a validation, or in the rehearsal before the first step; names the stage.
     """
     folder = run_folder.run_folder(config)
     ckpt = run_folder.find_checkpoint(config)
@@ -64,13 +72,17 @@ def train(config: TrainConfig) -> tuple[GlimpseModel, Path]:
     _quiet()
     try:
         trainer = make_trainer(config, folder, checkpoint["global_step"])
+        if rehearse_more is not None:
+            find_callback(trainer, Rehearsal).more = partial(rehearse_more, model, config)
         num_samples = data.num_train_samples()
         set_length(trainer, config, num_samples)
+        nothing_left = checkpoint["global_step"] >= trainer.max_steps
         if is_first_process():
             data.fit_workers(trainer.world_size)  # complains before processes are started
-            run_folder.claim_folder(config, ckpt, checkpoint["global_step"], trainer.max_steps)
+            run_folder.claim_folder(config, ckpt, checkpoint["global_step"], trainer.max_steps, not nothing_left)
             print(describe_run(config, model, trainer, num_samples, notices), flush=True)
-        _fit(config, trainer, module, data, ckpt)
+        with rehearsed(trainer, folder, run_folder.is_new_run(config, ckpt)):
+            _fit(config, trainer, module, data, ckpt, nothing_left)
     finally:
         torch.use_deterministic_algorithms(was_deterministic)
     if is_first_process():
@@ -156,15 +168,16 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         gradient_clip_val=settings.gradient_clip_val,
         val_check_interval=settings.val_every * settings.accumulate_grad_batches,  # Lightning counts micro-batches
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=SANITY_STEPS,
         log_every_n_steps=settings.log_every,
         logger=events,
         callbacks=[
+            Rehearsal(folder, read_checkpoint),
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),
             make_progress(),
-            LastCheckpoint(folder / run_folder.LAST, settings.save_every),
+            LastCheckpoint(folder / run_folder.LAST, settings.save_every, settings.val_every),
         ],
         deterministic="warn",
         use_distributed_sampler=False,  # the stream deals shards and samples itself
@@ -189,10 +202,16 @@ def set_length(trainer: pl.Trainer, config: TrainConfig, num_samples: int | None
 
 
 def _fit(
-    config: TrainConfig, trainer: pl.Trainer, module: GlimpseModule, data: GlimpseDataModule, ckpt: Path | None
+    config: TrainConfig,
+    trainer: pl.Trainer,
+    module: GlimpseModule,
+    data: GlimpseDataModule,
+    ckpt: Path | None,
+    nothing_left: bool,
 ) -> None:
+    """Trains, and validates at the end: a run with no step left too, whose last validation may have failed."""
     trainer.fit(module, datamodule=data, ckpt_path=None if ckpt is None else str(ckpt), weights_only=True)
-    if trainer.max_steps % config.trainer.val_every:
+    if nothing_left or trainer.max_steps % config.trainer.val_every:
         trainer.validate(module, datamodule=data, verbose=False)
 
 

@@ -40,6 +40,7 @@ def trainer(**changes) -> SimpleNamespace:
     given = {
         "logger": SimpleNamespace(experiment=Writer()),
         "is_global_zero": True,
+        "sanity_checking": False,
         "accumulate_grad_batches": 2,
         "log_every_n_steps": 2,
         "global_step": 0,

@@ -57,7 +57,7 @@ def test_only_the_glimpse_learns_and_the_base_stays_in_eval_mode(tmp_path, base)
     trainer.fit(module, datamodule=data)
     assert all(torch.equal(v, frozen[k]) for k, v in module.model.base.state_dict().items())
     assert all(not torch.equal(v, trained[k]) for k, v in module.model.glimpse.state_dict().items())
-    assert len(modes.seen) == 4 + 4 * 2 and set(modes.seen) == {(False, True, True)}
+    assert len(modes.seen) == 1 + 4 + 4 * 2 and set(modes.seen) == {(False, True, True)}
     in_optimizer = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
     assert in_optimizer == {id(p) for p in module.model.glimpse.parameters()}
 
@@ -82,7 +82,8 @@ def test_unpruned_answers_are_computed_once(tmp_path, base, monkeypatch):
     stock = module.model.prefill
     monkeypatch.setattr(module.model, "prefill", lambda *a, **k: calls.append(k.get("pruner")) or stock(*a, **k))
     runs.make_trainer(config, tmp_path / "run").fit(module, datamodule=data)
-    assert calls.count("none") == 2 and calls.count(None) == 4 * 2  # two batches of validation, four times
+    # two batches of validation, four times; the rehearsal's is the first of them
+    assert calls.count("none") == 2 and calls.count(None) == 1 + 4 * 2
 
 
 def test_validation_figures_are_those_of_the_samples(tmp_path, base):
@@ -148,6 +149,7 @@ def test_without_the_answer_loss_later_layers_do_not_run(tmp_path, base):
     for index, layer in enumerate(module.model.backbone.text_model.layers):
         layer.register_forward_hook(lambda *args, index=index: ran.append(index))
     trainer = runs.make_trainer(config, tmp_path / "run")
+    trainer.num_sanity_val_steps = 0  # it would run all layers
     trainer.fit(module, datamodule=data)
     assert set(ran) == {0, 1, 2}  # of four
     assert float(trainer.callback_metrics["train/loss_answer"]) == 0

@@ -107,7 +107,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, b
     _, expected, _ = finished
     for name, value in expected.glimpse.state_dict().items():
         assert torch.equal(model.glimpse.state_dict()[name], value), name
-    assert json.loads((folder / "run.json").read_text())["resumed_at_step"] == 2
+    assert json.loads((folder / "run.json").read_text())["resumed_at_step"] == 3  # saved before the validation
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path, base, finished):

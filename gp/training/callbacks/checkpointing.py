@@ -9,6 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from gp.stages import stage
+
 
 class LastCheckpoint(Checkpoint):
     """Keeps one checkpoint file up to date.
@@ -18,19 +20,26 @@ class LastCheckpoint(Checkpoint):
     Args:
         path: of the checkpoint.
         every: optimizer steps between writes.
+        val_every: optimizer steps between validations: it is written before each, which may fail; None: there are none.
     """
 
-    def __init__(self, path: str | Path, every: int) -> None:
+    def __init__(self, path: str | Path, every: int, val_every: int | None = None) -> None:
         self.path = Path(path)
         self.every = every
+        self.val_every = val_every
         self._saved_step = -1
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.ckpt_path is not None and Path(trainer.ckpt_path).resolve() == self.path.resolve():
+            self._saved_step = checkpoint["global_step"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if is_step and trainer.global_step % self.every == 0:
-            self._save(trainer)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        if any(trainer.global_step % every == 0 for every in (self.every, self.val_every) if every is not None):
+            self._save(trainer)  # Lightning validates after this hook
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.global_step != self._saved_step:
@@ -38,14 +47,22 @@ class LastCheckpoint(Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            saved = f"{self.path} holds step {self._saved_step}: go on with ckpt=last"
-            rest = saved if self._saved_step > 0 else "nothing was saved yet"
-            print(f"\ninterrupted after step {trainer.global_step}; {rest}", flush=True)
+            print(f"\ninterrupted after step {trainer.global_step}; {self.how_to_go_on()}", flush=True)
+
+    def how_to_go_on(self) -> str:
+        """What is on disk, and the setting that goes on from there."""
+        saved = f"{self.path} holds step {self._saved_step}: go on with ckpt=last"
+        return saved if self._saved_step > 0 else "nothing was saved yet"
 
     def _save(self, trainer: pl.Trainer) -> None:
-        """Called on all processes: each adds where its data stand."""
-        unfinished = self.path.with_name(self.path.name + ".tmp")
-        trainer.save_checkpoint(unfinished)
-        if trainer.is_global_zero:
-            os.replace(unfinished, self.path)
+        with stage(f"writing {self.path} after step {trainer.global_step}"):
+            save_whole(trainer, self.path)
         self._saved_step = trainer.global_step
+
+
+def save_whole(trainer: pl.Trainer, path: Path) -> None:
+    """Writes a checkpoint beside its place and renames it; called on all processes: each adds where its data stand."""
+    unfinished = path.with_name(path.name + ".tmp")
+    trainer.save_checkpoint(unfinished)
+    if trainer.is_global_zero:
+        os.replace(unfinished, path)

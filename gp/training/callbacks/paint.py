@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning.pytorch as pl
@@ -42,7 +45,10 @@ class PaintKept(pl.Callback):
     ) -> None:
         if trainer.logger is None or not trainer.is_global_zero:
             return
-        writer = trainer.logger.experiment
+        with _writer(trainer) as writer:
+            self._paint(trainer, writer, outputs, batch)
+
+    def _paint(self, trainer: pl.Trainer, writer: Any, outputs: dict[str, Any], batch: Batch) -> None:
         step = trainer.global_step - int(trainer.state.fn == "fit")  # where Lightning puts the figures of validation
         of_samples = zip(batch.samples, outputs["keep_masks"], outputs["answers"], batch.frames)
         for sample, keep_mask, answer, frame in of_samples:
@@ -54,6 +60,17 @@ class PaintKept(pl.Callback):
             kept = f"{int(keep_mask.sum())} of {keep_mask.numel()} tokens"
             writer.add_text(tag, f"{sample.question} — right: {sample.answer}; model: {answer} ({kept})", step)
             self._num_painted += 1
+
+
+@contextmanager
+def _writer(trainer: pl.Trainer) -> Iterator[Any]:
+    """TensorBoard's writer; in Lightning's sanity check one whose events are thrown away: it is no validation."""
+    writer = trainer.logger.experiment
+    if not trainer.sanity_checking:
+        yield writer
+        return
+    with TemporaryDirectory() as folder, type(writer)(folder) as thrown_away:
+        yield thrown_away
 
 
 def _shown(sample: Sample, keep_mask) -> tuple[Image.Image, Any, list[tuple[float, ...]]]:

@@ -118,7 +118,8 @@ class PlainProgress(_Progress):
             self._line(trainer, "train")
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._line(trainer, "val")
+        if not trainer.sanity_checking:
+            self._line(trainer, "val")
 
     def _line(self, trainer: pl.Trainer, stage: str) -> None:
         if self.is_disabled:

@@ -1,0 +1,33 @@
+# What developers type; each target is one command that can be typed by hand, too.
+PYTHON ?= python
+
+.PHONY: help lint types test test-fast test-slow parity docs bench
+
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
+
+lint:            ## linter and formatter, as CI runs them
+	ruff check .
+	ruff format --check .
+
+types:           ## type checker, as CI runs it
+	mypy
+
+test:            ## the default selection: CPU, offline, some minutes
+	$(PYTHON) -m pytest
+
+test-fast:       ## the engine, training and evaluation on micro models: what to run while working
+	$(PYTHON) -m pytest -m core -x -q
+
+test-slow:       ## what the default leaves out for its time
+	$(PYTHON) -m pytest -m slow
+
+parity:          ## the golden cases: numbers of the original implementation
+	$(PYTHON) tests/parity.py tests/golden
+
+docs:            ## pages and tables that are made from the code
+	$(PYTHON) docs/make_tables.py
+
+bench:           ## seconds and memory, pruned against un-pruned, as ratios of one run
+	$(PYTHON) -m gp.bench prefill --preset mid --repeats 3
+	$(PYTHON) -m gp.bench train --preset mid --repeats 3
