@@ -24,8 +24,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from gp.measure.commit import code_commit
 from gp.config import TrainConfig
+from gp.measure.commit import code_commit
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
 FREE_KEYS = ("ckpt", "name", "runs_dir")  # do not change what is trained, nor do those of the section `eval`
