@@ -1,1 +1,1 @@
-"""From shards to batches: the Visual-CoT schema, streaming, and the embedded data."""
+"""Shards, streams and batches: the Visual-CoT schema, streaming, and the embedded data."""

@@ -1,4 +1,4 @@
-"""From samples to the tensors of one batch: prompts, answers and evidence masks."""
+"""Tensors of one batch, made of its samples: prompts, answers and evidence masks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame, boxes_in_frame, evidence_mask, normalize_boxes
-from gp.data.cursor import Cursor
 from gp.data.pixels import PixelTable
+from gp.data.position import Position
 from gp.data.sample import Sample
 
 INLINE_BYTES = 2**16  # tensors up to this size travel inside the message between processes
@@ -28,9 +28,9 @@ class Batch:
             patches).
         answer_ids: int64 [B, A], answer tokens and the token that ends a turn, right padded.
         answer_mask: bool [B, A], False on padding.
-        evidence_masks: one bool [h, w] an image, on the grid of merged tokens.
-        samples: one a row, without their images in training.
-        cursor: in training, where the worker's stream stands after this batch.
+        evidence_masks: one bool [h, w] per image, on the grid of merged tokens.
+        samples: one per row, without their images in training.
+        position: in training, of the worker's stream after this batch.
         frames: what the grid of visual tokens of each image lies over, as fractions of the image; None: all of it.
         pixel_table: `pixel_values` are levels (uint8) that it turns into the processor's; None: they are these.
     """
@@ -42,7 +42,7 @@ class Batch:
         answer_mask: Tensor,
         evidence_masks: list[Tensor],
         samples: list[Sample],
-        cursor: Cursor | None = None,
+        position: Position | None = None,
         frames: list[Frame] | None = None,
         pixel_table: PixelTable | None = None,
     ):
@@ -51,13 +51,13 @@ class Batch:
         self.answer_mask = answer_mask
         self.evidence_masks = evidence_masks
         self.samples = samples
-        self.cursor = cursor
+        self.position = position
         self.frames = frames if frames is not None else [WHOLE_IMAGE] * len(evidence_masks)
         self.pixel_table = pixel_table
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
-        """What the processor would have made of the prompts: `sent` with the image processor's own `pixel_values`.
+        """Processor output of the prompts: `sent` with the image processor's own `pixel_values`.
 
         Computed when first asked for, on the device where the batch is by then.
         """
@@ -78,7 +78,7 @@ class Batch:
         return self._each(Tensor.pin_memory)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For the way between processes: torch opens a file for each tensor, so small ones go as arrays."""
+        """Prepares the way between processes: torch opens a file for each tensor, so small ones go as arrays."""
         return vars(self._each(lambda x: x.numpy() if x.device.type == "cpu" and x.nbytes <= INLINE_BYTES else x))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -93,7 +93,7 @@ class Batch:
             change(self.answer_mask),
             [change(mask) for mask in self.evidence_masks],
             self.samples,
-            self.cursor,
+            self.position,
             self.frames,
             None if table is None else replace(table, values=change(table.values)),
         )
@@ -114,7 +114,7 @@ class Collator:
     def __init__(self, processor: Any, min_pixels: int | None = None, max_pixels: int | None = None):
         self.processor = processor
         self.end_id = end_of_turn_id(processor)
-        self.pixel_table = PixelTable.of(processor)
+        self.pixel_table = PixelTable.from_processor(processor)
         given = {"min_pixels": min_pixels, "max_pixels": max_pixels}
         self.pixels = {name: area for name, area in given.items() if area is not None}
         self.pixel_limits = processor.pixel_limits(min_pixels, max_pixels) if self.pixels else {}
@@ -154,7 +154,7 @@ class Collator:
         return ids, torch.arange(ids.shape[1]) < lengths[:, None]
 
     def num_visual_tokens(self, width: int, height: int) -> int:
-        """How many visual tokens an image of so many pixels will have, without one."""
+        """Number of visual tokens that an image of so many pixels will have; needs no image."""
         sizes = self.processor._get_num_multimodal_tokens(image_sizes=[[height, width]], **self.pixels)
         return sizes.num_image_tokens[0]
 

@@ -1,10 +1,10 @@
-"""The order of the records of one stream in one epoch: dealt, shuffled, and on wish bucketed by length.
+"""Records of one stream in one epoch, in order: dealt, shuffled, and on wish bucketed by length.
 
 In every epoch the shards are shuffled from the seed and dealt to the streams like cards. Where a manifest tells how
-many records each shard has, the hands are laid end to end and cut into equal ranges, one a stream: two streams then
+many records each shard has, the hands are laid end to end and cut into equal ranges, one per stream: two streams then
 share the shard at their border, each dropping the other's records undecoded. Without it a stream keeps its hand.
 A stream's records pass a shuffle buffer and, with bucketing, pools that are cut into batches of similar length.
-Everything is a pure function of the seed and the `Part`.
+Everything is a pure function of the seed and the `Span`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import TypeVar
 import webdataset as wds
 
 from gp.data.counts import place_of_manifest
-from gp.data.cursor import Part, stream_range
+from gp.data.position import Span, stream_range
 from gp.data.shards import Record, read_records, shard_names
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Slice:
+class ShardSlice:
     """Records `first` .. `last` - 1 of a shard that has `count`; all of them where the count is not known (None)."""
 
     shard: str
@@ -58,8 +58,8 @@ class Buckets:
         return list(chain.from_iterable(batches + short))
 
 
-class EpochOrder:
-    """Reads the records of any `Part` of the training data.
+class EpochReader:
+    """Reads the records of any `Span` of the training data.
 
     Args:
         shards: paths or urls of the whole training set.
@@ -84,68 +84,68 @@ class EpochOrder:
         self.counts = None if counts is None else list(counts)
         self.buckets = buckets
 
-    def records(self, part: Part) -> Iterator[Record]:
-        """The records of one part in their order, not decoded.
+    def records(self, span: Span) -> Iterator[Record]:
+        """Records of one span in their order, not decoded.
 
-        Those before `part.start` are dropped, and shards that hold no others are not even read.
+        Those before `span.start` are dropped, and shards that hold no others are not even read.
 
         Raises:
             ValueError: a damaged shard, or one with more or fewer records than its manifest says.
         """
         pool_size = self.buckets.pool_size if self.buckets else 1
-        first = part.start // pool_size * pool_size  # a pool is ordered as a whole
-        slices = self.slices(part)
-        is_done = self._done(slices, part, first)
+        first = span.start // pool_size * pool_size  # a pool is ordered as a whole
+        slices = self.slices(span)
+        is_done = self._done(slices, span, first)
         files = (_blanks(piece) if done else _read(piece) for piece, done in zip(slices, is_done, strict=True))
-        records = islice(self._shuffled(chain.from_iterable(files), part), first, None)
+        records = islice(self._shuffled(chain.from_iterable(files), span), first, None)
         if self.buckets:
-            records = self._pooled(records, part, first // pool_size)
-        return islice(records, part.start - first, None if part.stop is None else part.stop - first)
+            records = self._pooled(records, span, first // pool_size)
+        return islice(records, span.start - first, None if span.stop is None else span.stop - first)
 
-    def slices(self, part: Part) -> list[Slice]:
-        """What the part's stream reads in the part's epoch, in this order."""
+    def slices(self, span: Span) -> list[ShardSlice]:
+        """Slices that the span's stream reads in the span's epoch, in this order."""
         order = list(range(len(self.shards)))
-        Random(f"shards {self.seed} {part.epoch}").shuffle(order)
+        Random(f"shards {self.seed} {span.epoch}").shuffle(order)
+        hands = [order[hand :: span.num_streams] for hand in range(span.num_streams)]
         if self.counts is None:
-            return [Slice(self.shards[shard], self.names[shard]) for shard in order[part.number :: part.of]]
-        laid_out = [shard for hand in range(part.of) for shard in order[hand :: part.of]]
-        mine = stream_range(part.number, part.of, sum(self.counts))
+            return [ShardSlice(self.shards[shard], self.names[shard]) for shard in hands[span.stream]]
+        mine = stream_range(span.stream, span.num_streams, sum(self.counts))
         slices, begin = [], 0
-        for shard in laid_out:
+        for shard in chain.from_iterable(hands):
             count = self.counts[shard]
             first, last = max(mine.start - begin, 0), min(mine.stop - begin, count)
             if first < last:
-                slices.append(Slice(self.shards[shard], self.names[shard], first, last, count))
+                slices.append(ShardSlice(self.shards[shard], self.names[shard], first, last, count))
             begin += count
         return slices
 
-    def _shuffled(self, items: Iterable[Item], part: Part) -> Iterator[Item]:
-        rng = Random(f"records {self.seed} {part.epoch} {part.number} {part.of}")
+    def _shuffled(self, items: Iterable[Item], span: Span) -> Iterator[Item]:
+        rng = Random(f"records {self.seed} {span.epoch} {span.stream} {span.num_streams}")
         return wds.shuffle(self.shuffle_buffer, rng=rng)(iter(items))
 
-    def _done(self, slices: Sequence[Slice], part: Part, first: int) -> list[bool]:
-        """Which slices lie wholly before record `first` of the shuffled order: shuffles their numbers to see it."""
+    def _done(self, slices: Sequence[ShardSlice], span: Span, first: int) -> list[bool]:
+        """True for slices wholly before record `first` of the shuffled order: shuffles their numbers to see it."""
         if self.counts is None or first == 0:
             return [False] * len(slices)
         owners = chain.from_iterable(repeat(number, piece.last - piece.first) for number, piece in enumerate(slices))
-        out = Counter(islice(self._shuffled(owners, part), first))
+        out = Counter(islice(self._shuffled(owners, span), first))
         return [out[number] == piece.last - piece.first for number, piece in enumerate(slices)]
 
-    def _pooled(self, records: Iterator[Record], part: Part, number: int) -> Iterator[Record]:
+    def _pooled(self, records: Iterator[Record], span: Span, number: int) -> Iterator[Record]:
         """Pools one after the other, from pool `number` on."""
         while pool := list(islice(records, self.buckets.pool_size)):
-            rng = Random(f"pool {self.seed} {part.epoch} {part.number} {part.of} {number}")
+            rng = Random(f"pool {self.seed} {span.epoch} {span.stream} {span.num_streams} {number}")
             yield from self.buckets.order(pool, rng)
             number += 1
 
 
-def _blanks(piece: Slice) -> Iterator[None]:
+def _blanks(piece: ShardSlice) -> Iterator[None]:
     """Stands for records that would only be dropped."""
     return repeat(None, piece.last - piece.first)
 
 
-def _read(piece: Slice) -> Iterator[Record]:
-    """The records of a slice; a shard that is read to its end must have as many as its manifest says."""
+def _read(piece: ShardSlice) -> Iterator[Record]:
+    """Records of a slice; a shard that is read to its end must have as many as its manifest says."""
     seen = 0
     for seen, record in enumerate(read_records(piece.shard, piece.name), start=1):
         if piece.count is None or piece.first < seen <= piece.last:

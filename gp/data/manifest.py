@@ -136,12 +136,12 @@ def manifest_place(folder_or_url: str | Path) -> str:
 
 
 def is_url(place: str | Path) -> bool:
-    """Whether it names something elsewhere (`https://...`), not a file here."""
+    """True if it names something elsewhere (`https://...`), not a file here."""
     return "://" in str(place)
 
 
 def openable(url: str) -> str:
-    """What webdataset's `gopen` opens: it knows no `s3:` and is told to run the AWS client."""
+    """Url in a form that webdataset's `gopen` opens: it knows no `s3:` and is told to run the AWS client."""
     return f"pipe:aws s3 cp {shlex.quote(url)} -" if url.startswith("s3://") else url
 
 
@@ -153,7 +153,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _download(url: str) -> bytes | None:
-    """Of a command that failed nothing but its exit status is known: curl's tells a missing file from a lost server."""
+    """Content behind a url, None if there is no such file: curl's exit status tells that from a lost server."""
     stream = None
     try:
         stream = gopen(openable(url))

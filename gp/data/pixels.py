@@ -20,7 +20,7 @@ AS_IT_IS = {"do_resize": False, "do_center_crop": False, "do_pad": False}
 
 @dataclass(frozen=True)
 class PixelTable:
-    """What an image processor makes of 8-bit pixels.
+    """Pixel values that an image processor makes of 8-bit levels.
 
     Args:
         values: [3, 256], the pixel value of each level in each channel.
@@ -31,7 +31,7 @@ class PixelTable:
     frames: int
 
     @classmethod
-    def of(cls, processor: Any) -> PixelTable:
+    def from_processor(cls, processor: Any) -> PixelTable:
         """Asks the processor itself with an image of all levels, so the values are its own to the last bit.
 
         Args:
@@ -65,7 +65,7 @@ class PixelTable:
 
 
 def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """On the CPU NumPy's memory: it asks for huge pages, and touching small ones takes longer than the lookup."""
+    """Allocates memory, on a CPU by NumPy: it takes huge pages; touching small ones takes longer than the lookup."""
     if like.device.type != "cpu":
         return like.new_empty(shape)
     return torch.from_numpy(np.empty(shape, like.numpy().dtype))

@@ -47,8 +47,7 @@ class Sample:
         question: as in the shard.
         answer: as in the shard.
         boxes_xyxy_px: at least one; pixels of a `width` x `height` image, inside it, with area.
-        width: pixels, of the image that the boxes were drawn on; `image` may be a smaller copy of it.
-        height: likewise.
+        width, height: pixels, of the image that the boxes were drawn on; `image` may be a smaller copy of it.
         dataset: e.g. "gqa".
         split: e.g. "train".
         source_id: of the question in its data set, for joins; not always unique.
@@ -140,12 +139,11 @@ def check_box_list(value: Any, where: str) -> None:
 
 
 def check_shape(size: tuple[int, int], width: int, height: int, where: str) -> None:
-    """The boxes' frame must be the image's own, up to scale: a turned or a wrong image would teach wrong evidence.
+    """BadSample unless the boxes' frame is the image's own, up to scale: another image would teach wrong evidence.
 
     Args:
         size: width and height of the image, pixels.
-        width: of the boxes' frame, pixels.
-        height: likewise.
+        width, height: of the boxes' frame, pixels.
         where: for the message.
     """
     scaled_height = size[0] * height / width

@@ -56,7 +56,7 @@ class SkipCounter:
             self.examples.setdefault(reason, BadSample(reason, "in an earlier part of this pass"))
 
     def finish(self, total: int) -> None:
-        """At the end of a pass over `total` samples the bound is exact: raises ValueError with the summary if too many.
+        """Call at the end of a pass over `total` samples; ValueError with the summary if too many of them were bad.
 
         One rank of several sees a share only, and so few of a small split that one bad sample is a large fraction of
         them: what it skipped is held against the whole split.
@@ -64,11 +64,11 @@ class SkipCounter:
         self._check(total)
 
     def summary(self) -> str:
-        """Every reason with its count and one example, most frequent first."""
+        """Reasons with their counts and one example each, most frequent first."""
         parts = [f"{count} x {reason}, e.g. {self.examples[reason]}" for reason, count in self.reasons.most_common()]
         return f"{self.skipped} of {self.seen} samples skipped" + (": " + "; ".join(parts) if parts else "")
 
-    def _check(self, of: int) -> None:
-        if self.skipped > self.max_fraction * of:
-            bound = f"{self.option} = {self.max_fraction:g} of {of} samples"
+    def _check(self, total: int) -> None:
+        if self.skipped > self.max_fraction * total:
+            bound = f"{self.option} = {self.max_fraction:g} of {total} samples"
             raise ValueError(f"more than {bound} are unusable: {self.summary()}")

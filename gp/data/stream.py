@@ -11,45 +11,45 @@ samples only.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, count, groupby, islice
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from gp.data.cursor import Cursor, Parts, Plan
-from gp.data.epoch import EpochOrder
+from gp.data.epoch import EpochReader
+from gp.data.position import Position
 from gp.data.sample import BadSample, Sample, parse_record
 from gp.data.shards import Record, read_records, shard_names
 from gp.data.skipping import SkipCounter
 
 
 @dataclass
-class Drawn:
-    """The samples of one batch, and what came with them.
+class RawBatch:
+    """Samples of one batch before the collator makes tensors of them.
 
     Args:
         samples: decoded; may be none in evaluation.
-        cursor: in training, where the stream stands after them.
+        position: in training, of the stream after them.
         skipped: in evaluation, the bad samples among them.
-        total: in evaluation, after the last batch: the number of samples of the whole split.
+        split_size: in evaluation, after the last batch: the number of samples of the whole split.
     """
 
     samples: list[Sample] = field(default_factory=list)
-    cursor: Cursor | None = None
+    position: Position | None = None
     skipped: list[BadSample] = field(default_factory=list)
-    total: int | None = None
+    split_size: int | None = None
 
 
 class TrainStream(IterableDataset):
-    """Endless batches for one rank, from one stream a worker.
+    """Endless batches for one rank, from one stream per worker.
 
-    Each `Drawn` has `batch_size` samples, the last of one epoch together with the first of the next. With bucketing
+    Each `RawBatch` has `batch_size` samples, the last of one epoch together with the first of the next. With bucketing
     one has fewer where a sample is bad, and at the end of an epoch of its stream: it must not mix lengths.
 
     Args:
-        order: of the records.
-        plans: one a worker.
-        batch_size: samples a batch.
+        reader: of the records.
+        positions: where each worker's stream begins.
+        batch_size: samples per batch.
         max_skipped_fraction: see `SkipCounter`.
         first_worker: whose batch comes first, when resuming in the middle of a round of the workers.
 
@@ -60,60 +60,60 @@ class TrainStream(IterableDataset):
 
     def __init__(
         self,
-        order: EpochOrder,
-        plans: Sequence[Plan],
+        reader: EpochReader,
+        positions: Sequence[Position],
         *,
         batch_size: int,
         max_skipped_fraction: float,
         first_worker: int = 0,
     ):
-        self.order = order
-        self.plans = list(plans)
+        self.reader = reader
+        self.positions = list(positions)
         self.batch_size = batch_size
         self.max_skipped_fraction = max_skipped_fraction
         self.first_worker = first_worker
 
-    def __iter__(self) -> Iterator[Drawn]:
+    def __iter__(self) -> Iterator[RawBatch]:
         # torch takes batches from its workers in turn, always beginning with worker 0.
-        worker = (_worker_and_count()[0] + self.first_worker) % len(self.plans)
-        drawn = Drawn()
-        for sample, parts, is_last in self._samples(self.plans[worker]):
+        worker = (_worker_and_count()[0] + self.first_worker) % len(self.positions)
+        batch = RawBatch()
+        for sample, position, is_last in self._samples(self.positions[worker]):
             if sample is not None:
-                drawn.samples.append(sample)
-            if len(drawn.samples) == self.batch_size or (is_last and drawn.samples):
-                drawn.cursor = Cursor(worker, parts)
-                yield drawn
-                drawn = Drawn()
+                batch.samples.append(sample)
+            if len(batch.samples) == self.batch_size or (is_last and batch.samples):
+                batch.position = position
+                yield batch
+                batch = RawBatch()
 
-    def _samples(self, plan: Plan) -> Iterator[tuple[Sample | None, Parts, bool]]:
-        """Each record's sample (None: a bad one), the parts in hand after it, and whether its bucket ends there."""
-        counter = SkipCounter(self.max_skipped_fraction)
-        for parts in plan.walk():
-            part, position, found = parts[0], parts[0].start, False
-            for position, record in enumerate(self.order.records(part), part.start + 1):
+    def _samples(self, begin: Position) -> Iterator[tuple[Sample | None, Position, bool]]:
+        """Yields each record's sample (None: a bad one), the position after it, and True if its bucket ends there."""
+        counter, buckets = SkipCounter(self.max_skipped_fraction), self.reader.buckets
+        for position in begin.walk():
+            span = position.spans[0]
+            after, found = span.start, False
+            for after, record in enumerate(self.reader.records(span), span.start + 1):
                 sample = _parse(record, counter)
                 found = found or sample is not None
-                is_last = self.order.buckets is not None and position % self.batch_size == 0
-                yield sample, (replace(part, start=position), *parts[1:]), is_last
-            if not found and part.start == 0 and part.stop is None:  # or it would look for one forever
-                where = f"a whole epoch of training stream {part.number} of {part.of}"
+                yield sample, position.at(after), buckets is not None and after % self.batch_size == 0
+            if not found and span.is_whole:  # or it would look for one forever
+                where = f"a whole epoch of training stream {span.stream} of {span.num_streams}"
                 raise ValueError(f"{where} has no usable sample: {counter.summary()}")
-            if self.order.buckets is not None:
-                yield None, (replace(part, start=position), *parts[1:]), True
+            if buckets is not None:
+                yield None, position.at(after), True
 
 
 class EvalStream(IterableDataset):
-    """Every sample once over all ranks and workers, in the order of the shards, nothing padded and nothing repeated.
+    """Batches with every sample once over all ranks and workers, in the shards' order, nothing padded or repeated.
 
     Sample number i of those not in `skip_ids` goes to rank i % world. A rank's workers take its batches in turn, so
-    they arrive in order. A `Drawn` has up to `batch_size` samples: fewer at the end and where samples were skipped;
-    the last one of each worker has none, but the `total`.
+    they arrive in order. A `RawBatch` has up to `batch_size` samples: fewer at the end and where samples were skipped;
+    the last one of each worker has none, but the `split_size`.
 
     Args:
         shards: paths or urls, each once.
         rank: 0 .. world - 1.
         world: number of ranks.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         num_samples: only the first so many of the split; None: all.
         skip_ids: ids that are done already; all ranks must be given the same ones.
 
@@ -141,7 +141,7 @@ class EvalStream(IterableDataset):
         self.num_samples = num_samples
         self.skip_ids = frozenset(skip_ids)
 
-    def __iter__(self) -> Iterator[Drawn]:
+    def __iter__(self) -> Iterator[RawBatch]:
         worker, workers = _worker_and_count()
         total = count()
         counted = (record for record, _ in zip(self.records(), total))
@@ -150,10 +150,10 @@ class EvalStream(IterableDataset):
         for batch, numbered in groupby(enumerate(mine), lambda item: item[0] // self.batch_size):
             if batch % workers == worker:
                 yield _decode(record for _, record in numbered)
-        yield Drawn(total=next(total))
+        yield RawBatch(split_size=next(total))
 
     def records(self) -> Iterator[Record]:
-        """All records of the split, not decoded."""
+        """Records of the split, not decoded."""
         names = shard_names(self.shards)
         records = chain.from_iterable(read_records(*shard) for shard in zip(self.shards, names, strict=True))
         first = next(records, None)
@@ -163,7 +163,7 @@ class EvalStream(IterableDataset):
 
 
 def _parse(record: Record, counter: SkipCounter) -> Sample | None:
-    """Counts what it finds."""
+    """Sample of a record, counted; None for a bad one."""
     try:
         sample = parse_record(record)
     except BadSample as error:
@@ -173,14 +173,14 @@ def _parse(record: Record, counter: SkipCounter) -> Sample | None:
     return sample
 
 
-def _decode(records: Iterator[Record]) -> Drawn:
-    drawn = Drawn()
+def _decode(records: Iterator[Record]) -> RawBatch:
+    batch = RawBatch()
     for record in records:
         try:
-            drawn.samples.append(parse_record(record))
+            batch.samples.append(parse_record(record))
         except BadSample as error:
-            drawn.skipped.append(error)
-    return drawn
+            batch.skipped.append(error)
+    return batch
 
 
 def _worker_and_count() -> tuple[int, int]:

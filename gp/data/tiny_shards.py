@@ -1,7 +1,7 @@
 """WebDataset shards of the embedded data, built once from scenes and checked ever after.
 
 A sample is `{key}.jpg` (224 x 224 px) and `{key}.json` with `question`, `answer`, `boxes_xyxy_px` (lists of ints,
-last pixel inclusive), `width`, `height`, `dataset` ("tiny"), `split`, `source_id`. One question a scene.
+last pixel inclusive), `width`, `height`, `dataset` ("tiny"), `split`, `source_id`. One question per scene.
 
     train     14,336 samples, half of them kind color and half conjunction
     val        512, color          val_hard   512, conjunction
@@ -149,7 +149,7 @@ def _write_shard(folder: Path, split: str, spec: SplitSpec, shard: int, advance)
 
 
 def _manifest(entries: dict[str, list[tuple[str, ShardEntry]]]) -> Manifest:
-    """Of split -> its shards; what the bytes depend on stands with each set."""
+    """Makes the manifest of split -> its shards; what the bytes depend on stands with each set."""
     made = {"source": _source(), "complete": True}
     counts = {split: sum(entry.samples for _, entry in shards) for split, shards in entries.items()}
     sets = {split: {"samples": count, "images": count, **made} for split, count in counts.items()}

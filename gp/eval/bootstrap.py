@@ -34,7 +34,7 @@ def accuracy_intervals(correct: np.ndarray, seed: int = 0, resamples: int = RESA
 
 
 def _times_drawn(drawn: np.ndarray) -> np.ndarray:
-    """How often each question is in each resample: numbers of questions [R, n] -> [R, n] float64."""
+    """Counts how often each question is in each resample: numbers of questions [R, n] -> [R, n] float64."""
     count, size = drawn.shape
     slots = drawn + size * np.arange(count)[:, None]
     return np.bincount(slots.ravel(), minlength=count * size).reshape(count, size).astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a row costs in time and memory, on a few batches that are the same for all rows; kept on disk."""
+"""Time and memory of each row, on a few batches that are the same for all rows; kept on disk."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ FILE = "costs.json"
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one row.
+class RowCost:
+    """Time and memory of one row.
 
     Args:
         prefill_ratio, decode_ratio: time pruned / un-pruned, see `gp.eval.timing.time_ratios`.
@@ -49,7 +49,7 @@ def measure_costs(
     out: Path,
     split: str,
     advance: Callable[[Method], None] = lambda method: None,
-) -> dict[Method, Cost]:
+) -> dict[Method, RowCost]:
     """Measures every row that was not measured yet, and keeps the figures in `out/costs.json`.
 
     Figures found there count if they were taken on the same batches by the same kind of device.
@@ -75,17 +75,17 @@ def measure_costs(
             entry = {**asdict(measure(model, batches, method, seed, num_keep)), **taken_on}
             there[label] = entry
             path.write_text(json.dumps(there, indent=1) + "\n", encoding="utf-8")
-        costs[method] = Cost(**{key: value for key, value in entry.items() if key not in taken_on})
+        costs[method] = RowCost(**{key: value for key, value in entry.items() if key not in taken_on})
         advance(method)
     return costs
 
 
 def measure(
     model: GlimpseModel, batches: Sequence[Batch], method: Method, seed: int, num_keep: Mapping[str, int]
-) -> Cost:
+) -> RowCost:
     """Times a row against un-pruned prompts, then takes its memory; arguments as in `measure_costs`."""
     ratios = (1.0, 1.0) if method == UNPRUNED else time_ratios(model, batches, method, seed, num_keep)
-    return Cost(*ratios, *memory_mib(model, batches, method, seed, num_keep))
+    return RowCost(*ratios, *memory_mib(model, batches, method, seed, num_keep))
 
 
 def memory_mib(

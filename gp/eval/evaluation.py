@@ -14,11 +14,11 @@ from gp.config import TrainConfig
 from gp.data.batch import Batch, Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.shards import resolve_shards
-from gp.eval.costs import BATCH_SIZE, NUM_BATCHES, Cost, measure_costs
+from gp.eval.costs import BATCH_SIZE, NUM_BATCHES, RowCost, measure_costs
 from gp.eval.html_report import write_html
 from gp.eval.markdown_report import write_markdown
 from gp.eval.overlays import paint_examples
-from gp.eval.plan import OWN_GLIMPSE, Method, plan
+from gp.eval.plan import OWN_GLIMPSE, Method, plan_rows
 from gp.eval.process import Process
 from gp.eval.progress import count_samples, track
 from gp.eval.rehearsal import rehearse_rows
@@ -61,7 +61,7 @@ def evaluate(
         process: for several processes: all make the same call, each with its own rank; None: there is one.
 
     Returns:
-        One row a split, pruner and budget, as in `summary.json`; keys: see `gp.eval.summary`. Other ranks than 0 get
+        One row per split, pruner and budget, as in `summary.json`; keys: see `gp.eval.summary`. Other ranks than 0 get
         none.
 
     Raises:
@@ -72,14 +72,13 @@ def evaluate(
     """
     out, console, process = Path(out), console or make_console(), process or Process()
     model.pruner_settings = {**model.pruner_settings, **config.eval.methods}
-    planned = plan(model, config.eval.pruners, config.eval.budgets)
-    methods = planned.methods
+    methods, left_out = plan_rows(model, config.eval.pruners, config.eval.budgets)
     shards = {split: resolve_shards(config.data.test[split], config.data.root) for split in config.eval.splits}
     settings = settings_of(model, config, ckpt_id or weights_id(model))
     of_methods = settings_of_methods(model, methods)
     if process.rank == 0:
         claim(out, settings, {split: shards_of(paths) for split, paths in shards.items()}, of_methods)
-        for one in planned.left_out:
+        for one in left_out:
             console.print(f"left out: {one.method.label}: {one.reason}", soft_wrap=True, highlight=False, markup=False)
     process.wait()
     model.eval()
@@ -101,7 +100,7 @@ def evaluate(
     (out / SUMMARY).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print_table(rows, console)
     shown = {**settings, "methods": of_methods}
-    report = make_report(out, rows, examples, planned.left_out, shown, config, model.backbone.device, command)
+    report = make_report(out, rows, examples, left_out, shown, config, model.backbone.device, command)
     for path in (write_markdown(out, report), write_html(out, report)):
         console.print(f"report: {path}", soft_wrap=True, highlight=False)
     return rows
@@ -130,7 +129,7 @@ def _run_split(
     console: Console,
     process: Process,
 ) -> dict[Method, dict[str, Result]]:
-    """All rows over one split."""
+    """Runs all rows over one split."""
     entries, limit = config.data.test[split], config.eval.num_samples
     samples = count_samples(shards, limit)
     total = None if samples is None else samples * len(methods)
@@ -158,7 +157,7 @@ def _measure(
     out: Path,
     split: str,
     console: Console,
-) -> dict[Method, Cost]:
+) -> dict[Method, RowCost]:
     """Time and memory of all rows on the first batches of a split."""
     few = batches[:NUM_BATCHES]
     with track(console, f"{split}, time and memory", "rows", len(methods)) as progress:
@@ -168,7 +167,7 @@ def _measure(
 
 
 def _first_batches(data: GlimpseDataModule, config: TrainConfig, split: str) -> list[Batch]:
-    """Those that are measured and painted: small ones, because measuring goes over them many times."""
+    """Batches that are measured and painted: small ones, because measuring goes over them many times."""
     size = min(BATCH_SIZE, config.data.eval_batch_size)
     few = GlimpseDataModule(replace(config.data, eval_batch_size=size, num_workers=0), data.collator, config.seed)
     wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples

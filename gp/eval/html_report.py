@@ -15,7 +15,7 @@ from PIL import Image
 from gp.eval import figures, table
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example, Painted
-from gp.eval.report import Report, Section
+from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
 from gp.eval.svg import inline_svg
 
@@ -52,7 +52,7 @@ for (const head of document.querySelectorAll("table.rows th")) head.addEventList
 """
 
 
-def write_html(out: Path, report: Report) -> Path:
+def write_html(out: Path, report: EvalReport) -> Path:
     """Writes `report.html` into the folder that holds the examples' pictures; returns its path."""
     title = escape(f"Evaluation of {report.name}")
     facts = "".join(f"<li>{escape(name)}: <code>{escape(value)}</code></li>" for name, value in report.facts.items())
@@ -70,7 +70,7 @@ def write_html(out: Path, report: Report) -> Path:
     return path
 
 
-def _left_out(report: Report) -> str:
+def _left_out(report: EvalReport) -> str:
     if not report.left_out:
         return ""
     lines = (f"<li><code>{escape(one.method.label)}</code>: {escape(one.reason)}</li>" for one in report.left_out)
@@ -105,7 +105,7 @@ def _legend(text: str) -> str:
 
 
 def _example(out: Path, example: Example) -> str:
-    """Question and answer, then one picture a method with what it kept and answered."""
+    """Question and answer, then one picture per method with what it kept and answered."""
     sample = example.sample
     head = f"<b>{escape(sample.question)}</b> Answer: {escape(sample.answer)}; un-pruned: {_answered(example.unpruned)}"
     return f"<p>{head}</p>\n" + "\n".join(_picture(out, painted) for painted in example.painted)

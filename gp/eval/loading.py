@@ -1,4 +1,4 @@
-"""From a checkpoint on disk to a model that can be evaluated, and the config it belongs to."""
+"""Loads a checkpoint on disk as a model that can be evaluated, with the config that it belongs to."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def load_run(
 
 
 def out_folder(config: TrainConfig, ckpt: str | Path) -> Path:
-    """Where results go: `eval.out`, or `eval/` beside the checkpoint."""
+    """Folder of the results: `eval.out`, or `eval/` beside the checkpoint."""
     if config.eval.out is not None:
         return Path(config.eval.out)
     if str(ckpt) == EMBEDDED:

@@ -8,13 +8,13 @@ from pathlib import Path
 from gp.eval import figures, table
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example
-from gp.eval.report import Report, Section
+from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
 
 FILE = "report.md"
 
 
-def write_markdown(out: Path, report: Report) -> Path:
+def write_markdown(out: Path, report: EvalReport) -> Path:
     """Writes `report.md` into the folder; returns its path."""
     facts = {**report.facts, "command": f"`{report.facts['command']}`"}
     parts = [f"# Evaluation of {report.name}", "\n".join(f"- {name}: {value}" for name, value in facts.items())]
@@ -37,7 +37,7 @@ def _section(section: Section) -> list[str]:
 
 
 def _example(example: Example) -> str:
-    """Question and answer, then one picture a method with what it kept and answered."""
+    """Question and answer, then one picture per method with what it kept and answered."""
     sample, unpruned = example.sample, example.unpruned
     head = f"**{_plain(sample.question)}** Answer: {_plain(sample.answer)}; un-pruned: {_answered(unpruned)}"
     if not example.painted:

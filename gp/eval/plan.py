@@ -1,4 +1,4 @@
-"""Which rows an evaluation has, in which order, and the pruning options of each."""
+"""Rows of an evaluation, in their order, and the pruning options of each."""
 
 from __future__ import annotations
 
@@ -48,14 +48,6 @@ class LeftOut:
     reason: str
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The rows to run, in order, and those that cannot be."""
-
-    methods: list[Method]
-    left_out: list[LeftOut]
-
-
 def known_pruners() -> list[str]:
     """The names that `eval.pruners` may hold, in the order of the table."""
     last = [RandomPruner.name, OraclePruner.name]
@@ -63,8 +55,10 @@ def known_pruners() -> list[str]:
     return [NoPruner.name, GlimpsePruner.name, *others, *last]
 
 
-def plan(model: GlimpseModel, pruners: Sequence[str], budgets: Sequence[float | None]) -> Plan:
-    """The rows to run, those first that others are compared with or matched to.
+def plan_rows(
+    model: GlimpseModel, pruners: Sequence[str], budgets: Sequence[float | None]
+) -> tuple[list[Method], list[LeftOut]]:
+    """Rows to run, those first that others are compared with or matched to; and rows that cannot be run.
 
     `none` is always run, because every row states the accuracy without pruning; so is `glimpse`'s own decision if a
     row is matched to it. Whatever is run is reported. A method that cannot meet a budget on this base, e.g. because
@@ -95,7 +89,7 @@ def plan(model: GlimpseModel, pruners: Sequence[str], budgets: Sequence[float | 
         raise ValueError(f"eval.pruners: none of the rows can be run on this base ({every})")
     if any(method.matched for method in methods):
         methods.insert(1, OWN_GLIMPSE)
-    return Plan(list(dict.fromkeys(methods)), left_out)
+    return list(dict.fromkeys(methods)), left_out
 
 
 def options_of(method: Method, default: PruneOptions, num_keep: Sequence[int] | None = None) -> PruneOptions:
@@ -124,7 +118,7 @@ def _rows(name: str, budgets: Sequence[float | None]) -> list[Method]:
 
 
 def _why_not(model: GlimpseModel, method: Method) -> str | None:
-    """Why a row cannot be run; None if it can.
+    """Reason why a row cannot be run; None if it can.
 
     A matched row's budgets are known only when `glimpse` has run, and may be as little as one token of a prompt: a
     method that cannot go so low could not finish.

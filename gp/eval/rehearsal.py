@@ -14,7 +14,7 @@ from gp.config import TrainConfig
 from gp.data.batch import Batch, Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.shards import resolve_shards
-from gp.eval.plan import OWN_GLIMPSE, Method, plan
+from gp.eval.plan import OWN_GLIMPSE, Method, plan_rows
 from gp.eval.progress import count_samples
 from gp.eval.results import read_results
 from gp.eval.runner import kept_by_id, prefill_batch, run_split
@@ -47,7 +47,7 @@ def rehearse_evaluation(model: GlimpseModel, config: TrainConfig) -> str:
     try:
         with stage(before):
             model.pruner_settings = {**settings, **config.eval.methods}
-            methods = plan(model, config.eval.pruners, config.eval.budgets).methods
+            methods, _ = plan_rows(model, config.eval.pruners, config.eval.budgets)
             _check_out(config)
         num_rows = rehearse_rows(model.eval(), config, methods, before=before)
     finally:

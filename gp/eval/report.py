@@ -22,7 +22,7 @@ from gp.version import __version__
 
 @dataclass(frozen=True)
 class Section:
-    """One split.
+    """Part of the report on one split.
 
     Args:
         split: its name.
@@ -38,13 +38,13 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a report says, whatever it is written in.
+class EvalReport:
+    """Content of a report, whatever it is written in.
 
     Args:
         name: of the run.
         facts: command, date, trained parts, device, versions.
-        sections: one a split.
+        sections: one per split.
         left_out: rows that could not be run.
         settings: what results depend on, and the sections of the config.
     """
@@ -65,7 +65,7 @@ def make_report(
     config: TrainConfig,
     device: torch.device,
     command: str | None = None,
-) -> Report:
+) -> EvalReport:
     """Gathers a report and draws its curves.
 
     Args:
@@ -85,7 +85,7 @@ def make_report(
         sections.append(Section(split, of_split, f"{FOLDER}/{curve.name}", examples.get(split, ())))
     shown = {**settings, "eval": asdict(config.eval), "data": {"root": config.data.root, "test": config.data.test}}
     facts = _facts(settings, device, command or shlex.join(["python", *sys.argv]))
-    return Report(config.name, facts, sections, left_out, shown)
+    return EvalReport(config.name, facts, sections, left_out, shown)
 
 
 def _facts(settings: Mapping[str, Any], device: torch.device, command: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Results on disk, one JSON line a sample, appended as they come: what was computed survives a kill.
+"""Results on disk, one JSON line per sample, appended as they come: what was computed survives a kill.
 
     samples/{split}-{pruner}-{budget}.jsonl                       one process
     samples/{split}-{pruner}-{budget}.rank{rank}of{world}.jsonl   several; read back as one
@@ -20,13 +20,13 @@ from gp.eval.plan import Method
 
 @dataclass(frozen=True)
 class Result:
-    """What one method did with one sample.
+    """Answer and counts of one method on one sample.
 
     Args:
         id: of the sample.
         question, answer: as in the shard.
         prediction: decoded text without special tokens.
-        correct: whether prediction and answer match exactly, see `gp.metrics.exact_match`.
+        correct: True if prediction and answer match exactly, see `gp.metrics.exact_match`.
         num_visual, num_kept: visual tokens of the prompt, and those that the last layer saw.
         visual_run, visual_cached: visual tokens that the prefill worked on, and in the KV cache after it; mean over
             the layers.
@@ -56,13 +56,13 @@ class Result:
 
 
 def result_path(folder: Path, split: str, method: Method, rank: int = 0, world: int = 1) -> Path:
-    """Where process `rank` of `world` writes."""
+    """File that process `rank` of `world` writes."""
     part = f".rank{rank}of{world}" if world > 1 else ""
     return folder / f"{split}-{method.label}{part}.jsonl"
 
 
 def read_results(folder: Path, split: str, method: Method) -> dict[str, Result]:
-    """All finished samples of a row, by id, those of all its files together.
+    """Finished samples of a row, by id, from all its files.
 
     Raises:
         ValueError: a line that is not a result and not the last of its file; the message names file and line.
@@ -73,7 +73,7 @@ def read_results(folder: Path, split: str, method: Method) -> dict[str, Result]:
 
 
 def append_results(path: Path, results: Iterable[Result]) -> None:
-    """One line a result, all in one write."""
+    """Appends one line per result, all in one write."""
     lines = [json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results]
     with path.open("a", encoding="utf-8") as file:
         file.write("".join(lines))

@@ -101,7 +101,7 @@ def answer_batch(
     images: ImageFeatures | None = None,
     vision_s: float = 0.0,
 ) -> list[Result]:
-    """One `Result` a sample.
+    """Answers a batch: one `Result` per sample.
 
     Args:
         num_keep: for a matched method: tokens to keep of each sample, by id.
@@ -179,7 +179,7 @@ def visual_means(done: Prefill) -> tuple[list[float], list[float]]:
 
 
 def evidence_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[tuple[int, int, int]]:
-    """Of each prompt, the visual tokens kept inside its evidence, kept outside it, and dropped inside it."""
+    """Visual tokens of each prompt kept inside its evidence, kept outside it, and dropped inside it."""
     pairs = zip(evidence_masks, done.layout.grids, strict=True)
     evidence = torch.cat([on_grid(mask, grid).flatten() for mask, grid in pairs]).to(done.keep_mask.device)
     of_prompts = zip(done.layout.split_by_prompt(done.keep_mask), done.layout.split_by_prompt(evidence), strict=True)

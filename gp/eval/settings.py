@@ -1,4 +1,4 @@
-"""What results depend on. Results of other settings are never mixed with those of this run: they are refused."""
+"""Settings that results depend on: results of other settings are refused, never mixed with those of this run."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def claim(
         out: the folder of the evaluation.
         settings: see `settings_of`.
         shards: split -> its shards; a split that the folder does not have yet is added.
-        methods: pruner -> its settings; likewise.
+        methods: pruner -> its settings; one that the folder does not have yet is added.
 
     Raises:
         ValueError: results of other settings are in the folder; the message names the first key that differs.

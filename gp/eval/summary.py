@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gp.eval.bootstrap import accuracy_intervals
-from gp.eval.costs import Cost
+from gp.eval.costs import RowCost
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.results import Result
 from gp.metrics import AnswerScores
@@ -22,10 +22,10 @@ DECIMALS = 6
 def summarize(
     split: str,
     results: Mapping[Method, Mapping[str, Result]],
-    costs: Mapping[Method, Cost],
+    costs: Mapping[Method, RowCost],
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """One row a method of one split.
+    """One row per method, of one split.
 
     All rows are over the same samples, those that every method has finished: an earlier evaluation with more samples
     may have left more of some rows.
@@ -57,7 +57,7 @@ def summarize_row(
     results: Sequence[Result],
     unpruned: Sequence[Result],
     interval: Sequence[float],
-    cost: Cost,
+    cost: RowCost,
 ) -> dict[str, Any]:
     """The keys of a row of `summary.json`.
 
@@ -69,7 +69,7 @@ def summarize_row(
     agreement: share of the answers that equal the un-pruned model's;
     mask_iou, mask_precision, mask_recall, mask_f1: from counts of visual tokens added up over all samples;
     evidence_recall: mean over samples of the kept share of the evidence;
-    prefill_ratio, decode_ratio, peak_mib, kv_cache_mib: see `Cost`; num_samples.
+    prefill_ratio, decode_ratio, peak_mib, kv_cache_mib: see `RowCost`; num_samples.
 
     Args:
         split: name of the split.

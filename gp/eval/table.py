@@ -53,7 +53,7 @@ def cells(row: Row) -> list[str]:
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """One table a split."""
+    """Prints one table per split."""
     for split in dict.fromkeys(row["split"] for row in rows):
         of_split = [row for row in rows if row["split"] == split]
         table = Table(title=f"split {split}", title_justify="left", padding=(0, 1, 0, 0))
@@ -75,7 +75,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def budget_text(row: Row) -> str:
-    """What was asked for."""
+    """Budget that was asked for, in words."""
     if row["pruner"] == NoPruner.name:
         return "-"
     if row["budget"] is not None:

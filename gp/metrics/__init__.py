@@ -1,4 +1,4 @@
-"""What is measured, as sums and counts: exact on any number of ranks, and over any order of batches."""
+"""Metrics, as sums and counts: exact on any number of ranks, and over any order of batches."""
 
 from gp.metrics.answers import AnswerScores, exact_match, normalize_answer
 from gp.metrics.keep_ratio import KeepRatio

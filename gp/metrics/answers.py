@@ -1,4 +1,4 @@
-"""Whether an answer is right, with pruning and without, and how often the two are the same."""
+"""Accuracy of answers, with pruning and without, and how often the two are the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def normalize_answer(text: str) -> str:
 
 
 def exact_match(prediction: str, answer: str) -> bool:
-    """Whether the two are the same once normalised; see `normalize_answer`."""
+    """True if the two are the same once normalised; see `normalize_answer`."""
     return normalize_answer(prediction) == normalize_answer(answer)
 
 

@@ -1,4 +1,4 @@
-"""How many visual tokens survive: mean and distribution of kept / visual."""
+"""Share of visual tokens that survive: mean and distribution of kept / visual."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class KeepRatio(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """`keep_ratio` and `keep_ratio_tokens` (float64 scalars in 0..1, 0 before the first sample), `histogram`
-        (int64 [20], samples a bin, see `ratio_bins`) and `num_samples` (int64 scalar).
+        (int64 [20], samples per bin, see `ratio_bins`) and `num_samples` (int64 scalar).
         """
         num_samples = self.histogram.sum()
         return {

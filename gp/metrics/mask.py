@@ -1,4 +1,4 @@
-"""How well the kept tokens match the evidence: token-level scores over all samples, and recall a sample."""
+"""Match of the kept tokens with the evidence: token-level scores over all samples, and recall per sample."""
 
 from __future__ import annotations
 

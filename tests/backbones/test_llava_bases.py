@@ -17,8 +17,8 @@ from gp.backbones.llava_processor import SYSTEM
 from gp.backbones.processor import load_processor
 from gp.boxes import WHOLE_IMAGE, boxes_in_frame
 from gp.data.batch import Collator, end_of_turn_id
-from tests.data.test_batch import LARGE, SMALL
 from tests.support.llava_bases import PIECES, micro_base, micro_tokenizer, save_base, save_original
+from tests.support.samples import LARGE, SMALL
 from tests.support.tiny_models import LLAVA_SIDE
 
 pytestmark = pytest.mark.core

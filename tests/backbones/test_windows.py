@@ -11,7 +11,7 @@ from torch.nn import functional
 from gp.backbones import backbone_of
 from gp.backbones import windows as windows_file
 from gp.backbones.vision_index import VisionIndex
-from tests.engine.test_prefill import joined
+from tests.support.stock import joined
 from tests.support.tiny_models import FAMILIES, MERGE, tiny_inputs, tiny_qwen
 
 pytestmark = pytest.mark.core

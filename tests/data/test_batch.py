@@ -11,27 +11,12 @@ from PIL import Image
 
 from gp.boxes import evidence_mask
 from gp.data.batch import Batch, Collator, end_of_turn_id
-from gp.data.cursor import Cursor, Part
-from gp.data.sample import Sample
+from gp.data.position import Position, Span
 from gp.embedded import BASE_DIR
+from tests.support.samples import LARGE, SMALL
 from tests.support.small_shards import SPECIAL, small_processor
 
 IM_END, IMAGE_PAD, PAD = (SPECIAL.index(token) for token in ("<|im_end|>", "<|image_pad|>", "<pad>"))
-SMALL = Sample(
-    id="s0/0000",
-    image=Image.new("RGB", (56, 28), (255, 0, 0)),
-    question="what is here ?",
-    answer="red",
-    boxes_xyxy_px=((0.0, 0.0, 27.0, 27.0),),
-    width=56,
-    height=28,
-    dataset="small",
-    split="train",
-)
-LARGE = replace(
-    SMALL, id="s0/0001", image=Image.new("RGB", (84, 56)), question="what ?", answer="1 2 3", width=840, height=560,
-    boxes_xyxy_px=((300.0, 0.0, 839.0, 250.0),)
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +65,7 @@ def test_evidence_masks_use_the_annotated_size(batch):
 
 
 def test_metadata(batch):
-    assert len(batch) == 2 and [s.id for s in batch.samples] == ["s0/0000", "s0/0001"] and batch.cursor is None
+    assert len(batch) == 2 and [s.id for s in batch.samples] == ["s0/0000", "s0/0001"] and batch.position is None
 
 
 def test_pixel_limits_pass_through(processor):
@@ -101,12 +86,12 @@ def test_visual_tokens_are_counted_without_an_image(processor, pixels):
 
 
 def test_moving_to_a_device():
-    one, cursor = torch.ones(1, 1), Cursor(0, (Part(0, 0, 1),))
-    batch = Batch({"x": torch.ones(2)}, one, one, [one], [SMALL], cursor)
+    one, position = torch.ones(1, 1), Position(0, 1, (Span(0, 0, 1),))
+    batch = Batch({"x": torch.ones(2)}, one, one, [one], [SMALL], position)
     moved = batch.to("meta")
     tensors = [moved.inputs["x"], moved.answer_ids, moved.answer_mask, *moved.evidence_masks]
     assert all(tensor.device.type == "meta" for tensor in tensors)
-    assert moved.samples == batch.samples and moved.cursor == batch.cursor
+    assert moved.samples == batch.samples and moved.position == batch.position
     assert batch.inputs["x"].device.type == "cpu"
 
 

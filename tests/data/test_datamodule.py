@@ -146,6 +146,45 @@ def test_checkpoint_loads_with_weights_only(folder, collator, tmp_path):
     assert json.loads(json.dumps(state)) == state
 
 
+EARLIER = {  # written by a run of 10 steps before positions had their present names: 7 of two workers, 3 of three
+    "order": {
+        "seed": 0,
+        "data.shuffle_buffer": 3,
+        "data.bucket_batches": 1,
+        "data.batch_size (with data.bucket_batches)": None,
+        "number of shards": 6,
+        "number of samples (from manifests)": 24,
+        "digest of the shards' names and samples": "747edb7743a98591",
+    },
+    "world": 1,
+    "next_worker": 0,
+    "streams": [
+        [[0, 0, 2, 5, 9], [1, 0, 3, 0, None]],
+        [[0, 0, 2, 10, 12], [0, 1, 2, 3, 6], [1, 1, 3, 0, None]],
+        [[0, 1, 2, 7, 12], [1, 2, 3, 0, None]],
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("workers", "expected"),
+    [
+        (3, [4, 9, 20, 8, 13, 12, 6, 16, 21, 10, 15, 23, 10, 4, 22, 9, 20, 17, 12, 2]),
+        (0, [4, 8, 6, 10, 9, 13, 16, 15, 20, 12, 21, 23, 22, 9, 10, 11, 8, 12, 21, 20]),
+    ],
+)
+def test_a_checkpoint_of_before_goes_on_with_the_samples_that_came_then(folder, collator, workers, expected):
+    """The samples that the version which wrote it went on with, on as many workers and on one stream."""
+    datamodule = make(folder, collator, num_workers=workers, batch_size=1)
+    datamodule.load_state_dict(EARLIER)
+    batches = islice(datamodule.train_dataloader(), len(expected))
+    assert [number_of(sample) for batch in batches for sample in batch.samples] == expected
+    again = make(folder, collator, num_workers=3, batch_size=1)
+    again.load_state_dict(EARLIER)
+    again.train_dataloader()
+    assert again.state_dict() == EARLIER
+
+
 @pytest.mark.parametrize(
     ("changes", "message"), [({"seed": 1}, "seed 0, this run has 1"), ({"train": ["s0.tar"]}, "number of shards 6"),
                              ({"shuffle_buffer": 9}, "data.shuffle_buffer 3"),
@@ -224,7 +263,7 @@ def test_loaders_without_a_trainer(folder, collator):
     datamodule = make(folder, collator)
     batches = list(datamodule.test_dataloader("easy"))
     assert [number_of(s) for b in batches for s in b.samples] == [n for n in range(TOTAL) if n != BAD]
-    assert batches[0].cursor is None
+    assert batches[0].position is None
     done = [s.id for b in batches[:2] for s in b.samples]
     loaders = [datamodule.eval_loader(["s{0..5}.tar"], rank, 3, skip_ids=done, num_samples=20) for rank in range(3)]
     rest = [batch for loader in loaders for batch in loader]

@@ -10,8 +10,8 @@ from random import Random
 import pytest
 
 from gp.data import epoch as epoch_module
-from gp.data.cursor import Part, Plan, deal_again, first_plans
-from gp.data.epoch import Buckets, EpochOrder
+from gp.data.epoch import Buckets, EpochReader
+from gp.data.position import Span, deal_again, first_positions
 from gp.data.stream import TrainStream
 from tests.support.small_shards import fields, number_of, write_shards, write_tar
 
@@ -24,39 +24,39 @@ def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("good"), SIZES)
 
 
-def keys(order: EpochOrder, part: Part) -> list[int]:
-    return [int(record.key) for record in order.records(part)]
+def keys(reader: EpochReader, span: Span) -> list[int]:
+    return [int(record.key) for record in reader.records(span)]
 
 
-def epoch_of(order: EpochOrder, epoch: int, of: int) -> list[list[int]]:
-    return [keys(order, Part(epoch, number, of)) for number in range(of)]
+def epoch_of(reader: EpochReader, epoch: int, num_streams: int) -> list[list[int]]:
+    return [keys(reader, Span(epoch, number, num_streams)) for number in range(num_streams)]
 
 
-@pytest.mark.parametrize("of", [1, 2, 3, 5, 7, 11, 24])
-def test_equal_counts_and_each_record_once_up_to_the_remainder(shards, of):
-    order = EpochOrder(shards, 0, 4, SIZES)
+@pytest.mark.parametrize("num_streams", [1, 2, 3, 5, 7, 11, 24])
+def test_equal_counts_and_each_record_once_up_to_the_remainder(shards, num_streams):
+    reader = EpochReader(shards, 0, 4, SIZES)
     for epoch in range(3):
-        streams = epoch_of(order, epoch, of)
-        assert {len(stream) for stream in streams} == {TOTAL // of}
+        streams = epoch_of(reader, epoch, num_streams)
+        assert {len(stream) for stream in streams} == {TOTAL // num_streams}
         seen = list(chain(*streams))
-        assert len(set(seen)) == len(seen) == TOTAL - TOTAL % of
+        assert len(set(seen)) == len(seen) == TOTAL - TOTAL % num_streams
 
 
 def test_equal_shards_are_dealt_as_without_a_manifest(tmp_path):
     """As many in each hand: laying the hands end to end changes nothing."""
     shards = write_shards(tmp_path, [3, 3, 3, 3])
-    for of in (1, 2, 4):
-        known, unknown = EpochOrder(shards, 7, 4, [3] * 4), EpochOrder(shards, 7, 4)
-        assert epoch_of(known, 1, of) == epoch_of(unknown, 1, of)
+    for num_streams in (1, 2, 4):
+        known, unknown = EpochReader(shards, 7, 4, [3] * 4), EpochReader(shards, 7, 4)
+        assert epoch_of(known, 1, num_streams) == epoch_of(unknown, 1, num_streams)
 
 
 def test_every_epoch_and_seed_has_another_order(shards):
-    order = EpochOrder(shards, 0, 4, SIZES)
-    first = epoch_of(order, 0, 3)
-    assert first == epoch_of(EpochOrder(shards, 0, 4, SIZES), 0, 3)
-    assert first != epoch_of(order, 1, 3) and first != epoch_of(EpochOrder(shards, 1, 4, SIZES), 0, 3)
-    assert len({frozenset(epoch_of(order, epoch, 3)[0]) for epoch in range(6)}) > 3
-    left_out = {frozenset(range(TOTAL)) - set(chain(*epoch_of(order, epoch, 7))) for epoch in range(8)}
+    reader = EpochReader(shards, 0, 4, SIZES)
+    first = epoch_of(reader, 0, 3)
+    assert first == epoch_of(EpochReader(shards, 0, 4, SIZES), 0, 3)
+    assert first != epoch_of(reader, 1, 3) and first != epoch_of(EpochReader(shards, 1, 4, SIZES), 0, 3)
+    assert len({frozenset(epoch_of(reader, epoch, 3)[0]) for epoch in range(6)}) > 3
+    left_out = {frozenset(range(TOTAL)) - set(chain(*epoch_of(reader, epoch, 7))) for epoch in range(8)}
     assert len(left_out) > 3  # the remainder is not always the same
 
 
@@ -64,7 +64,7 @@ def test_a_shard_at_the_border_is_read_by_two_streams_and_no_other(shards, monke
     opened = []
     stock = epoch_module.read_records
     monkeypatch.setattr(epoch_module, "read_records", lambda shard, name: opened.append(shard) or stock(shard, name))
-    epoch_of(EpochOrder(shards, 0, 4, SIZES), 0, 3)
+    epoch_of(EpochReader(shards, 0, 4, SIZES), 0, 3)
     counts = Counter(opened)
     assert set(counts) == set(shards) and max(counts.values()) <= 2 and sum(counts.values()) <= len(shards) + 2
 
@@ -72,28 +72,28 @@ def test_a_shard_at_the_border_is_read_by_two_streams_and_no_other(shards, monke
 @pytest.mark.parametrize("buckets", [None, 2])
 def test_any_place_can_be_gone_on_from(shards, buckets):
     given = Buckets(buckets, 2, lambda record: int(record.key) * 7 % 5) if buckets else None
-    order = EpochOrder(shards, 3, 4, SIZES, given)
-    whole = keys(order, Part(2, 1, 2))
+    reader = EpochReader(shards, 3, 4, SIZES, given)
+    whole = keys(reader, Span(2, 1, 2))
     for start in range(len(whole) + 1):
-        assert keys(order, Part(2, 1, 2, start)) == whole[start:]
-        assert keys(order, Part(2, 1, 2, start // 2, start)) == whole[start // 2 : start]
+        assert keys(reader, Span(2, 1, 2, start)) == whole[start:]
+        assert keys(reader, Span(2, 1, 2, start // 2, start)) == whole[start // 2 : start]
 
 
 def test_shards_that_are_done_are_not_read_again(shards, monkeypatch):
-    order = EpochOrder(shards, 0, 2, SIZES)
-    whole = keys(order, Part(0, 0, 1))
+    reader = EpochReader(shards, 0, 2, SIZES)
+    whole = keys(reader, Span(0, 0, 1))
     opened = []
     stock = epoch_module.read_records
     monkeypatch.setattr(epoch_module, "read_records", lambda shard, name: opened.append(shard) or stock(shard, name))
-    assert keys(order, Part(0, 0, 1, start=20)) == whole[20:]
+    assert keys(reader, Span(0, 0, 1, start=20)) == whole[20:]
     assert len(opened) <= 3
 
 
 def test_a_shard_with_other_counts_than_its_manifest_says(shards):
     for wrong, found in ((7, "it has 6"), (5, "it has more, at least 6")):
-        order = EpochOrder(shards, 0, 4, [*SIZES[:2], wrong, *SIZES[3:]])
+        reader = EpochReader(shards, 0, 4, [*SIZES[:2], wrong, *SIZES[3:]])
         with pytest.raises(ValueError, match=rf"shard .*s2\.tar: .*manifest\.json says {wrong} samples, {found}"):
-            epoch_of(order, 0, 1)
+            epoch_of(reader, 0, 1)
 
 
 def drawn(stream: TrainStream, count: int) -> list[list[int]]:
@@ -101,26 +101,24 @@ def drawn(stream: TrainStream, count: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("buckets", [None, 2])
-@pytest.mark.parametrize("of", [1, 2, 3, 7])
-def test_other_number_of_streams_reads_what_is_left_once_and_evenly(shards, of, buckets):
+@pytest.mark.parametrize("num_streams", [1, 2, 3, 7])
+def test_other_number_of_streams_reads_what_is_left_once_and_evenly(shards, num_streams, buckets):
     """Stopped at random, twice: the second time in the middle of what was dealt again."""
     given = Buckets(buckets, 1, lambda record: int(record.key) * 7 % 5) if buckets else None
-    order, rng = EpochOrder(shards, 0, 4, SIZES, given), Random(of)
-    plans = [plan for rank in range(4) for plan in first_plans(rank, 4, 1)]
-    seen, parts = [], {plan.number: plan.parts for plan in plans}
-    for streams in (4, of, 2):
-        if streams != len(parts):
-            dealt = deal_again([parts[number] for number in range(len(parts))], streams, TOTAL)
-            left = [sum(len(keys(order, part)) for part in hand if part.epoch == 0) for hand in dealt]
+    reader, rng = EpochReader(shards, 0, 4, SIZES, given), Random(num_streams)
+    seen, positions = [], first_positions(4)
+    for count in (4, num_streams, 2):
+        if count != len(positions):
+            positions = deal_again(positions, count, TOTAL)
+            left = [sum(len(keys(reader, span)) for span in p.spans if span.epoch == 0) for p in positions]
             assert max(left) - min(left) <= 1 and sum(left) == TOTAL - len(seen)
-            parts = dict(enumerate(dealt))
-        for number in range(streams):
-            stream = TrainStream(order, [Plan(number, streams, parts[number])], batch_size=1, max_skipped_fraction=0)
+        for number, position in enumerate(positions):
+            stream = TrainStream(reader, [position], batch_size=1, max_skipped_fraction=0)
             for batch in islice(stream, rng.randrange(1, 3)):
-                if batch.cursor.parts[0].epoch == 0:
+                if batch.position.spans[0].epoch == 0:
                     seen += [number_of(sample) for sample in batch.samples]
-                    parts[number] = batch.cursor.parts
-    rest = [key for hand in parts.values() for part in hand if part.epoch == 0 for key in keys(order, part)]
+                    positions[number] = batch.position
+    rest = [key for p in positions for span in p.spans if span.epoch == 0 for key in keys(reader, span)]
     assert sorted(seen + rest) == list(range(TOTAL))
 
 
@@ -154,8 +152,8 @@ def waste(batches: list[list[int]]) -> float:
 
 def mixed_stream(shards, count, num_batches, batch_size=4) -> TrainStream:
     buckets = Buckets(num_batches, batch_size, tokens) if num_batches > 1 else None
-    order = EpochOrder(shards, 0, 30, [count], buckets)
-    return TrainStream(order, [Plan(0, 1, (Part(0, 0, 1),))], batch_size=batch_size, max_skipped_fraction=1)
+    reader = EpochReader(shards, 0, 30, [count], buckets)
+    return TrainStream(reader, first_positions(1), batch_size=batch_size, max_skipped_fraction=1)
 
 
 def test_buckets_waste_less_padding_and_lose_nothing(tmp_path):
@@ -190,5 +188,5 @@ def test_a_resumed_bucketed_stream_goes_on_with_the_very_next_batch(tmp_path):
     batches = list(islice(stream, 20))
     numbers = [[number_of(sample) for sample in batch.samples] for batch in batches]
     for stop, batch in enumerate(batches[:12], start=1):
-        rest = TrainStream(stream.order, [Plan(0, 1, batch.cursor.parts)], batch_size=4, max_skipped_fraction=1)
+        rest = TrainStream(stream.reader, [batch.position], batch_size=4, max_skipped_fraction=1)
         assert drawn(rest, 5) == numbers[stop : stop + 5]

@@ -13,9 +13,9 @@ from PIL import Image
 from transformers.utils import is_torchvision_available
 
 from gp.data.batch import Batch, Collator, question_messages
-from tests.data.test_batch import LARGE, SMALL
 from tests.support.bases import qwen3_processor
 from tests.support.llava_bases import micro_processor
+from tests.support.samples import LARGE, SMALL
 from tests.support.small_shards import small_processor
 
 SETTINGS = {

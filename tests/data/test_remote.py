@@ -10,9 +10,9 @@ from threading import Thread
 import pytest
 
 from gp.data.counts import sample_counts
-from gp.data.cursor import first_plans
-from gp.data.epoch import EpochOrder
+from gp.data.epoch import EpochReader
 from gp.data.manifest import MANIFEST, openable, read_manifest
+from gp.data.position import first_positions
 from gp.data.shards import resolve_shards
 from gp.data.stream import EvalStream, TrainStream
 from tests.support.small_shards import add_manifest, number_of, write_shards
@@ -41,11 +41,11 @@ def test_an_epoch_over_http(server):
     shards = resolve_shards([url + "/s{0..2}.tar"], folder)
     counts = sample_counts(shards)
     assert counts == SIZES
-    order = EpochOrder(shards, 0, 3, counts)
+    reader = EpochReader(shards, 0, 3, counts)
     seen = []
-    for plan in first_plans(0, 1, 3):
-        stream = TrainStream(order, [plan], batch_size=1, max_skipped_fraction=0)
-        seen += [number_of(sample) for drawn in islice(stream, TOTAL // 3) for sample in drawn.samples]
+    for position in first_positions(3):
+        stream = TrainStream(reader, [position], batch_size=1, max_skipped_fraction=0)
+        seen += [number_of(sample) for raw in islice(stream, TOTAL // 3) for sample in raw.samples]
     assert sorted(seen) == list(range(TOTAL))
     local = EvalStream(resolve_shards(["s{0..2}.tar"], folder))
     ids = [[sample.id for drawn in stream for sample in drawn.samples] for stream in (local, EvalStream(shards))]

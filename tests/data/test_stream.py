@@ -9,8 +9,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from gp.data import stream as stream_module
-from gp.data.cursor import Part, Plan, deal_again, first_plans
-from gp.data.epoch import EpochOrder
+from gp.data.epoch import EpochReader
+from gp.data.position import Span, deal_again, first_positions
 from gp.data.stream import EvalStream, TrainStream
 from tests.support.small_shards import number_of, write_shards
 
@@ -25,51 +25,51 @@ def shards(tmp_path_factory):
     return write_shards(tmp_path_factory.mktemp("good"), SIZES)
 
 
-def keep(drawn):
+def keep(raw):
     """Stands for the collator where the samples themselves are wanted."""
-    return drawn
+    return raw
 
 
-def train_stream(shards, plans, seed=0, shuffle_buffer=4, counts=None, **options) -> TrainStream:
-    order = EpochOrder(shards, seed, shuffle_buffer, counts)
-    return TrainStream(order, plans, **{"batch_size": 1, "max_skipped_fraction": 0.02, **options})
+def train_stream(shards, positions, seed=0, shuffle_buffer=4, counts=None, **options) -> TrainStream:
+    reader = EpochReader(shards, seed, shuffle_buffer, counts)
+    return TrainStream(reader, positions, **{"batch_size": 1, "max_skipped_fraction": 0.02, **options})
 
 
-def numbers(drawn) -> list[int]:
-    return [number_of(sample) for sample in drawn.samples]
+def numbers(raw) -> list[int]:
+    return [number_of(sample) for sample in raw.samples]
 
 
-def epoch_of(stream: TrainStream, epoch: int, number: int, of: int) -> list[int]:
-    return [int(record.key) for record in stream.order.records(Part(epoch, number, of))]
+def epoch_of(stream: TrainStream, epoch: int, number: int, num_streams: int) -> list[int]:
+    return [int(record.key) for record in stream.reader.records(Span(epoch, number, num_streams))]
 
 
-@pytest.mark.parametrize("of", [1, 2, 3, 6])
-def test_an_epoch_holds_each_sample_once_over_all_streams(shards, of):
+@pytest.mark.parametrize("num_streams", [1, 2, 3, 6])
+def test_an_epoch_holds_each_sample_once_over_all_streams(shards, num_streams):
     for epoch in range(2):
-        stream = train_stream(shards, first_plans(0, 1, 1))
-        seen = [n for number in range(of) for n in epoch_of(stream, epoch, number, of)]
+        stream = train_stream(shards, first_positions(1))
+        seen = [n for number in range(num_streams) for n in epoch_of(stream, epoch, number, num_streams)]
         assert sorted(seen) == list(range(TOTAL))
 
 
 def test_order_depends_on_seed_and_epoch_and_on_nothing_else(shards):
-    plans = first_plans(0, 1, 1)
-    first = epoch_of(train_stream(shards, plans), 0, 0, 2)
-    assert first == epoch_of(train_stream(shards, plans), 0, 0, 2)
-    assert first != epoch_of(train_stream(shards, plans), 1, 0, 2)
-    assert first != epoch_of(train_stream(shards, plans, seed=1), 0, 0, 2)
+    positions = first_positions(1)
+    first = epoch_of(train_stream(shards, positions), 0, 0, 2)
+    assert first == epoch_of(train_stream(shards, positions), 0, 0, 2)
+    assert first != epoch_of(train_stream(shards, positions), 1, 0, 2)
+    assert first != epoch_of(train_stream(shards, positions, seed=1), 0, 0, 2)
     assert first != sorted(first)
 
 
 def test_a_stream_does_not_keep_its_shards(shards):
     """Neither over epochs nor over seeds."""
-    stream = train_stream(shards, first_plans(0, 1, 1))
+    stream = train_stream(shards, first_positions(1))
     assert len({frozenset(epoch_of(stream, epoch, 0, 2)) for epoch in range(6)}) > 1
-    streams = [train_stream(shards, first_plans(0, 1, 1), seed=seed) for seed in range(6)]
+    streams = [train_stream(shards, first_positions(1), seed=seed) for seed in range(6)]
     assert len({frozenset(epoch_of(stream, 0, 0, 2)) for stream in streams}) > 1
 
 
 def test_endless_batches_cross_epochs(shards):
-    stream = train_stream(shards, first_plans(0, 1, 1), batch_size=5)
+    stream = train_stream(shards, first_positions(1), batch_size=5)
     drawn = list(islice(stream, 15))
     flat = [n for d in drawn for n in numbers(d)]
     assert all(len(d.samples) == 5 for d in drawn)
@@ -80,21 +80,20 @@ def test_endless_batches_cross_epochs(shards):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_of_the_loader(shards, workers):
     """With workers, batches come from their streams in turn."""
-    plans = first_plans(1, 2, max(workers, 1))
-    stream = train_stream(shards, plans, batch_size=2)
+    positions = first_positions(2 * max(workers, 1))[1::2]
+    stream = train_stream(shards, positions, batch_size=2)
     loader = DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=keep)
     drawn = list(islice(loader, 6))
-    alone = [islice(train_stream(shards, [plan], batch_size=2), 6) for plan in plans]
+    alone = [islice(train_stream(shards, [position], batch_size=2), 6) for position in positions]
     expected = [numbers(next(alone[turn % len(alone)])) for turn in range(6)]
     assert [numbers(d) for d in drawn] == expected
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 13, 29])
-def test_cursor_leads_to_the_very_next_sample(shards, stop):
-    plan = Plan(1, 3, (Part(0, 1, 3),))
-    whole = list(islice(train_stream(shards, [plan], batch_size=2), stop + 12))
-    parts = whole[stop - 1].cursor.parts if stop else plan.parts
-    rest = train_stream(shards, [Plan(1, 3, parts)], batch_size=2)
+def test_position_leads_to_the_very_next_sample(shards, stop):
+    begin = first_positions(3)[1]
+    whole = list(islice(train_stream(shards, [begin], batch_size=2), stop + 12))
+    rest = train_stream(shards, [whole[stop - 1].position if stop else begin], batch_size=2)
     assert [numbers(d) for d in islice(rest, 12)] == [numbers(d) for d in whole[stop:]]
 
 
@@ -102,17 +101,18 @@ def test_skipping_decodes_nothing(shards, monkeypatch):
     decoded = []
     parse = stream_module.parse_record
     monkeypatch.setattr(stream_module, "parse_record", lambda record: decoded.append(record.id) or parse(record))
-    next(iter(train_stream(shards, [Plan(0, 1, (Part(0, 0, 1, start=20),))])))
+    next(iter(train_stream(shards, [first_positions(1)[0].at(20)])))
     assert len(decoded) == 1
 
 
 def test_other_number_of_streams_reads_each_remaining_sample_once(shards):
-    streams = [iter(train_stream(shards, [Plan(n, 2, (Part(0, n, 2),))])) for n in range(2)]
+    streams = [iter(train_stream(shards, [position])) for position in first_positions(2)]
     drawn = [next(streams[n]) for n in (0, 1, 0, 1, 0)]
     done = [n for d in drawn for n in numbers(d)]
-    left = deal_again([drawn[4].cursor.parts, drawn[3].cursor.parts], 3)
-    stream = train_stream(shards, first_plans(0, 1, 1))
-    rest = [int(r.key) for parts in left for part in parts if part.epoch == 0 for r in stream.order.records(part)]
+    left = deal_again([drawn[4].position, drawn[3].position], 3)
+    stream = train_stream(shards, first_positions(1))
+    spans = [span for position in left for span in position.spans if span.epoch == 0]
+    rest = [int(record.key) for span in spans for record in stream.reader.records(span)]
     assert sorted(done + rest) == list(range(TOTAL))
 
 
@@ -148,7 +148,7 @@ def test_first_samples_of_a_split(shards):
     assert [n for d in EvalStream(shards, num_samples=4, skip_ids=skip) for n in numbers(d)] == [2, 3]
 
 
-@pytest.mark.parametrize("make", [EvalStream, lambda s: train_stream(s, first_plans(0, 1, 1))], ids=["eval", "train"])
+@pytest.mark.parametrize("make", [EvalStream, lambda s: train_stream(s, first_positions(1))], ids=["eval", "train"])
 def test_truncated_shard_is_an_error_that_names_it(tmp_path, make):
     shards = write_shards(tmp_path, [3, 3])
     whole = Path(shards[1]).read_bytes()
@@ -159,7 +159,7 @@ def test_truncated_shard_is_an_error_that_names_it(tmp_path, make):
 
 def test_bad_samples_are_skipped_and_counted_in_training(tmp_path, caplog):
     shards = write_shards(tmp_path, [40, 40], bad={3, 50})
-    seen = [n for d in islice(train_stream(shards, first_plans(0, 1, 1), batch_size=2), 39) for n in numbers(d)]
+    seen = [n for d in islice(train_stream(shards, first_positions(1), batch_size=2), 39) for n in numbers(d)]
     assert sorted(seen) == sorted(set(range(80)) - {3, 50})
     assert "s0.tar, key 0003: image does not open" in caplog.text
 
@@ -167,20 +167,20 @@ def test_bad_samples_are_skipped_and_counted_in_training(tmp_path, caplog):
 def test_too_many_bad_samples_stop_training(tmp_path):
     shards = write_shards(tmp_path, [20], bad=set(range(0, 20, 2)))
     with pytest.raises(ValueError, match=r"max_skipped_fraction = 0.02 .* x image does not open, e.g. shard .*s0\.tar"):
-        list(islice(train_stream(shards, first_plans(0, 1, 1)), 100))
+        list(islice(train_stream(shards, first_positions(1)), 100))
 
 
 def test_nothing_usable_ends_even_if_everything_may_be_skipped(tmp_path):
     shards = write_shards(tmp_path, [3], bad={0, 1, 2})
     with pytest.raises(ValueError, match=r"no usable sample.*3 of 3"):
-        next(iter(train_stream(shards, first_plans(0, 1, 1), max_skipped_fraction=1.0)))
+        next(iter(train_stream(shards, first_positions(1), max_skipped_fraction=1.0)))
 
 
 def test_bad_samples_in_evaluation_are_reported(tmp_path):
     shards = write_shards(tmp_path, [7], bad={2, 3})
     drawn = list(EvalStream(shards, batch_size=2))
     assert [numbers(d) for d in drawn] == [[0, 1], [], [4, 5], [6], []]
-    assert [d.total for d in drawn] == [None] * 4 + [7]
+    assert [d.split_size for d in drawn] == [None] * 4 + [7]
     assert [error.reason for error in drawn[1].skipped] == ["image does not open"] * 2
 
 

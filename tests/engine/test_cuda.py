@@ -14,9 +14,9 @@ from gp.engine.teacher_forcing import teacher_forced
 from gp.model import GlimpseModel
 from gp.pruners import BASELINES
 from gp.types import PruneOptions
-from tests.engine.test_prefill import RAGGED
-from tests.engine.test_teacher_forcing import ANSWERS, loss_of
 from tests.support.glimpses import micro_glimpse
+from tests.support.losses import ANSWERS, loss_of
+from tests.support.ragged import RAGGED
 from tests.support.tiny_models import FAMILIES, Family, random_masks, tiny_answers
 
 pytestmark = [

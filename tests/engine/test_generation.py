@@ -13,8 +13,8 @@ from transformers.generation.streamers import BaseStreamer
 from gp.backbones import CACHE
 from gp.engine.generation import SPARE_TOKENS, GrowingMask, Handover
 from gp.types import PruneOptions
-from tests.engine.test_prefill import rows_alone
 from tests.support.glimpses import micro_glimpse
+from tests.support.ragged import rows_alone
 from tests.support.tiny_models import FAMILIES, Family
 
 pytestmark = pytest.mark.core

@@ -9,11 +9,11 @@ from gp.engine.prefill import prefill
 from gp.pruners import Pruner, RandomPruner
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
+from tests.support.ragged import RAGGED, rows_alone
+from tests.support.stock import embedded
 from tests.support.tiny_models import FAMILIES, Family, random_masks, tiny_inputs, tiny_qwen
 
 pytestmark = pytest.mark.core
-
-RAGGED = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([], 5), ([(6, 6)], 14)]
 KEEP_ALL = PruneOptions(threshold=0.0)
 TEXT_KEYS = ("input_ids", "attention_mask", "mm_token_type_ids")
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
@@ -39,25 +39,6 @@ def ragged(family):
     return family.fit(RAGGED)
 
 
-def rows_alone(inputs: dict, prompts: list) -> list[dict]:
-    """Every prompt of a batch as a batch of one, unpadded."""
-    out, patch, image = [], 0, 0
-    for row, (grids, _) in enumerate(prompts):
-        real = inputs["attention_mask"][row].bool()
-        single = {k: v[row : row + 1, real] for k, v in inputs.items() if v.shape == inputs["input_ids"].shape}
-        images = slice(image, image + len(grids))
-        if grids and "image_grid_thw" in inputs:
-            num_patches = sum(4 * h * w for h, w in grids)
-            single["pixel_values"] = inputs["pixel_values"][patch : patch + num_patches]
-            single["image_grid_thw"] = inputs["image_grid_thw"][images]
-            patch += num_patches
-        elif grids:
-            single["pixel_values"] = inputs["pixel_values"][images]
-        image += len(grids)
-        out.append(single)
-    return out
-
-
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_keeping_everything_equals_stock_generate(family, ragged, attention):
     base = family.make(attn_implementation=attention)
@@ -72,23 +53,6 @@ def test_every_attention_kernel_gives_the_same_masks(family, ragged):
     eager, sdpa = (micro_glimpse(family.make(attn_implementation=name)).prefill(inputs) for name in ("eager", "sdpa"))
     assert torch.equal(eager.keep_mask, sdpa.keep_mask)
     torch.testing.assert_close(eager.importance_logits, sdpa.importance_logits, atol=1e-4, rtol=1e-4)
-
-
-def joined(features) -> torch.Tensor:
-    """Of all images: a tensor, or one an image, by the version of transformers."""
-    return features if isinstance(features, torch.Tensor) else torch.cat(list(features))
-
-
-def embedded(base, ids, mask, is_visual, inputs) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    """Embeddings, rotary positions and deepstack features of a sequence, by the stock model's own means."""
-    images = base.get_image_features(**{k: inputs[k] for k in ("pixel_values", "image_grid_thw") if k in inputs})
-    features = torch.cat([f.flatten(0, -2) for f in images.pooler_output])
-    hidden = base.model.language_model.embed_tokens(ids).masked_scatter(is_visual.unsqueeze(-1), features)
-    deepstack = [joined(features) for features in getattr(images, "deepstack_features", ())]
-    if "image_grid_thw" not in inputs:
-        return hidden, (mask.long().cumsum(1) - 1).clamp(min=0), deepstack
-    positions, _ = base.model.get_rope_index(ids, is_visual.int(), inputs["image_grid_thw"], attention_mask=mask)
-    return hidden, positions, deepstack
 
 
 def reference_logits(base, inputs, keep_mask, prune_layer, new_ids) -> torch.Tensor:

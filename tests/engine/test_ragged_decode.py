@@ -9,7 +9,8 @@ from transformers import CompileConfig
 from gp.model import GlimpseModel
 from gp.pruners import make_baseline
 from gp.types import PruneOptions
-from tests.engine.test_prefill import embedded, rows_alone
+from tests.support.ragged import rows_alone
+from tests.support.stock import embedded
 from tests.support.tiny_models import FAMILIES, Family
 
 pytestmark = pytest.mark.core

@@ -8,20 +8,17 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
 from gp.backbones import backbone_of
 from gp.bench.whole_sequence import whole_sequence
-from gp.config import LossConfig
 from gp.engine.prefill import prefill
-from gp.engine.teacher_forcing import TeacherForced, teacher_forced
+from gp.engine.teacher_forcing import teacher_forced
 from gp.model import GlimpseModel
-from gp.training.objective import batch_sums, kept_counts, step_loss
-from gp.types import PruneOptions
-from tests.engine.test_prefill import rows_alone
 from tests.support.glimpses import micro_glimpse
-from tests.support.tiny_models import FAMILIES, Family, random_masks, tiny_answers, tiny_qwen
+from tests.support.losses import ANSWERS, loss_of
+from tests.support.ragged import rows_alone
+from tests.support.tiny_models import FAMILIES, Family, tiny_answers, tiny_qwen
 
 pytestmark = pytest.mark.core
 
 RAGGED = [([(4, 6)], 9), ([(2, 2), (6, 4)], 7), ([(6, 6)], 14)]  # left padding in two of three rows
-ANSWERS = (3, 1, 5)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -32,12 +29,6 @@ def family(request) -> Family:
 def ragged_inputs(model: GlimpseModel) -> dict[str, torch.Tensor]:
     family = FAMILIES[model.backbone.model_type]
     return family.inputs(family.fit(RAGGED))
-
-
-def loss_of(forced: TeacherForced) -> torch.Tensor:
-    answers = tiny_answers(ANSWERS)
-    sums = batch_sums(forced, random_masks(forced.layout.grids), *answers, kept_counts(forced, PruneOptions()))
-    return step_loss(sums, LossConfig())[0].backward
 
 
 def loss_and_gradients(model: GlimpseModel, forward) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -11,9 +11,8 @@ import pytest
 from gp.eval import evaluate, load_run, timing
 from gp.pruners import BASELINES
 from tests.support.eval_methods import HalfWay, QuarterSize
+from tests.support.eval_results import OVERRIDES
 from tests.support.micro_eval import MicroRun, write_run
-
-OVERRIDES = ("eval.pruners=[glimpse,random,oracle]", "eval.budgets=[null,0.5]")
 
 
 @pytest.fixture(scope="session", autouse=True)

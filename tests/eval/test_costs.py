@@ -10,50 +10,23 @@ import torch
 from transformers import DynamicCache
 
 from gp.eval import costs, timing
-from gp.eval.costs import Cost, kv_cache_mib
+from gp.eval.costs import RowCost, kv_cache_mib
 from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method
-
-
-class Batch(list):
-    """As many samples as it has items."""
-
-
-class Model:
-    class backbone:
-        class device:
-            type = "cpu"
+from tests.support.slowing import Batch, Model, SlowingClock
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """A slowing machine: every call takes one second more; pruned prefill costs half, its decoding a quarter."""
-    made = []
-
-    def time_batch(model, batch, method, seed, num_keep):
-        made.append((len(batch), method))
-        clock = len(made)
-        return (clock, clock) if method == UNPRUNED else (0.5 * clock, 0.25 * clock)
-
-    monkeypatch.setattr(timing, "time_batch", time_batch)
-    monkeypatch.setattr(timing, "REPEATS", 5)
+    clock = SlowingClock()
+    monkeypatch.setattr(timing, "time_batch", clock)
     monkeypatch.setattr(costs, "memory_mib", lambda *arguments: (None, 1.5))
-    return made
-
-
-def test_pairs_in_turn_after_a_warm_up(calls):
-    prefill_ratio, decode_ratio = timing.time_ratios(Model, [Batch([1, 2]), Batch([1])], OWN_GLIMPSE, 0, {})
-    assert len(calls) == (timing.REPEATS + 1) * 2 * 2
-    assert [method for _, method in calls] == [UNPRUNED, OWN_GLIMPSE] * (len(calls) // 2)
-    # in pair k the pruned run comes second, at clock 2 k instead of 2 k - 1; the first two pairs warm up
-    ratios = [2 * k / (2 * k - 1) for k in range(3, 13)]
-    middle = sum(sorted(ratios)[4:6]) / 2
-    assert (prefill_ratio, decode_ratio) == pytest.approx((0.5 * middle, 0.25 * middle), abs=1e-4)
+    return clock.calls
 
 
 def test_kept_figures_are_reused_unless_batches_or_device_differ(calls, tmp_path):
     methods, seen = [UNPRUNED, OWN_GLIMPSE], []
     first = costs.measure_costs(Model, [Batch([1, 2])], methods, 0, {}, tmp_path, "test", seen.append)
-    assert first[UNPRUNED] == Cost(1.0, 1.0, None, 1.5) and seen == methods
+    assert first[UNPRUNED] == RowCost(1.0, 1.0, None, 1.5) and seen == methods
     done = len(calls)
     again = costs.measure_costs(Model, [Batch([1, 2])], [*methods, Method("oracle")], 0, {}, tmp_path, "test")
     assert again[OWN_GLIMPSE] == first[OWN_GLIMPSE] and len(calls) == 2 * done  # only the new row

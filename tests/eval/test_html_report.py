@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from gp.eval.figures import draw
-from gp.eval.svg import inline_svg
 from gp.eval.table import COLUMNS, cells
 
 VOID = {"meta", "img", "br", "link", "input"}
@@ -99,12 +97,6 @@ def test_nothing_is_loaded_from_elsewhere(page, text):
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
     }
-
-
-def test_figures_of_two_splits_do_not_share_ids(rows):
-    """Or a reference of the one would find the other's part."""
-    names = [set(re.findall(r' id="([^"]+)"', inline_svg(*draw(rows), name=split))) for split in ("test", "test_hard")]
-    assert names[0] and not names[0] & names[1]
 
 
 def test_settings_command_and_legend_are_there(text):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method, known_pruners, options_of, plan
+from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method, known_pruners, options_of, plan_rows
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.tiny_models import tiny_llava, tiny_qwen
@@ -16,16 +16,15 @@ def model():
 
 
 def test_what_rows_need_runs_first_even_if_not_asked_for(model):
-    assert plan(model, ["oracle"], [None]).methods == [UNPRUNED, Method("oracle")]
-    assert plan(model, ["random"], [0.2]).methods == [UNPRUNED, Method("random", 0.2)]
-    assert plan(model, ["random"], [None]).methods == [UNPRUNED, OWN_GLIMPSE, Method("random", None, matched=True)]
+    assert plan_rows(model, ["oracle"], [None])[0] == [UNPRUNED, Method("oracle")]
+    assert plan_rows(model, ["random"], [0.2])[0] == [UNPRUNED, Method("random", 0.2)]
+    assert plan_rows(model, ["random"], [None])[0] == [UNPRUNED, OWN_GLIMPSE, Method("random", matched=True)]
 
 
 def test_all_and_repeated_names(model):
-    planned = plan(model, ["all", "random"], [0.1, None, 0.1])
-    methods = planned.methods
+    methods, left_out = plan_rows(model, ["all", "random"], [0.1, None, 0.1])
     assert [m.pruner for m in methods] == sorted((m.pruner for m in methods), key=known_pruners().index)
-    assert {m.pruner for m in methods} | {one.method.pruner for one in planned.left_out} == set(known_pruners())
+    assert {m.pruner for m in methods} | {one.method.pruner for one in left_out} == set(known_pruners())
     assert len(set(methods)) == len(methods)
     assert [m.label for m in methods if m.pruner == "glimpse"] == ["glimpse-own", "glimpse-0.1"]
 
@@ -37,29 +36,29 @@ def test_the_order_of_the_table(half_way, quarter_size):
 
 
 def test_images_of_one_size_are_not_made_smaller_prompt_by_prompt(model):
-    llava = plan(micro_glimpse(tiny_llava()), ["downsample"], [None, 0.4])
-    assert Method("downsample", 0.4) in llava.methods
-    assert [(one.method.label, "one size" in one.reason) for one in llava.left_out] == [("downsample-own", True)]
-    assert plan(model, ["downsample"], [None]).left_out == []
+    methods, left_out = plan_rows(micro_glimpse(tiny_llava()), ["downsample"], [None, 0.4])
+    assert Method("downsample", 0.4) in methods
+    assert [(one.method.label, "one size" in one.reason) for one in left_out] == [("downsample-own", True)]
+    assert plan_rows(model, ["downsample"], [None])[1] == []
 
 
 def test_budgets_that_cannot_be_met_are_left_out(model, half_way):
-    planned = plan(model, ["half_way", "random"], [0.4, None, 0.6])
-    assert [m.label for m in planned.methods] == ["none-own", "glimpse-own", "half_way-0.6"] + [
+    methods, left_out = plan_rows(model, ["half_way", "random"], [0.4, None, 0.6])
+    assert [m.label for m in methods] == ["none-own", "glimpse-own", "half_way-0.6"] + [
         f"random-{budget}" for budget in ("0.4", "own", "0.6")
     ]
-    low, matched = planned.left_out
+    low, matched = left_out
     assert low.method == Method("half_way", 0.4) and "budget of 0.4 cannot be met" in low.reason
     # glimpse may keep one token of a prompt, which is less than half of the layers' caches
     assert matched.method == Method("half_way", None, matched=True) and "as glimpse may" in matched.reason
     with pytest.raises(ValueError, match=r"none of the rows .* \(half_way-0\.4: .* cannot be met"):
-        plan(model, ["half_way", "none"], [0.4])
+        plan_rows(model, ["half_way", "none"], [0.4])
 
 
 def test_a_setting_can_make_a_budget_reachable(half_way):
     own = micro_glimpse(tiny_qwen())
     own.pruner_settings = {"half_way": {"layer": 0}}
-    assert Method("half_way", 0.4) in plan(own, ["half_way"], [0.4]).methods
+    assert Method("half_way", 0.4) in plan_rows(own, ["half_way"], [0.4])[0]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_refused_settings(half_way, settings, message):
     own = micro_glimpse(tiny_qwen())
     own.pruner_settings = settings
     with pytest.raises(ValueError, match=message):
-        plan(own, ["random"], [0.5])
+        plan_rows(own, ["random"], [0.5])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +87,7 @@ def test_refused_settings(half_way, settings, message):
 )
 def test_refused(model, pruners, budgets, message):
     with pytest.raises(ValueError, match=message):
-        plan(model, pruners, budgets)
+        plan_rows(model, pruners, budgets)
 
 
 def test_options():

@@ -10,7 +10,7 @@ import evaluate as script
 from gp.eval import evaluate, load_run, rehearsal
 from gp.pruners import OraclePruner, RandomPruner
 from gp.stages import StageFailed
-from tests.eval.conftest import OVERRIDES
+from tests.support.eval_results import OVERRIDES
 
 SETTINGS = ("pruner=glimpse,random,oracle", "budget=null,0.5")
 

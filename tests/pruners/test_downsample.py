@@ -13,7 +13,7 @@ from gp.model import GlimpseModel
 from gp.pruners import make_baseline
 from gp.pruners.downsample import fit_grid
 from gp.types import PruneOptions
-from tests.engine.test_prefill import rows_alone
+from tests.support.ragged import rows_alone
 from tests.support.tiny_models import FAMILIES, IMAGE_PAD, tiny_inputs, tiny_llava, tiny_qwen
 
 GREEDY = {"max_new_tokens": 5, "do_sample": False}

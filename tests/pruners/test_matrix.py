@@ -11,8 +11,8 @@ from gp.model import GlimpseModel
 from gp.pruners import BASELINES, Pruner, make_baseline
 from gp.pruners.downsample import Downsample
 from gp.types import PruneOptions
-from tests.engine.test_prefill import rows_alone
 from tests.support.glimpses import micro_glimpse
+from tests.support.ragged import rows_alone
 from tests.support.tiny_models import FAMILIES, Family
 
 LAYERS = 8

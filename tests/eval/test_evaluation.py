@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from threading import Barrier, Thread
 
 import pytest
-from PIL import Image
 
 from gp.eval import Process, evaluate, load_run
-from tests.eval.conftest import OVERRIDES
+from tests.support.eval_results import OVERRIDES, lines_of, rows_of, without_costs
 from tests.support.micro_eval import NUM_SAMPLES, stock_answers
 
 pytestmark = pytest.mark.core
@@ -24,19 +22,6 @@ ORDER = [
     ("random", 0.5),
     ("oracle", None),
 ]
-COSTS = ("prefill_ratio", "decode_ratio", "peak_mib", "kv_cache_mib")
-
-
-def lines_of(out: Path, label: str) -> dict[str, dict]:
-    paths = sorted((out / "samples").glob(f"test-{label}*.jsonl"))
-    lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-    assert len({line["id"] for line in lines}) == len(lines)
-    return {line["id"]: line for line in lines}
-
-
-def rows_of(out: Path) -> dict[tuple, dict]:
-    rows = json.loads((out / "summary.json").read_text())
-    return {(row["pruner"], row["budget"]): row for row in rows}
 
 
 def same(prediction: str, answer: str) -> bool:
@@ -153,35 +138,6 @@ def cut_inside_a_line(path: Path, keep: int) -> None:
     path.write_text("".join(lines[:keep]) + lines[keep][:30])
 
 
-@pytest.mark.parametrize(
-    ("override", "key"),
-    [
-        ("prune.threshold=0.4", "prune"),
-        ("eval.max_new_tokens=5", "max_new_tokens"),
-        ("seed=1", "seed"),
-        ("model.attn_implementation=eager", "attn_implementation"),
-    ],
-)
-def test_results_of_other_settings_are_refused(copied, micro, override, key):
-    before = sorted((path, path.read_bytes()) for path in copied.rglob("*") if path.is_file())
-    with pytest.raises(ValueError, match=rf"made with {key} .*; delete {re.escape(str(copied))} .*eval.out="):
-        evaluate(*load_run(micro.ckpt, [*OVERRIDES, override]), copied)
-    assert sorted((path, path.read_bytes()) for path in copied.rglob("*") if path.is_file()) == before
-
-
-def test_results_of_other_weights_and_other_shards_are_refused(copied, micro):
-    model, config = load_run(micro.ckpt, OVERRIDES)
-    with pytest.raises(ValueError, match="made with ckpt_id"):
-        evaluate(model, config, copied, ckpt_id="other")
-    model.glimpse.glimpse_token.embeddings.data.add_(1)
-    with pytest.raises(ValueError, match="made with ckpt_id"):
-        evaluate(model, config, copied)
-    model, config = load_run(micro.ckpt, OVERRIDES)
-    config.data.test["test"] = ["test-0.tar"]
-    with pytest.raises(ValueError, match="other shards of split 'test'"):
-        evaluate(model, config, copied)
-
-
 def test_an_evaluation_can_grow(copied, micro):
     """Another split, a budget more, fewer samples asked for: nothing is refused, nothing done is lost."""
     overrides = ["eval.pruners=[random]", "eval.budgets=[0.25]", "eval.splits=[test,part]", "eval.num_samples=6"]
@@ -210,26 +166,12 @@ def test_two_processes_equal_one(evaluated, micro, tmp_path):
     for thread in threads:
         thread.join()
     assert rows[1] == []
-    without_costs = [{k: v for k, v in row.items() if k not in COSTS} for row in rows[0]]
-    assert without_costs == [{k: v for k, v in row.items() if k not in COSTS} for row in rows_of(evaluated).values()]
+    assert [without_costs(row) for row in rows[0]] == [without_costs(row) for row in rows_of(evaluated).values()]
     assert [(tmp_path / f"samples/test-random-own.rank{rank}of2.jsonl").is_file() for rank in range(2)] == [True, True]
     assert len(lines_of(tmp_path, "random-own")) == NUM_SAMPLES
     rows = evaluate(*runs[0], tmp_path)  # and one process may go on where two stopped
     assert [row["num_samples"] for row in rows] == [NUM_SAMPLES] * len(ORDER)
     assert not (tmp_path / "samples/test-random-own.jsonl").exists()
-
-
-def test_report(evaluated):
-    text = (evaluated / "report.md").read_text()
-    words = ("none", "glimpse", "random", "oracle", "as glimpse", "max_new_tokens", "python ", "torch 2", "| 50 % |")
-    for word in words:
-        assert word in text, word
-    pictures = re.findall(r"\]\((figures/[^)]+)\)", text)
-    assert "## Left out" not in text
-    assert len(pictures) == 1 + 2 * 3  # the curve, and two examples under three methods
-    for picture in pictures:
-        with Image.open(evaluated / picture) as image:
-            image.verify()
 
 
 def test_a_model_without_a_glimpse_needs_budgets(micro, tmp_path):

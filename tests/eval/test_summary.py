@@ -1,0 +1,39 @@
+"""Rows from result lines: the samples that all methods share, and shares as means over samples."""
+
+from __future__ import annotations
+
+import pytest
+
+from gp.eval.costs import RowCost
+from gp.eval.plan import UNPRUNED, Method
+from gp.eval.results import Result
+from gp.eval.summary import summarize
+
+HALF = Method("random", 0.5)
+
+
+def result(key: str, num_kept: int, prediction: str = "red", tp: int = 1, fn: int = 0) -> Result:
+    right = prediction == "red"
+    kept, fp = num_kept, num_kept - tp
+    return Result(
+        key, "what ?", "red", prediction, right, 8, num_kept, 6.0, kept, tp, fp, fn, 10.0 + kept, 20, 0.1, 0.2
+    )
+
+
+def test_shares_are_means_over_the_samples_that_all_rows_have():
+    whole = {key: result(key, 8) for key in ("a", "b", "only here")}
+    pruned = {"a": result("a", 2), "b": result("b", 4, "blue", tp=1, fn=3)}
+    costs = {UNPRUNED: RowCost(1.0, 1.0, None, 2.0), HALF: RowCost(0.5, 0.7, 3.0, 1.0)}
+    first, row = summarize("test", {UNPRUNED: whole, HALF: pruned}, costs)
+    assert first["num_samples"] == row["num_samples"] == 2
+    assert (row["keep_ratio"], row["cache_ratio"], row["compute_ratio"]) == ((2 / 8 + 4 / 8) / 2, 3 / 8, 6 / 8)
+    assert row["kv_keep_ratio"] == (12 + 14) / 2 / 20
+    assert (row["answer_accuracy"], row["answer_accuracy_unpruned"], row["agreement"]) == (0.5, 1.0, 0.5)
+    assert row["mask_recall"] == pytest.approx(2 / 5) and row["evidence_recall"] == pytest.approx((1 + 1 / 4) / 2)
+    assert (row["prefill_ratio"], row["decode_ratio"], row["peak_mib"], row["kv_cache_mib"]) == (0.5, 0.7, 3.0, 1.0)
+
+
+def test_rows_without_a_common_sample_are_refused():
+    costs = dict.fromkeys((UNPRUNED, HALF), RowCost(1.0, 1.0, None, 1.0))
+    with pytest.raises(ValueError, match="split 'test': no sample"):
+        summarize("test", {UNPRUNED: {"a": result("a", 8)}, HALF: {"b": result("b", 2)}}, costs)
