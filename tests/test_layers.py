@@ -18,8 +18,8 @@ LAYERS = [
     {"loading"},
     {"runs"},
     {"data", "metrics"},
-    {"training", "eval", "embedded/making"},
-    {"bench", "convert"},
+    {"training", "eval"},
+    {"bench", "convert", "embedded/making"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 
