@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,27 @@ def sample_counts(shards: Sequence[str]) -> list[int] | None:
             log.warning("%d of %d shards are in no manifest, e.g. %s", len(unknown), len(shards), unknown[0])
         return None
     return [entry.samples for entry in entries]
+
+
+def count_samples(shards: Sequence[str], limit: int | None = None) -> int | None:
+    """Samples of a split, at most `limit`, for an estimate of the time left.
+
+    They come from manifests, or else from the headers of the tars, where several questions about one image count once.
+    `limit` if these are not all local files.
+    """
+    known = sample_counts(shards)
+    if known is not None:
+        return sum(known) if limit is None else min(sum(known), limit)
+    if not all(Path(shard).is_file() for shard in shards):
+        return limit
+    count = 0
+    for shard in shards:
+        try:
+            with tarfile.open(shard) as tar:
+                count += sum(name.endswith(".json") for name in tar.getnames())
+        except tarfile.TarError:
+            return limit  # reading it will say what is wrong
+    return count if limit is None else min(count, limit)
 
 
 def find_entries(shards: Sequence[str]) -> list[ShardEntry | None]:

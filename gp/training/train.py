@@ -22,7 +22,7 @@ from gp.loading import from_pretrained
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
-from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, make_progress
+from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, TrainingProgress
 from gp.training.module import GlimpseModule
 from gp.training.schedule import num_steps, samples_per_step
 from gp.training.summary import describe_run
@@ -163,7 +163,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),
-            make_progress(),
+            TrainingProgress(),
             LastCheckpoint(folder / run_folder.LAST, settings.save_every),
         ],
         deterministic="warn",

@@ -11,10 +11,9 @@ from typing import Any
 
 from gp.data.building.annotations import check_annotation_path, fingerprint, read_annotations
 from gp.data.building.crew import make_crew
-from gp.data.building.display import Watcher
 from gp.data.building.journal import Journal, only_build
 from gp.data.building.options import BuildConfig, check_options
-from gp.data.building.packing import Packing
+from gp.data.building.packing import Packing, Watcher
 from gp.data.building.pieces import expand_paths
 from gp.data.building.publishing import already_built, publish
 from gp.data.building.sampling import make_plan

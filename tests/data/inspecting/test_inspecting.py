@@ -19,6 +19,7 @@ from gp.data.inspecting.contact_sheet import Chosen, contact_sheet
 from gp.data.inspecting.reading import StoredRecord, named_shards
 from gp.data.inspecting.report import evidence_area
 from gp.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from gp.data.painting import BOX_RGB
 from tests.support.small_shards import fields, image_bytes, write_tar
 from tests.support.viscot_files import annotation, config, drawn, training_images, training_rows, write_folder
 
@@ -92,7 +93,7 @@ def test_the_program(built, tmp_path, capsys):
 def test_boxes_are_drawn_where_they_are():
     row = fields(width=240, height=120, boxes_xyxy_px=[[100, 20, 200, 80]])
     sheet = contact_sheet([StoredRecord("w", image_bytes(240, 120, color=(0, 0, 0)), (240, 120), [row])])
-    red = np.argwhere(np.all(np.asarray(sheet)[8:248, 8:248] == (255, 40, 40), axis=-1))  # rows, columns of the cell
+    red = np.argwhere(np.all(np.asarray(sheet)[8:248, 8:248] == BOX_RGB, axis=-1))  # rows, columns of the cell
     assert red.min(axis=0).tolist() == [60 + 20, 100] and red.max(axis=0).tolist() == [60 + 80, 200]
 
 
