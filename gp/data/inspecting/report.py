@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from gp.boxes import evidence_mask, normalize_boxes
-from gp.data.inspecting.reading import StoredRecord, stored_records
+from gp.data.inspecting.reading import StoredRecord, inspected_records
 from gp.data.inspecting.tokens import TokenCounter
 from gp.data.manifest import MANIFEST, ShardEntry, check_shard, read_manifest
 from gp.data.sample import FIELDS, BadSample, check_fields
@@ -74,7 +74,7 @@ def inspect_shards(
         if entry is not None:
             check_shard(shard, entry)
         before = report.samples, report.images
-        for record in stored_records(shard):
+        for record in inspected_records(shard):
             _add(report, record, count_tokens)
             if also is not None:
                 also(record)

@@ -120,7 +120,7 @@ def test_a_shard_that_does_not_match_is_an_error_that_names_both(out):
     with pytest.raises(ValueError, match=rf"shard {shard}: {out / MANIFEST} says \d+ bytes"):
         inspect_shards(named_shards(str(out)), token_counter())
     shard.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"shard {shard}: {out / MANIFEST} lists it"):
+    with pytest.raises(FileNotFoundError, match=rf"shard {shard}: .*manifest"):
         named_shards(str(out))
 
 
@@ -159,6 +159,6 @@ def test_no_tar(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"hello" * 1000)
     with pytest.raises(ValueError, match=r"x\.tar: truncated, or not a plain tar"):
         inspect_shards([tmp_path / "x.tar"], token_counter())
-    with pytest.raises(FileNotFoundError, match="no shards"):
+    with pytest.raises(FileNotFoundError, match=r"empty.*no file matches"):
         (tmp_path / "empty").mkdir()
         named_shards(str(tmp_path / "empty"))
