@@ -13,15 +13,15 @@ LINE_EVERY_S = 20.0
 
 
 class Progress:
-    """What is done of a total, the time it took and the time left, with a text beside it.
+    """Shows what is done of a total, the time it took and the time left, with a text beside it.
 
     Args:
-        label: of the work.
+        label: names the work.
         total: units; None: not known.
         completed: units done before.
         unit: the rate is shown in it; "": no rate.
-        is_share: whether units are shown as a share of the total, in percent.
-        console: where to; None: nowhere.
+        is_share: show the share of the total in percent, not units.
+        console: shows it; None: nothing is shown.
         every_s: seconds between lines where there is no bar; 0: a line at every update.
     """
 

@@ -1,4 +1,4 @@
-"""How many samples shards hold, from the manifests in their folders."""
+"""The number of samples that shards hold, from the manifests in their folders."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def count_samples(shards: Sequence[str], limit: int | None = None) -> int | None
 
 
 def find_entries(shards: Sequence[str]) -> list[ShardEntry | None]:
-    """What the manifest beside each shard says of it; None without one, and for the output of a `pipe:` command."""
+    """Entry of each shard in the manifest beside it; None without one, and for the output of a `pipe:` command."""
     manifests: dict[str, Manifest | None] = {}
     entries: list[ShardEntry | None] = []
     for shard in shards:
@@ -73,7 +73,7 @@ def find_entries(shards: Sequence[str]) -> list[ShardEntry | None]:
 
 
 def place_of_manifest(shard: str) -> str:
-    """Where the manifest of a shard lies, for messages."""
+    """Place of a shard's manifest, for messages."""
     return manifest_place(_folder_of(shard))
 
 

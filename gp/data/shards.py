@@ -43,7 +43,7 @@ class Record:
 
 
 def resolve_shards(entries: Sequence[str], root: str | Path) -> list[str]:
-    """What a config names -> shard paths and urls, in the order given.
+    """Turns what a config names into shard paths and urls, in the order given.
 
     Args:
         entries: paths relative to `root` or absolute, urls (`http:`, `s3:`, `gs:`, `hf:`, ...), `pipe:` commands,
@@ -87,7 +87,7 @@ def shard_names(shards: Sequence[str]) -> list[str]:
 def read_records(shard: str, name: str) -> Iterator[Record]:
     """Streams the questions of one shard; arguments and errors as of `stored_records`.
 
-    A json that is a list, several questions about one image, becomes a record each; they share the image's bytes.
+    A json that is a list of questions about one image becomes one record per question; they share the image's bytes.
     """
     for record in stored_records(shard, name):
         yield from _questions(record)
@@ -120,7 +120,7 @@ def stored_records(shard: str, name: str) -> Iterator[Record]:
 
 
 def _questions(record: Record) -> Iterator[Record]:
-    """What cannot be taken apart stays as it is: `parse_record` says what is wrong with it."""
+    """Takes a record of several questions apart; a broken one stays whole, for `parse_record` to say why."""
     text = record.files.get("json", b"").lstrip()
     try:
         questions = json.loads(text) if text.startswith(b"[") else None

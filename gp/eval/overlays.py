@@ -53,10 +53,10 @@ def paint_examples(
 
     Args:
         model: on its device.
-        batches: of the split, from its start, with images.
+        batches: first ones of the split, with images.
         results: row -> id -> result, complete.
         count: number of examples.
-        seed: of methods that draw.
+        seed: for methods that draw.
         num_keep: for matched methods: tokens to keep of each sample, by id.
         out: folder of the report; pictures go to its subfolder `figures`.
         split: for the file names.

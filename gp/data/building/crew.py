@@ -1,4 +1,4 @@
-"""Who packs: this process, or several that own a share of the shards each.
+"""The crew that packs: this process, or several that own a share of the shards each.
 
 Each shard belongs to one process and each process does its tasks in order, so what a shard holds does not depend on
 how many there are. Tasks name where an image's bytes are, not the bytes.
@@ -39,7 +39,7 @@ class Crew(Protocol):
         """Ends all shards; afterwards `reports` has what was left to report."""
 
     def reports(self) -> Iterator[Report]:
-        """What has come since the last call."""
+        """Reports that have come since the last call."""
 
     def states(self) -> dict[int, ShardState] | None:
         """The answer to `ask_states`, once; None: not yet."""
@@ -52,7 +52,7 @@ def make_crew(workers: int | None) -> Crew:
     """Forks at once, while this process is small.
 
     Args:
-        workers: processes; 0: none but this one; None: as many as this one may use CPUs.
+        workers: processes; 0: none but this one; None: one per CPU that this one may use.
     """
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -167,7 +167,7 @@ class Processes:
             self._states.append(message)
 
     def _send_all(self, request: str) -> None:
-        """What is to be done after all tasks submitted so far."""
+        """Sends a message that each process handles after all tasks submitted so far."""
         for number, tasks in enumerate(self._tasks):
             self._send_tasks(number)
             self._send(tasks, request)
@@ -189,7 +189,7 @@ class Processes:
                 self._take()
 
     def _receive(self) -> None:
-        """In a thread, so that no process ever waits to be heard while this one waits for it."""
+        """Runs in a thread, so that no process ever waits to be heard while this one waits for it."""
         open_answers = dict(zip(self._answers, range(len(self._answers))))
         while open_answers:
             for answers in wait(list(open_answers)):

@@ -1,4 +1,4 @@
-"""What one process does with images: read, check, and append to the shards that are its own."""
+"""The work of one process on images: read, check, and append to the shards that are its own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SPARE_FILES = 64
 
 @dataclass(frozen=True)
 class Work:
-    """What all processes of a build have to know.
+    """Facts that all processes of a build have to know.
 
     Args:
-        source: of the images.
-        paths: of the unfinished shards.
-        states: of them.
+        source: where the images are read from.
+        paths: the unfinished shards.
+        states: one per shard.
         decode: see `checked_image`.
-        max_pixels: likewise.
+        max_pixels: see `checked_image`.
     """
 
     source: Source
@@ -46,10 +46,10 @@ class Task:
 
 @dataclass
 class Report:
-    """What became of some tasks.
+    """The outcome of some tasks.
 
     Args:
-        tasks: how many.
+        tasks: number of them.
         samples: questions written.
         image_bytes: read.
         skipped: an example of each reason, and how many questions it cost.
@@ -100,7 +100,7 @@ class Packer:
             report.samples += len(fitted)
 
     def states(self) -> dict[int, ShardState]:
-        """Where every shard stands."""
+        """State of every shard."""
         return {number: shard.left_here() for number, shard in self.shards.items()}
 
     def finish(self) -> dict[int, ShardState]:

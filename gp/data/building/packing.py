@@ -30,13 +30,13 @@ class Packing:
     """One pass, or the rest of one.
 
     Args:
-        config: of the build.
-        source: of the images.
-        plan: which of them, and where they go.
-        journal: of the build.
+        config: the build's.
+        source: where the images are read from.
+        plan: images to take, and the shard of each.
+        journal: the build's.
         crew: not started.
         skips: counts questions, good and bad.
-        checkpoint_every_s: how much work a kill may cost.
+        checkpoint_every_s: seconds of work that a kill may cost.
         watch: is told how far the pass is.
     """
 
@@ -69,7 +69,7 @@ class Packing:
         return shards
 
     def _begin(self) -> Progress:
-        """Where an earlier attempt got to, or the beginning."""
+        """Returns the place that an earlier attempt got to, or the beginning."""
         self.journal.folder.mkdir(exist_ok=True)
         progress = self.journal.load()
         if progress is None:
@@ -141,7 +141,7 @@ class Packing:
                     self.skips.bad(example)
 
     def _saved(self, pending: Progress | None) -> tuple[Progress | None, bool]:
-        """Writes the journal if the crew has answered: what is still pending then, and whether it was written."""
+        """Writes the journal if the crew has answered; returns what is still pending, and True if it was written."""
         states = self.crew.states() if pending is not None else None
         if states is None:
             return pending, False

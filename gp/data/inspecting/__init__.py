@@ -1,4 +1,4 @@
-"""What is in shards: counts, visual tokens, evidence areas, a contact sheet; checked against their manifest."""
+"""The contents of shards: counts, visual tokens, evidence areas, a contact sheet; checked against their manifest."""
 
 from gp.data.inspecting.contact_sheet import contact_sheet
 from gp.data.inspecting.report import Report, inspect_shards, print_report

@@ -22,7 +22,7 @@ class Chosen:
     """Keeps a uniform draw of the records that pass by; the same ones in the same order give the same draw.
 
     Args:
-        count: how many to keep.
+        count: number to keep.
     """
 
     def __init__(self, count: int = 20):

@@ -22,7 +22,7 @@ class StoredRecord:
     Args:
         where: shard and key.
         image: bytes.
-        size: of the stored image, width and height in pixels.
+        size: width and height of the stored image, pixels.
         rows: objects in the shards' schema.
     """
 

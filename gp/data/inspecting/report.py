@@ -19,7 +19,7 @@ from gp.data.inspecting.tokens import TokenCounter
 from gp.data.manifest import MANIFEST, ShardEntry, check_shard, read_manifest
 from gp.data.sample import FIELDS, BadSample, check_fields
 
-AREA_GRID = 64  # cells a side; the union of boxes is measured on it where there are several
+AREA_GRID = 64  # cells per side; the union of boxes is measured on it where there are several
 TOKEN_EDGES = (0, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, float("inf"))
 AREA_EDGES = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 BAR = 40
@@ -27,17 +27,17 @@ BAR = 40
 
 @dataclass
 class Report:
-    """What was found.
+    """Figures of the shards that were read.
 
     Args:
         shards: number of them.
         checked: those that the manifest knows, all of which match it.
         samples: questions.
         images: records.
-        bytes: of the shards.
+        bytes: size of the shards.
         groups: (data set, split) -> questions.
-        tokens: visual tokens, one an image.
-        areas: share of the image inside its boxes, one a question, 0..1.
+        tokens: number of visual tokens, one entry per image.
+        areas: share of the image inside its boxes, one entry per question, 0..1.
         questions_an_image: count of questions -> number of images.
     """
 
@@ -59,7 +59,7 @@ def inspect_shards(
 
     Args:
         shards: local files.
-        count_tokens: of an image's size.
+        count_tokens: visual tokens of an image's size.
         also: is given every record.
 
     Raises:
@@ -107,7 +107,7 @@ def print_report(report: Report, console: Console) -> None:
     console.print(table)
     shared = ", ".join(f"{count}: {images}" for count, images in sorted(report.questions_an_image.items())[:8])
     console.print(f"images by their number of questions: {shared}")
-    _print_histogram(console, "visual tokens an image", report.tokens, TOKEN_EDGES, "{:.0f}")
+    _print_histogram(console, "visual tokens per image", report.tokens, TOKEN_EDGES, "{:.0f}")
     _print_histogram(console, "evidence, share of the image", report.areas, AREA_EDGES, "{:.0%}")
 
 

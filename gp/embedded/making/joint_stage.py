@@ -38,7 +38,7 @@ def packed_positions(model: nn.Module, prefix_ids: torch.Tensor, side: int, shap
     """Rotary positions of prefix and questions, int64 [3, P + Q * T].
 
     Args:
-        prefix_ids: int64 [P]. side: visual tokens in a row. shape: (Q, T), questions and tokens of each.
+        prefix_ids: int64 [P]. side: visual tokens per row. shape: (Q, T), questions and tokens of each.
     """
     merge = model.config.vision_config.spatial_merge_size
     inputs = {"input_ids": prefix_ids[None], "image_grid_thw": torch.tensor([[1, side * merge, side * merge]])}
@@ -113,7 +113,8 @@ def attention_rows(
     """Attention weights of a few query rows of a decoder layer, [B, A, R, L].
 
     Args:
-        hidden: [B, L, D], the layer's input. rotary: of its rows. rows: int64 [B, R]. mask: bool [B, 1, L, L].
+        hidden: [B, L, D], the layer's input. rotary: cosine and sine of its rows.
+        rows: int64 [B, R]. mask: bool [B, 1, L, L].
     """
     backbone = Qwen2_5_VL(model)
     batch, length, _ = hidden.shape

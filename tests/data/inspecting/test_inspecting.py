@@ -83,7 +83,7 @@ def test_the_program(built, tmp_path, capsys):
     assert main([str(built), "--config", str(ROOT / "configs" / "qwen7b.yaml"), "--sheet", str(sheet)]) == 0
     shown = capsys.readouterr().out
     assert "110 questions about 66 images" in shown and "4 shards match" in shown
-    assert "visual tokens an image: median" in shown and "evidence, share of the image: median" in shown
+    assert "visual tokens per image: median" in shown and "evidence, share of the image: median" in shown
     with Image.open(sheet) as image:
         assert min(image.size) > 500
     assert main([str(tmp_path / "nothing.tar")]) == 2
