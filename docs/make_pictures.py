@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 import gp
-from gp.data.painting import paint_tokens
+from gp.data.painting import paint_sample
 from gp.data.sample import Sample, parse_record
 from gp.data.shards import read_records, resolve_shards
 
@@ -29,7 +29,7 @@ def samples(entry: str, count: int) -> list[Sample]:
 def panel(model: gp.GlimpseModel, sample: Sample) -> Image.Image:
     """The scene above, what was kept of it below, with the question and the model's answer."""
     answer = model.ask(sample.image, sample.question)
-    kept = paint_tokens(sample.image, answer.keep_masks[0], sample.boxes_xyxy_px)
+    kept = paint_sample(sample, answer.keep_masks[0])
     out = Image.new("RGB", (SIDE, 2 * (SIDE + CAPTION)), "white")
     out.paste(sample.image.resize((SIDE, SIDE)), (0, 0))
     out.paste(kept.resize((SIDE, SIDE)), (0, SIDE + CAPTION))

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "boxes", "stages", "version", "window", "embedded"},
+    {"types", "boxes", "stages", "progress", "version", "window", "embedded"},
     {"config", "modules", "selection", "measure"},
     {"runs"},
     {"backbones"},
@@ -19,8 +19,8 @@ LAYERS = [
     {"model"},
     {"loading"},
     {"data", "metrics"},
-    {"training", "eval", "embedded/making"},
-    {"bench", "doctor", "convert"},
+    {"training", "eval"},
+    {"bench", "doctor", "convert", "embedded/making"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -1,8 +1,9 @@
-"""How many samples shards hold, from the manifests in their folders."""
+"""The number of samples that shards hold, from the manifests in their folders."""
 
 from __future__ import annotations
 
 import logging
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,8 +31,29 @@ def sample_counts(shards: Sequence[str]) -> list[int] | None:
     return [entry.samples for entry in entries]
 
 
+def count_samples(shards: Sequence[str], limit: int | None = None) -> int | None:
+    """Samples of a split, at most `limit`, for an estimate of the time left.
+
+    They come from manifests, or else from the headers of the tars, where several questions about one image count once.
+    `limit` if these are not all local files.
+    """
+    known = sample_counts(shards)
+    if known is not None:
+        return sum(known) if limit is None else min(sum(known), limit)
+    if not all(Path(shard).is_file() for shard in shards):
+        return limit
+    count = 0
+    for shard in shards:
+        try:
+            with tarfile.open(shard) as tar:
+                count += sum(name.endswith(".json") for name in tar.getnames())
+        except tarfile.TarError:
+            return limit  # reading it will say what is wrong
+    return count if limit is None else min(count, limit)
+
+
 def find_entries(shards: Sequence[str]) -> list[ShardEntry | None]:
-    """What the manifest beside each shard says of it; None without one, and for the output of a `pipe:` command."""
+    """Entry of each shard in the manifest beside it; None without one, and for the output of a `pipe:` command."""
     manifests: dict[str, Manifest | None] = {}
     entries: list[ShardEntry | None] = []
     for shard in shards:
@@ -51,7 +73,7 @@ def find_entries(shards: Sequence[str]) -> list[ShardEntry | None]:
 
 
 def place_of_manifest(shard: str) -> str:
-    """Where the manifest of a shard lies, for messages."""
+    """Place of a shard's manifest, for messages."""
     return manifest_place(_folder_of(shard))
 
 

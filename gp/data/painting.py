@@ -1,4 +1,4 @@
-"""Pictures of what a model kept: dropped visual tokens darkened, evidence boxes outlined."""
+"""Pictures of images and samples: dropped visual tokens darkened, evidence boxes outlined."""
 
 from __future__ import annotations
 
@@ -9,24 +9,37 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame
+from gp.data.sample import Sample
 
 DROPPED_BRIGHTNESS = 0.25
 DROPPED_COLOR_SHARE = 0.3  # what is left of the colour of a dropped token, the rest is grey
 BOX_RGB = (255, 64, 64)
 
 
-def paint_tokens(
-    image: Image.Image,
-    keep_mask: Tensor,
-    boxes_xyxy_px: Sequence[Sequence[float]] | None = None,
-    frame: Frame = WHOLE_IMAGE,
+def paint_sample(
+    sample: Sample, keep_mask: Tensor, frame: Frame = WHOLE_IMAGE, max_side_px: int | None = None
 ) -> Image.Image:
-    """Shows on the image which of its visual tokens were kept.
+    """Paints kept tokens and evidence boxes of a sample.
+
+    Args:
+        sample: with its image.
+        keep_mask, frame: see `paint_tokens`.
+        max_side_px: longest side of the picture; a larger image is reduced to it. None: any.
+    """
+    image = sample.image
+    if max_side_px is not None and (scale := max_side_px / max(image.size)) < 1:
+        image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    painted = paint_tokens(image, keep_mask, frame)
+    outline_boxes(painted, sample.boxes_xyxy_px, (sample.width, sample.height))
+    return painted
+
+
+def paint_tokens(image: Image.Image, keep_mask: Tensor, frame: Frame = WHOLE_IMAGE) -> Image.Image:
+    """Shows on a copy of the image which of its visual tokens were kept.
 
     Args:
         image: any size and mode.
         keep_mask: [h, w] bool or 0..1 on any device, True = kept.
-        boxes_xyxy_px: evidence, outlined; pixels of `image`.
         frame: what the grid is stretched over, as fractions of the image; pixels outside it were not seen.
 
     Returns:
@@ -45,21 +58,27 @@ def paint_tokens(
     is_kept = kept[rows][:, columns, None]  # [height, width, 1]
     grey = pixels.mean(axis=2, keepdims=True)
     dimmed = DROPPED_BRIGHTNESS * (DROPPED_COLOR_SHARE * pixels + (1 - DROPPED_COLOR_SHARE) * grey)
-    painted = Image.fromarray(np.where(is_kept, pixels, dimmed).round().astype(np.uint8))
-    _outline(painted, boxes_xyxy_px or ())
-    return painted
+    return Image.fromarray(np.where(is_kept, pixels, dimmed).round().astype(np.uint8))
+
+
+def outline_boxes(image: Image.Image, boxes_xyxy_px: Sequence[Sequence[float]], size: tuple[int, int]) -> None:
+    """Draws boxes on an RGB image, in place, with a line that stays visible when the picture is shown small.
+
+    Args:
+        image: any size.
+        boxes_xyxy_px: x1, y1, x2, y2 each; what lies beyond the image is moved to its border.
+        size: width and height in pixels of the image that the boxes were drawn for.
+    """
+    draw = ImageDraw.Draw(image)
+    line_px = max(1, round(max(image.size) / 150))
+    across, down = image.width / size[0], image.height / size[1]
+    for x1, y1, x2, y2 in boxes_xyxy_px:
+        left, right = (min(max(x * across, 0), image.width - 1) for x in (x1, x2))
+        top, bottom = (min(max(y * down, 0), image.height - 1) for y in (y1, y2))
+        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=BOX_RGB, width=line_px)
 
 
 def _tokens_behind(num_pixels: int, start: float, stop: float, num_tokens: int) -> np.ndarray:
     """Row or column of the token at each pixel's centre; -1 or num_tokens outside the frame."""
     centres = (np.arange(num_pixels) + 0.5) / num_pixels
     return np.floor((centres - start) / (stop - start) * num_tokens).clip(-1, num_tokens).astype(int)
-
-
-def _outline(image: Image.Image, boxes_xyxy_px: Sequence[Sequence[float]]) -> None:
-    """Draws the boxes in place, with a line that stays visible when the picture is shown small."""
-    draw = ImageDraw.Draw(image)
-    line_px = max(1, round(max(image.size) / 150))
-    for x1, y1, x2, y2 in boxes_xyxy_px:
-        right, bottom = min(x2, image.width - 1), min(y2, image.height - 1)
-        draw.rectangle((max(x1, 0), max(y1, 0), max(right, x1), max(bottom, y1)), outline=BOX_RGB, width=line_px)

@@ -43,7 +43,7 @@ class Record:
 
 
 def resolve_shards(entries: Sequence[str], root: str | Path) -> list[str]:
-    """What a config names -> shard paths and urls, in the order given.
+    """Turns what a config names into shard paths and urls, in the order given.
 
     Args:
         entries: paths relative to `root` or absolute, urls (`http:`, `s3:`, `gs:`, `hf:`, ...), `pipe:` commands,
@@ -65,6 +65,15 @@ def resolve_shards(entries: Sequence[str], root: str | Path) -> list[str]:
     return [shard for entry in entries for shard in _resolve(entry, Path(root))]
 
 
+def local_shards(entry: str, root: Path) -> list[Path]:
+    """Files that a path with braces or wildcards names; errors as of `resolve_shards`."""
+    paths = [path for pattern in _braces(entry) for path in _local(pattern, root)]
+    if missing := [path for path in paths if not path.is_file()]:
+        more = f" (and {len(missing) - 1} more of the {len(paths)} named by {entry!r})" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"shard {missing[0]}: no such file{more}")
+    return paths
+
+
 def shard_names(shards: Sequence[str]) -> list[str]:
     """A short name for each shard: the end of its path, with as many folders as it takes to tell them apart."""
     parts = [_path_of(shard).removesuffix(".tar").strip("/").split("/") for shard in shards]
@@ -76,9 +85,16 @@ def shard_names(shards: Sequence[str]) -> list[str]:
 
 
 def read_records(shard: str, name: str) -> Iterator[Record]:
-    """Streams the records of one shard through webdataset's own tar stages.
+    """Streams the questions of one shard; arguments and errors as of `stored_records`.
 
-    A json that is a list, several questions about one image, becomes a record each; they share the image's bytes.
+    A json that is a list of questions about one image becomes one record per question; they share the image's bytes.
+    """
+    for record in stored_records(shard, name):
+        yield from _questions(record)
+
+
+def stored_records(shard: str, name: str) -> Iterator[Record]:
+    """Streams one shard as it lies on disk, one record per image, through webdataset's own tar stages.
 
     Args:
         shard: path, url or `pipe:` command of a plain (not compressed) tar.
@@ -94,7 +110,7 @@ def read_records(shard: str, name: str) -> Iterator[Record]:
         for sample in tariterators.group_by_keys(files):
             key = sample["__key__"]
             content = {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")}
-            yield from _questions(Record(f"{name}/{key}", shard, key, content))
+            yield Record(f"{name}/{key}", shard, key, content)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"shard {shard}: no such file") from error
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
@@ -104,7 +120,7 @@ def read_records(shard: str, name: str) -> Iterator[Record]:
 
 
 def _questions(record: Record) -> Iterator[Record]:
-    """What cannot be taken apart stays as it is: `parse_record` says what is wrong with it."""
+    """Takes a record of several questions apart; a broken one stays whole, for `parse_record` to say why."""
     text = record.files.get("json", b"").lstrip()
     try:
         questions = json.loads(text) if text.startswith(b"[") else None
@@ -123,17 +139,16 @@ def _resolve(entry: str, root: Path) -> list[str]:
         raise ValueError(f"empty shard pattern {entry!r}: expected a path, url or {TINY_PREFIX}SPLIT (root {root})")
     if entry.startswith(TINY_PREFIX):
         return _tiny_shards(entry, root)
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", entry):  # a url, or pipe:
+        return _braces(entry)
+    return [str(path) for path in local_shards(entry, root)]
+
+
+def _braces(entry: str) -> list[str]:
     try:
-        patterns = list(braceexpand.braceexpand(entry))
+        return list(braceexpand.braceexpand(entry))
     except braceexpand.UnbalancedBracesError as error:
         raise ValueError(f"shard pattern {entry!r}: its braces do not match") from error
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", entry):  # a url, or pipe:
-        return patterns
-    paths = [path for pattern in patterns for path in _local(pattern, root)]
-    if missing := [path for path in paths if not path.is_file()]:
-        more = f" (and {len(missing) - 1} more of the {len(paths)} named by {entry!r})" if len(missing) > 1 else ""
-        raise FileNotFoundError(f"shard {missing[0]}: no such file{more}")
-    return [str(path) for path in paths]
 
 
 def _local(pattern: str, root: Path) -> list[Path]:

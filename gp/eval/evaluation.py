@@ -12,6 +12,7 @@ from rich.console import Console
 
 from gp.config import TrainConfig
 from gp.data.batch import Batch, Collator
+from gp.data.counts import count_samples
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.shards import resolve_shards
 from gp.eval.costs import BATCH_SIZE, NUM_BATCHES, RowCost, measure_costs
@@ -20,7 +21,6 @@ from gp.eval.markdown_report import write_markdown
 from gp.eval.overlays import paint_examples
 from gp.eval.plan import OWN_GLIMPSE, Method, plan_rows
 from gp.eval.process import Process
-from gp.eval.progress import count_samples, track
 from gp.eval.rehearsal import rehearse_rows
 from gp.eval.report import make_report
 from gp.eval.results import Result, read_results
@@ -29,6 +29,7 @@ from gp.eval.settings import claim, settings_of, settings_of_methods, shards_of,
 from gp.eval.summary import summarize
 from gp.eval.table import make_console, print_table
 from gp.model import GlimpseModel
+from gp.progress import Progress
 
 SAMPLES = "samples"
 SUMMARY = "summary.json"
@@ -134,7 +135,8 @@ def _run_split(
     samples = count_samples(shards, limit)
     total = None if samples is None else samples * len(methods)
     done = sum(len(read_results(folder, split, method)) for method in methods)
-    with track(console if process.rank == 0 else None, split, "answers", total, done) as progress:
+    shown = console if process.rank == 0 else None
+    with Progress(split, total, done, unit="answers", console=shown) as progress:
         return run_split(
             model,
             lambda done: data.eval_loader(entries, process.rank, process.world, done, limit),
@@ -144,7 +146,7 @@ def _run_split(
             max_new_tokens=config.eval.max_new_tokens,
             seed=config.seed,
             process=process,
-            advance=lambda method, count: progress.advance(method.label, count * process.world),
+            advance=lambda method, count: progress.update(method.label, advance=count * process.world),
         )
 
 
@@ -160,9 +162,9 @@ def _measure(
 ) -> dict[Method, RowCost]:
     """Time and memory of all rows on the first batches of a split."""
     few = batches[:NUM_BATCHES]
-    with track(console, f"{split}, time and memory", "rows", len(methods)) as progress:
+    with Progress(f"{split}, time and memory", len(methods), unit="rows", console=console) as progress:
         return measure_costs(
-            model, few, methods, seed, num_keep, out, split, lambda method: progress.advance(method.label)
+            model, few, methods, seed, num_keep, out, split, lambda method: progress.update(method.label, advance=1)
         )
 
 

@@ -38,10 +38,10 @@ def accuracy_curve(rows: Sequence[dict[str, Any]], path: Path) -> Path:
 
 
 def draw(rows: Sequence[dict[str, Any]]) -> tuple[Figure, dict[str, str]]:
-    """One line a pruner over its budgets, a star for its own decision, and the un-pruned accuracy.
+    """Draws one line per pruner over its budgets, a star for its own decision, and the un-pruned accuracy.
 
     Args:
-        rows: of one split, as in `summary.json`.
+        rows: those of one split, as in `summary.json`.
 
     Returns:
         The figure, and for the id of every point in it what it shows, with its numbers.

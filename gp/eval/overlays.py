@@ -6,12 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-from torch import Tensor
-
-from gp.boxes import WHOLE_IMAGE, Frame
 from gp.data.batch import Batch
-from gp.data.painting import paint_tokens
+from gp.data.painting import paint_sample
 from gp.data.sample import Sample
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.results import Result
@@ -57,10 +53,10 @@ def paint_examples(
 
     Args:
         model: on its device.
-        batches: of the split, from its start, with images.
+        batches: first ones of the split, with images.
         results: row -> id -> result, complete.
         count: number of examples.
-        seed: of methods that draw.
+        seed: for methods that draw.
         num_keep: for matched methods: tokens to keep of each sample, by id.
         out: folder of the report; pictures go to its subfolder `figures`.
         split: for the file names.
@@ -85,10 +81,3 @@ def paint_examples(
                 painted.append(Painted(method, picture, results[method][sample.id]))
             examples.append(Example(sample, results[UNPRUNED][sample.id], painted))
     return examples
-
-
-def paint_sample(sample: Sample, keep_mask: Tensor, frame: Frame = WHOLE_IMAGE) -> Image.Image:
-    """Kept tokens and evidence boxes of a sample with one image; keep_mask is [h, w] bool, over `frame`."""
-    across, down = sample.image.width / sample.width, sample.image.height / sample.height
-    boxes_xyxy_px = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in sample.boxes_xyxy_px]
-    return paint_tokens(sample.image, keep_mask, boxes_xyxy_px, frame)

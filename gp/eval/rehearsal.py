@@ -12,15 +12,15 @@ from pathlib import Path
 
 from gp.config import TrainConfig
 from gp.data.batch import Batch, Collator
+from gp.data.counts import count_samples
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.shards import resolve_shards
+from gp.eval.costs import kv_cache_mib
 from gp.eval.plan import OWN_GLIMPSE, Method, plan_rows
-from gp.eval.progress import count_samples
 from gp.eval.results import read_results
 from gp.eval.runner import kept_by_id, prefill_batch, run_split
 from gp.eval.settings import SETTINGS
 from gp.eval.timing import decode_some
-from gp.measure.peak_memory import kv_cache_mib
 from gp.model import GlimpseModel
 from gp.stages import named, stage
 
@@ -129,7 +129,7 @@ def _run(
     for method in methods:
         with stage(f"{before}: time and memory of row {method.label}"):
             prefilled = prefill_batch(model, batch, method, config.seed, num_keep)
-            kv_cache_mib(prefilled.cache)
+            kv_cache_mib(prefilled)
             decode_some(model, batch, prefilled)
 
 

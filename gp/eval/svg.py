@@ -19,7 +19,7 @@ def inline_svg(figure: Figure, notes: Mapping[str, str], name: str) -> str:
     Args:
         figure: with an id on every point that has a note.
         notes: id of a point -> text.
-        name: of the figure, another one for each of a page: what it refers to by id is kept apart by it.
+        name: the figure's, unique on its page: it keeps the ids of several figures apart.
     """
     FigureCanvasSVG(figure)
     buffer = io.StringIO()

@@ -1,4 +1,4 @@
-"""How many optimizer steps a run has, and the learning rate of each: linear warm-up, then a cosine down to a floor."""
+"""Number of optimizer steps of a run, and the learning rate of each: linear warm-up, then a cosine down to a floor."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def num_steps(config: TrainConfig, world: int, num_samples: int | None) -> int:
     """Optimizer steps of a run: `optim.max_steps`, or as many whole ones as `optim.epochs` have.
 
     Args:
-        config: of the run.
+        config: the run's.
         world: number of processes.
-        num_samples: of the training set; None: not known.
+        num_samples: size of the training set; None: not known.
 
     Raises:
         ValueError: `optim.epochs` without a known number of samples, or so small that it is no step at all.

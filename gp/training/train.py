@@ -23,7 +23,7 @@ from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
-from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, make_progress
+from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, TrainingProgress
 from gp.training.module import GlimpseModule
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
 from gp.training.schedule import num_steps, samples_per_step
@@ -151,7 +151,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),
-            make_progress(),
+            TrainingProgress(),
             LastCheckpoint(folder / run_folder.LAST, settings.save_every, settings.val_every),
         ],
         deterministic="warn",

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gp.data.painting import BOX_RGB, paint_tokens
+from gp.data.painting import BOX_RGB, outline_boxes, paint_tokens
 
 
 def image(width: int = 40, height: int = 20, color=(200, 100, 50)) -> Image.Image:
@@ -27,14 +27,16 @@ def test_the_grid_is_stretched_over_sizes_that_it_does_not_divide():
 
 
 def test_boxes_are_outlined_inside_the_image():
-    painted = np.asarray(paint_tokens(image(), torch.ones(2, 2), [(30, 5, 60, 60), (-5, -5, 3, 3)]))
+    given = image()
+    outline_boxes(given, [(30, 5, 60, 60), (-5, -5, 3, 3)], given.size)
+    painted = np.asarray(given)
     assert (painted[5, 30] == BOX_RGB).all() and (painted[19, 39] == BOX_RGB).all() and (painted[0, 0] == BOX_RGB).all()
     assert (painted[12, 35] == (200, 100, 50)).all()
 
 
 def test_the_image_itself_is_not_changed():
     given = image()
-    paint_tokens(given, torch.zeros(2, 2), [(0, 0, 5, 5)])
+    paint_tokens(given, torch.zeros(2, 2))
     assert np.array_equal(np.asarray(given), np.asarray(image()))
 
 

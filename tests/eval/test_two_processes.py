@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gp.data.counts import count_samples
 from gp.data.shards import read_records
 from gp.eval import Process, evaluate, load_run
-from gp.eval.progress import count_samples
 from tests.support.eval_results import results_in, summary_in
 from tests.support.killing import start, wait
 from tests.support.small_shards import add_manifest, write_tar

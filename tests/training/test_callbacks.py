@@ -13,8 +13,7 @@ from rich.console import Console
 
 from gp.boxes import WHOLE_IMAGE
 from gp.data.sample import Sample
-from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, PlainProgress, RichProgress
-from gp.training.callbacks import make_progress as choose
+from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, TrainingProgress
 from gp.training.callbacks.progress import describe
 
 
@@ -215,35 +214,37 @@ def test_figures_in_words():
 
 
 def test_plain_lines(capsys):
-    fake, progress = trainer(callback_metrics=METRICS), PlainProgress()
+    fake, progress = trainer(callback_metrics=METRICS), TrainingProgress()
+    progress.steps_per_epoch = 2.0
     progress.on_train_start(fake, None)
     run_steps(progress, fake, 4)
     progress.on_validation_end(fake, None)
+    progress.on_train_end(fake, None)
+    progress.on_validation_end(fake, None)  # the one after training
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["train step 2/4", "train step 4/4", "val step 4/4"]
-    assert lines[0].endswith("loss 0.412, kept 5.3 %")
+    assert [line.split("  ")[0] for line in lines] == ["train step 2/4", "train step 4/4", *["val step 4/4"] * 2]
+    assert "  epoch 1.00/2  loss 0.412, kept 5.3 %  " in lines[0] and lines[2].endswith("answers right 98.5 %")
+
+
+def test_other_processes_are_silent(capsys):
+    fake, progress = trainer(callback_metrics=METRICS), TrainingProgress()
     progress.disable()
+    progress.on_train_start(fake, None)
     run_steps(progress, fake, 4)
+    progress.on_validation_end(fake, None)
     assert capsys.readouterr().out == ""
 
 
-def test_rich_bar_shows_loss_and_kept_ratio():
+def test_a_terminal_gets_a_bar_with_loss_and_kept_ratio():
     out = io.StringIO()
-    progress = RichProgress(Console(file=out, force_terminal=True, width=140))
+    progress = TrainingProgress(Console(file=out, force_terminal=True, width=140))
     fake = trainer(callback_metrics=METRICS)
     progress.on_train_start(fake, None)
-    run_steps(progress, fake, 2)
-    progress.on_validation_start(fake, None)
+    run_steps(progress, fake, 1)
     progress.on_validation_batch_end(fake, None, None, None, 0)
     progress.on_validation_end(fake, None)
+    run_steps(progress, fake, 2)
     progress.on_train_end(fake, None)
     text = out.getvalue()
-    assert "2/4" in text and "loss 0.412, kept 5.3 %" in text and "step 2: kept 6.0 %, mask IoU 0.910" in text
+    assert "2/4" in text and "loss 0.412, kept 5.3 %" in text and "val step 1/4  kept 6.0 %, mask IoU 0.910" in text
     progress.on_train_end(fake, None)  # twice is harmless
-
-
-def test_the_bar_is_for_terminals(monkeypatch):
-    monkeypatch.setattr("gp.training.callbacks.progress.Console", lambda: SimpleNamespace(is_terminal=True))
-    assert isinstance(choose(), RichProgress)
-    monkeypatch.setattr("gp.training.callbacks.progress.Console", lambda: SimpleNamespace(is_terminal=False))
-    assert isinstance(choose(), PlainProgress)

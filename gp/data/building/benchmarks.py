@@ -41,7 +41,7 @@ def benchmark_row(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def question_alone(text: str) -> str:
-    """What a user would ask: without the image marker and the request for a box at the end."""
+    """Strips the image marker and the request for a box at the end: what is left is what a user would ask."""
     return REQUEST.sub("", text.replace(MARKER, "")).strip()
 
 

@@ -11,10 +11,9 @@ from typing import Any
 
 from gp.data.building.annotations import check_annotation_path, fingerprint, read_annotations
 from gp.data.building.crew import make_crew
-from gp.data.building.display import Watcher
 from gp.data.building.journal import Journal, only_build
 from gp.data.building.options import BuildConfig, check_options
-from gp.data.building.packing import Packing
+from gp.data.building.packing import Packing, Watcher
 from gp.data.building.pieces import expand_paths
 from gp.data.building.publishing import already_built, publish
 from gp.data.building.sampling import make_plan
@@ -40,7 +39,7 @@ def build(
     Args:
         config: see `BuildConfig`.
         watch: is told how far the pass over the images is.
-        checkpoint_every_s: how much work a kill may cost.
+        checkpoint_every_s: seconds of work that a kill may cost.
 
     Returns:
         File name -> shard, of all shards of the build.
@@ -98,7 +97,7 @@ def _libraries_set_aside() -> Iterator[None]:
 
 
 def _identity_options(config: BuildConfig) -> dict[str, Any]:
-    """What the result depends on, other than the files."""
+    """Options that the result depends on, files apart."""
     options = {"version": BUILDER_VERSION, **asdict(config)}
     if config.shard_mib is not None:
         del options["shard_samples"]  # has no effect then

@@ -1,4 +1,4 @@
-"""Who packs: this process, or several that own a share of the shards each.
+"""The crew that packs: this process, or several that own a share of the shards each.
 
 Each shard belongs to one process and each process does its tasks in order, so what a shard holds does not depend on
 how many there are. Tasks name where an image's bytes are, not the bytes.
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Protocol
 
-from gp.data.building.packer import Packer, Report, Task, Work
+from gp.data.building.packer import Packer, PackReport, Task, Work
 from gp.data.building.shard_file import ShardState
 
 BATCH = 8  # tasks sent at once to a process that has others to do
@@ -38,8 +38,8 @@ class Crew(Protocol):
     def finish(self) -> dict[int, ShardState]:
         """Ends all shards; afterwards `reports` has what was left to report."""
 
-    def reports(self) -> Iterator[Report]:
-        """What has come since the last call."""
+    def reports(self) -> Iterator[PackReport]:
+        """Reports that have come since the last call."""
 
     def states(self) -> dict[int, ShardState] | None:
         """The answer to `ask_states`, once; None: not yet."""
@@ -52,7 +52,7 @@ def make_crew(workers: int | None) -> Crew:
     """Forks at once, while this process is small.
 
     Args:
-        workers: processes; 0: none but this one; None: as many as this one may use CPUs.
+        workers: processes; 0: none but this one; None: one per CPU that this one may use.
     """
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -64,7 +64,7 @@ class ThisProcess:
 
     def start(self, work: Work) -> None:
         self._packer = Packer(work)
-        self._report = Report()
+        self._report = PackReport()
         self._states: dict[int, ShardState] | None = None
 
     def submit(self, task: Task) -> None:
@@ -76,8 +76,8 @@ class ThisProcess:
     def finish(self) -> dict[int, ShardState]:
         return self._packer.finish()
 
-    def reports(self) -> Iterator[Report]:
-        report, self._report = self._report, Report()
+    def reports(self) -> Iterator[PackReport]:
+        report, self._report = self._report, PackReport()
         yield report
 
     def states(self) -> dict[int, ShardState] | None:
@@ -110,7 +110,7 @@ class Processes:
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._waiting = [0] * count
         self._unsent: list[list[Task]] = [[] for _ in range(count)]
-        self._reports: list[Report] = []
+        self._reports: list[PackReport] = []
         self._states: list[dict[int, ShardState]] = []
         self._closing = False
 
@@ -135,7 +135,7 @@ class Processes:
             self._take()
         return self._joined()
 
-    def reports(self) -> Iterator[Report]:
+    def reports(self) -> Iterator[PackReport]:
         while not self._inbox.empty():
             self._take()
         reports, self._reports = self._reports, []
@@ -160,14 +160,14 @@ class Processes:
         number, message = self._inbox.get()
         if isinstance(message, BaseException):
             raise message
-        if isinstance(message, Report):
+        if isinstance(message, PackReport):
             self._waiting[number] -= message.tasks
             self._reports.append(message)
         else:
             self._states.append(message)
 
     def _send_all(self, request: str) -> None:
-        """What is to be done after all tasks submitted so far."""
+        """Sends a message that each process handles after all tasks submitted so far."""
         for number, tasks in enumerate(self._tasks):
             self._send_tasks(number)
             self._send(tasks, request)
@@ -189,7 +189,7 @@ class Processes:
                 self._take()
 
     def _receive(self) -> None:
-        """In a thread, so that no process ever waits to be heard while this one waits for it."""
+        """Runs in a thread, so that no process ever waits to be heard while this one waits for it."""
         open_answers = dict(zip(self._answers, range(len(self._answers))))
         while open_answers:
             for answers in wait(list(open_answers)):
@@ -227,7 +227,7 @@ def _serve(tasks: Connection, answers: Connection) -> None:
         elif message == FINISH:
             answers.send(packer.finish())
         else:
-            report = Report()
+            report = PackReport()
             for task in message:
                 packer.pack(task, report)
             answers.send(report)

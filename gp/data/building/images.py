@@ -18,11 +18,11 @@ TABLES_KEPT = 1024
 
 @dataclass(frozen=True)
 class CheckedImage:
-    """What goes into the shard.
+    """An image ready for the shard.
 
     Args:
-        data: as published, or re-encoded.
-        suffix: of the format that the bytes have, whatever the file was called.
+        data: the published bytes, or re-encoded ones.
+        suffix: that of the bytes' format, whatever the file was called.
         size: width and height as published, pixels.
     """
 
@@ -35,7 +35,7 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
     """Looks at an image.
 
     Args:
-        data: of a file.
+        data: bytes of a file.
         where: for messages.
         decode: see that it decodes; else only its header is read. A JPEG whose markers are all there is decoded without
             its compressed data: flaws in those are no error to libjpeg as Pillow uses it, so the verdict is the same.

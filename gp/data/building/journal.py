@@ -1,4 +1,4 @@
-"""What an unfinished build has done, so that the same command goes on from there.
+"""The record of what an unfinished build has done, so that the same command goes on from there.
 
 A build keeps its unfinished shards and `state.json` in the folder `.{name}.unfinished` of its output. The state says
 how long each shard was when the pass over the images was at a certain position; what was written later is cut off,
@@ -29,7 +29,7 @@ class Progress:
     """A consistent point of the pass.
 
     Args:
-        position: of the source; everything before it is done.
+        position: place in the source; everything before it is done.
         seen: one byte an image, 1 for those that came.
         shards: states, in the plan's order.
         packed: the pass is over and the shards are ended; they only need their names.
@@ -46,7 +46,7 @@ class Journal:
 
     Args:
         folder: see above.
-        identity: what the result depends on, as plain JSON values: options and sources.
+        identity: options and sources that the result depends on, plain JSON values.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]):
@@ -54,7 +54,7 @@ class Journal:
         self.identity = identity
 
     def load(self) -> Progress | None:
-        """Where to go on; None: nothing was kept.
+        """Progress to go on from; None: nothing was kept.
 
         Raises:
             ValueError: the unfinished build had other options, or its state cannot be read.
@@ -86,7 +86,7 @@ class Journal:
         write_text(self.folder / STATE, json.dumps(content))
 
     def shard_path(self, number: int) -> Path:
-        """Where a shard lies while it is not ended and named."""
+        """Path of a shard while it is not ended and named."""
         return self.folder / f"{number:06d}.tar.tmp"
 
     def clean(self, keep: set[str]) -> None:

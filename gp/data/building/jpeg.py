@@ -20,7 +20,7 @@ def without_scans(data: bytes) -> bytes | None:
     """The headers and tables of a JPEG with nothing behind them: all that libjpeg can refuse in a whole file.
 
     Args:
-        data: of a JPEG.
+        data: bytes of a JPEG.
 
     Returns:
         A small JPEG of the same headers and tables, without compressed data, the same for all images of an encoder

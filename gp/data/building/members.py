@@ -1,4 +1,4 @@
-"""From one member of a tar to the next, by their headers alone.
+"""Steps from one member of a tar to the next, by their headers alone.
 
 tarfile reads every kind of header, at some 50 us each; an archive of a million images would take a minute for that. So
 plain headers, which nearly all are, are read here, and all others are left to tarfile.
@@ -24,7 +24,7 @@ class Member:
     """A member of a tar.
 
     Args:
-        name: as archived.
+        name: the archived one.
         regular: a file with bytes of its own, not a folder or a link.
         header: offset of its first header.
         data: offset of its bytes.

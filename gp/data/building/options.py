@@ -57,7 +57,7 @@ class BuildConfig:
 
     @property
     def splits_are_counts(self) -> bool:
-        """Whether `splits` are numbers of questions, not fractions."""
+        """True if `splits` are numbers of questions, False if fractions."""
         return max(self.splits.values(), default=0) > 1
 
 

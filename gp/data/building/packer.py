@@ -1,4 +1,4 @@
-"""What one process does with images: read, check, and append to the shards that are its own."""
+"""The work of one process on images: read, check, and append to the shards that are its own."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SPARE_FILES = 64
 
 @dataclass(frozen=True)
 class Work:
-    """What all processes of a build have to know.
+    """Facts that all processes of a build have to know.
 
     Args:
-        source: of the images.
-        paths: of the unfinished shards.
-        states: of them.
+        source: where the images are read from.
+        paths: the unfinished shards.
+        states: one per shard.
         decode: see `checked_image`.
-        max_pixels: likewise.
+        max_pixels: see `checked_image`.
     """
 
     source: Source
@@ -45,11 +45,11 @@ class Task:
 
 
 @dataclass
-class Report:
-    """What became of some tasks.
+class PackReport:
+    """The outcome of some tasks.
 
     Args:
-        tasks: how many.
+        tasks: number of them.
         samples: questions written.
         image_bytes: read.
         skipped: an example of each reason, and how many questions it cost.
@@ -78,7 +78,7 @@ class Packer:
         _allow_open_files(len(numbers))
         self.shards = {number: ShardFile(work.paths[number], work.states[number]) for number in numbers}
 
-    def pack(self, task: Task, report: Report) -> None:
+    def pack(self, task: Task, report: PackReport) -> None:
         """One image; questions that cannot be used are noted in the report and in the shard's state."""
         shard = self.shards[task.shard]
         report.tasks += 1
@@ -100,7 +100,7 @@ class Packer:
             report.samples += len(fitted)
 
     def states(self) -> dict[int, ShardState]:
-        """Where every shard stands."""
+        """State of every shard."""
         return {number: shard.left_here() for number, shard in self.shards.items()}
 
     def finish(self) -> dict[int, ShardState]:
@@ -109,7 +109,7 @@ class Packer:
             shard.end()
         return {number: shard.close() for number, shard in self.shards.items()}
 
-    def _skip(self, shard: ShardFile, report: Report, error: BadSample, count: int) -> None:
+    def _skip(self, shard: ShardFile, report: PackReport, error: BadSample, count: int) -> None:
         shard.state.skipped[error.reason] += count
         report.bad(error, count)
 

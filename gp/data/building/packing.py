@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+
 from gp.data.building.crew import Crew
-from gp.data.building.display import Display, Watcher
 from gp.data.building.journal import Journal, Progress
 from gp.data.building.options import BuildConfig
 from gp.data.building.packer import Task, Work
@@ -16,8 +18,11 @@ from gp.data.building.shard_file import ShardState
 from gp.data.building.sources import Source
 from gp.data.sample import BadSample
 from gp.data.skipping import SkipCounter
+from gp.progress import Progress as Display
 
 TICK_S = 0.1
+
+Watcher = Callable[[float, int, int], None]  # share done, questions written, bytes of images read
 
 
 @dataclass
@@ -25,13 +30,13 @@ class Packing:
     """One pass, or the rest of one.
 
     Args:
-        config: of the build.
-        source: of the images.
-        plan: which of them, and where they go.
-        journal: of the build.
+        config: the build's.
+        source: where the images are read from.
+        plan: images to take, and the shard of each.
+        journal: the build's.
         crew: not started.
         skips: counts questions, good and bad.
-        checkpoint_every_s: how much work a kill may cost.
+        checkpoint_every_s: seconds of work that a kill may cost.
         watch: is told how far the pass is.
     """
 
@@ -64,7 +69,7 @@ class Packing:
         return shards
 
     def _begin(self) -> Progress:
-        """Where an earlier attempt got to, or the beginning."""
+        """Returns the place that an earlier attempt got to, or the beginning."""
         self.journal.folder.mkdir(exist_ok=True)
         progress = self.journal.load()
         if progress is None:
@@ -89,7 +94,9 @@ class Packing:
         missing = len(images) - sum(progress.seen)
         saved_s = tick_s = time.monotonic()
         pending: Progress | None = None
-        with Display(f"{self.config.name} -> {self.config.out}") as display:
+        label, console = f"{self.config.name} -> {self.config.out}", Console(stderr=True)
+        self.started_s = time.monotonic()
+        with Display(label, total=1.0, is_share=True, console=console) as display:
             for found in self.source.walk(images, progress.position) if missing else ():
                 progress.position = found.position
                 now_s = time.monotonic()
@@ -117,7 +124,9 @@ class Packing:
 
     def _tell(self, display: Display, fraction: float) -> None:
         self._count()
-        display.show(fraction, self.samples, self.image_bytes)
+        passed_s = max(time.monotonic() - self.started_s, 1e-9)
+        rate = f"{self.image_bytes / 2**20 / passed_s:.0f} MiB/s {self.samples / passed_s:.0f} questions/s"
+        display.update(rate, completed=fraction)
         if self.watch is not None:
             self.watch(fraction, self.samples, self.image_bytes)
 
@@ -132,7 +141,7 @@ class Packing:
                     self.skips.bad(example)
 
     def _saved(self, pending: Progress | None) -> tuple[Progress | None, bool]:
-        """Writes the journal if the crew has answered: what is still pending then, and whether it was written."""
+        """Writes the journal if the crew has answered; returns what is still pending, and True if it was written."""
         states = self.crew.states() if pending is not None else None
         if states is None:
             return pending, False

@@ -99,7 +99,7 @@ class Pieces:
             os.posix_fadvise(self._descriptor(number), within, size, os.POSIX_FADV_WILLNEED)
 
     def number_at(self, offset: int) -> int:
-        """Which piece a byte is in; one behind the end is in the last."""
+        """Number of the piece that a byte is in; one behind the end is in the last."""
         return bisect_right(self.starts, min(offset, self.total - 1)) - 1
 
     def place(self, offset: int) -> str:

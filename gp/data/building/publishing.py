@@ -62,7 +62,7 @@ def publish(
         config: `out`, `name` and `splits`.
         plan: the set of each shard.
         shards: their states, in the plan's order.
-        rows: how many the annotation files have, and how many of them were skipped before any image was looked at.
+        rows: number in the annotation files, and number skipped before any image was looked at.
         journal: its folder holds the shards, and is removed in the end.
     """
     out = Path(config.out)

@@ -61,7 +61,7 @@ def fitted_row(row: bytes, size: tuple[int, int], where: str) -> bytes:
     Args:
         row: `Row.json`.
         size: width and height of the image as published, pixels.
-        where: of the image, for messages.
+        where: names the image in messages.
 
     Raises:
         BadSample: an image of another shape than the annotation's, or no box inside it.

@@ -1,4 +1,4 @@
-"""Which questions are taken, which split an image belongs to, and which shard it goes to: all from names and a seed.
+"""The choice of questions, of each image's split and of its shard: all from names and a seed.
 
 Every shard is open during the one pass over the images, and each image goes to the shard that was drawn for it here.
 So shards are well mixed whatever the order of the archive, and it does not matter that an archive holds one data set
@@ -28,7 +28,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes where.
+    """Images to take, and where they go.
 
     Args:
         images: key -> what to do with the image.

@@ -22,11 +22,11 @@ REST_SUM = sum(REST) + 8 * ord(" ")  # the checksum counts its own field as spac
 
 @dataclass
 class ShardState:
-    """How far a shard is.
+    """State of an unfinished shard.
 
     Args:
         bytes: written.
-        sha256: of those bytes, hexadecimal.
+        sha256: hash of those bytes, hexadecimal.
         images: records.
         samples: questions.
         skipped: reason -> questions that were meant for this shard and cannot be used.
@@ -52,8 +52,8 @@ class ShardFile:
     Headers carry no time and no owner, so the same records give the same bytes.
 
     Args:
-        path: of the unfinished file.
-        state: where to go on; what the file has behind that is cut off.
+        path: the unfinished file.
+        state: place to go on from; what the file has behind that is cut off.
 
     Raises:
         ValueError: the file does not hold what the state says.
@@ -84,7 +84,7 @@ class ShardFile:
         self.state.samples += len(rows)
 
     def left_here(self) -> ShardState:
-        """What to go on from, should the process end now."""
+        """State to go on from, should the process end now."""
         self._file.flush()
         self.state.sha256 = self._digest.hexdigest()
         return ShardState.from_json(self.state.to_json())
@@ -122,7 +122,7 @@ class ShardFile:
 
 
 def _header(name: str, size: int) -> bytes:
-    """What tarfile makes of a name and a size, without composing the fields that are always the same."""
+    """Tar header of a name and a size, as tarfile makes it, without composing the fields that are always the same."""
     if size > MAX_SIZE:
         raise ValueError(f"{name}: expected at most {MAX_SIZE} bytes, got {size}")
     head = name.encode("ascii").ljust(len(NAME), NUL) + MODE_AND_OWNER + b"%011o" % size + TIME

@@ -1,4 +1,4 @@
-"""Where images come from: a folder, or a tar, whole or in pieces, walked once from front to back."""
+"""Sources of images: a folder, or a tar, whole or in pieces, walked once from front to back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Found:
 
     Args:
         key: the wanted one.
-        at: where its bytes are: offset in the stream, or path of the file.
+        at: place of its bytes: offset in the stream, or path of the file.
         size: bytes.
         position: going on from here finds this image and all after it.
     """
@@ -45,14 +45,14 @@ class Source(Protocol):
         """The bytes of an image; may be called in other processes."""
 
     def fraction(self, position: int) -> float:
-        """How much of a walk is done at `position`, 0..1."""
+        """Share of a walk that is done at `position`, 0..1."""
 
     def describe(self) -> dict[str, Any]:
         """Names and sizes, as plain JSON values: what a resumed build must find again."""
 
 
 def open_source(entries: Sequence[str]) -> Source:
-    """What `images` names -> a source. A folder that holds files, none of them an image, holds pieces.
+    """Opens what `images` names. A folder that holds files, none of them an image, holds pieces.
 
     Raises:
         FileNotFoundError: nothing there, or a piece missing.
@@ -144,7 +144,7 @@ class ImageFolder:
     """Files below a folder, or below its folder `cot`.
 
     Args:
-        folder: what `images` names.
+        folder: the one that `images` names.
     """
 
     def __init__(self, folder: Path):

@@ -10,19 +10,19 @@ from random import Random
 from PIL import Image, ImageDraw, ImageFont
 
 from gp.data.inspecting.reading import StoredRecord
+from gp.data.painting import outline_boxes
 
 COLUMNS = 5
-CELL = 240  # pixels a side, image
+CELL = 240  # longest side of an image, pixels
 CAPTION = 46  # pixels below it
 GAP = 8
-COLOR = (255, 40, 40)
 
 
 class Chosen:
     """Keeps a uniform draw of the records that pass by; the same ones in the same order give the same draw.
 
     Args:
-        count: how many to keep.
+        count: number to keep.
     """
 
     def __init__(self, count: int = 20):
@@ -57,12 +57,7 @@ def _with_boxes(record: StoredRecord) -> Image.Image:
         picture = image.convert("RGB")
     picture.thumbnail((CELL, CELL))
     row = record.rows[0]
-    scale_x, scale_y = picture.width / row["width"], picture.height / row["height"]
-    draw = ImageDraw.Draw(picture)
-    for x1, y1, x2, y2 in row["boxes_xyxy_px"]:
-        left, top = min(x1 * scale_x, picture.width - 1), min(y1 * scale_y, picture.height - 1)
-        right, bottom = min(x2 * scale_x, picture.width - 1), min(y2 * scale_y, picture.height - 1)
-        draw.rectangle([left, top, max(left, right), max(top, bottom)], outline=COLOR, width=2)
+    outline_boxes(picture, row["boxes_xyxy_px"], (row["width"], row["height"]))
     return picture
 
 

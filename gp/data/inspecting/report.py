@@ -14,30 +14,30 @@ from rich.progress import track
 from rich.table import Table
 
 from gp.boxes import evidence_mask, normalize_boxes
-from gp.data.inspecting.reading import StoredRecord, stored_records
+from gp.data.inspecting.reading import StoredRecord, inspected_records
 from gp.data.inspecting.tokens import TokenCounter
 from gp.data.manifest import MANIFEST, ShardEntry, check_shard, read_manifest
 from gp.data.sample import FIELDS, BadSample, check_fields
 
-AREA_GRID = 64  # cells a side; the union of boxes is measured on it where there are several
+AREA_GRID = 64  # cells per side; the union of boxes is measured on it where there are several
 TOKEN_EDGES = (0, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, float("inf"))
 AREA_EDGES = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 BAR = 40
 
 
 @dataclass
-class Report:
-    """What was found.
+class Inspection:
+    """Figures of the shards that were read.
 
     Args:
         shards: number of them.
         checked: those that the manifest knows, all of which match it.
         samples: questions.
         images: records.
-        bytes: of the shards.
+        bytes: size of the shards.
         groups: (data set, split) -> questions.
-        tokens: visual tokens, one an image.
-        areas: share of the image inside its boxes, one a question, 0..1.
+        tokens: number of visual tokens, one entry per image.
+        areas: share of the image inside its boxes, one entry per question, 0..1.
         questions_an_image: count of questions -> number of images.
     """
 
@@ -54,18 +54,18 @@ class Report:
 
 def inspect_shards(
     shards: Sequence[Path], count_tokens: TokenCounter, also: Callable[[StoredRecord], None] | None = None
-) -> Report:
+) -> Inspection:
     """Reads all records, and checks every shard that the manifest beside it knows.
 
     Args:
         shards: local files.
-        count_tokens: of an image's size.
+        count_tokens: visual tokens of an image's size.
         also: is given every record.
 
     Raises:
         ValueError: a shard that is not what its manifest says, or not in the schema; names both, or shard and key.
     """
-    report = Report()
+    report = Inspection()
     manifests = {folder: read_manifest(folder) for folder in {shard.parent for shard in shards}}
     console = Console(stderr=True)
     for shard in track(shards, "reading shards", console=console, disable=not console.is_terminal):
@@ -74,7 +74,7 @@ def inspect_shards(
         if entry is not None:
             check_shard(shard, entry)
         before = report.samples, report.images
-        for record in stored_records(shard):
+        for record in inspected_records(shard):
             _add(report, record, count_tokens)
             if also is not None:
                 also(record)
@@ -95,7 +95,7 @@ def evidence_area(row: dict[str, Any]) -> float:
     return float(evidence_mask(normalize_boxes(boxes, *size), AREA_GRID, AREA_GRID).float().mean())
 
 
-def print_report(report: Report, console: Console) -> None:
+def print_report(report: Inspection, console: Console) -> None:
     console.print(
         f"{report.shards} shards, {report.bytes / 2**20:.1f} MiB: {report.samples} questions about "
         f"{report.images} images; {report.checked} shards match {MANIFEST} (size, SHA-256, counts)"
@@ -107,11 +107,11 @@ def print_report(report: Report, console: Console) -> None:
     console.print(table)
     shared = ", ".join(f"{count}: {images}" for count, images in sorted(report.questions_an_image.items())[:8])
     console.print(f"images by their number of questions: {shared}")
-    _print_histogram(console, "visual tokens an image", report.tokens, TOKEN_EDGES, "{:.0f}")
+    _print_histogram(console, "visual tokens per image", report.tokens, TOKEN_EDGES, "{:.0f}")
     _print_histogram(console, "evidence, share of the image", report.areas, AREA_EDGES, "{:.0%}")
 
 
-def _add(report: Report, record: StoredRecord, count_tokens: TokenCounter) -> None:
+def _add(report: Inspection, record: StoredRecord, count_tokens: TokenCounter) -> None:
     try:
         for row in record.rows:
             check_fields(row, record.where, FIELDS)

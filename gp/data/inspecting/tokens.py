@@ -1,4 +1,4 @@
-"""How many visual tokens an image becomes, without loading a model."""
+"""The number of visual tokens that an image becomes, without loading a model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def token_counter(config: ModelConfig | None = None) -> TokenCounter:
 
 
 def _processor_settings(base: str) -> dict[str, int]:
-    """What the image processor's file of a local base says, in the words of `QWEN`."""
+    """Settings from the image processor's file of a local base, under the names of `QWEN`."""
     folder = resources.files("gp.embedded") / "base" if base == "tiny" else Path(base)
     file = next((folder / name for name in PROCESSOR_FILES if (folder / name).is_file()), None)
     if file is None:

@@ -1,1 +1,1 @@
-"""How the embedded base was made: run once, kept as the recipe (docs/embedded_model.md)."""
+"""The recipe of the embedded base, which was run once (docs/embedded_model.md)."""

@@ -6,16 +6,18 @@ Prints the share of answers that are right as a whole, and of single digits.
 """
 
 import argparse
-import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from gp.backbones.processor import load_processor
-from gp.data.tiny_shards import TINY_SPLITS, sample_record
+from gp.data.batch import Collator
+from gp.data.sample import Sample, parse_record
+from gp.data.shards import Record
+from gp.data.tiny_shards import TINY_SPLITS, SplitSpec, sample_record
 from gp.embedded import BASE_DIR
 from gp.embedded.scenes import SceneBuilder
 
@@ -50,30 +52,25 @@ def evaluate_folder(folder: str | Path, split: str, num_questions: int, batch_si
     builder = SceneBuilder(spec.scene_split)
     processor = load_processor(folder)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    collator = Collator(processor)
     num_exact = num_digits = 0
     for start in range(0, num_questions, batch_size):
         indices = range(start, min(start + batch_size, num_questions))
-        samples = [sample_record(split, spec, index, builder) for index in indices]
-        answers = generate_answers(model, processor, samples)
-        for answer, (_, record) in zip(answers, samples, strict=True):
-            num_exact += answer == record["answer"]
-            pairs = zip(answer.split(), record["answer"].split(), strict=False)
+        samples = [_sample(split, spec, index, builder) for index in indices]
+        inputs = collator(samples).inputs
+        output_ids = model.generate(**inputs, do_sample=False, max_new_tokens=4)[:, inputs["input_ids"].shape[1] :]
+        answers = processor.batch_decode(output_ids, skip_special_tokens=True)
+        for answer, sample in zip(map(str.strip, answers), samples, strict=True):
+            num_exact += answer == sample.answer
+            pairs = zip(answer.split(), sample.answer.split(), strict=False)
             num_digits += sum(got == expected for got, expected in pairs)
     return ExactMatch(num_exact / num_questions, num_digits / (2 * num_questions), num_questions)
 
 
-def generate_answers(model, processor, samples: list[tuple[bytes, dict]]) -> list[str]:
-    """Greedy answers to (JPEG bytes, record) samples, as one left-padded batch."""
-    messages = [
-        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": record["question"]}]}]
-        for _, record in samples
-    ]
-    texts = [processor.apply_chat_template(message, add_generation_prompt=True) for message in messages]
-    images = [Image.open(io.BytesIO(jpeg)).convert("RGB") for jpeg, _ in samples]
-    inputs = processor(images=images, text=texts, padding=True, return_tensors="pt")
-    output_ids = model.generate(**inputs, do_sample=False, max_new_tokens=4)
-    answer_ids = output_ids[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in processor.batch_decode(answer_ids, skip_special_tokens=True)]
+def _sample(split: str, spec: SplitSpec, index: int, builder: SceneBuilder) -> Sample:
+    """Sample `index` as reading it from its shard would give it."""
+    jpeg, record = sample_record(split, spec, index, builder)
+    return parse_record(Record(str(index), split, str(index), {"jpg": jpeg, "json": json.dumps(record).encode()}))
 
 
 def main() -> None:

@@ -5,14 +5,15 @@ their rotary positions start right after the prefix each time, so every question
 (tested), at a fraction of the cost.
 """
 
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb, repeat_kv
 
+from gp.backbones.attention import read_attention
+from gp.backbones.qwen2_5_vl import Qwen2_5_VL
+from gp.backbones.recording import record_calls
 from gp.embedded.making.scene_stream import ANSWER_LENGTH
 from gp.embedded.making.vision_stage import encode_images
 
@@ -34,21 +35,20 @@ def image_prefix_ids(tokenizer, num_visual_tokens: int) -> torch.Tensor:
 
 
 def packed_positions(model: nn.Module, prefix_ids: torch.Tensor, side: int, shape: tuple[int, int]) -> torch.Tensor:
-    """Rotary positions of prefix and questions, int64 [3, P + Q * T], from transformers' own `get_rope_index`.
+    """Rotary positions of prefix and questions, int64 [3, P + Q * T].
 
     Args:
-        prefix_ids: int64 [P]. side: visual tokens in a row. shape: (Q, T), questions and tokens of each.
+        prefix_ids: int64 [P]. side: visual tokens per row. shape: (Q, T), questions and tokens of each.
     """
     merge = model.config.vision_config.spatial_merge_size
-    types = (prefix_ids == model.config.image_token_id).int()
-    grid = torch.tensor([[1, side * merge, side * merge]])
-    prefix, _ = model.model.get_rope_index(prefix_ids[None], types[None], image_grid_thw=grid)
+    inputs = {"input_ids": prefix_ids[None], "image_grid_thw": torch.tensor([[1, side * merge, side * merge]])}
+    prefix = Qwen2_5_VL(model).positions(inputs, torch.ones_like(prefix_ids[None]))
     questions = prefix.max() + 1 + torch.arange(shape[1]).repeat(shape[0])
     return torch.cat([prefix[:, 0], questions.expand(3, -1)], dim=1)
 
 
 def packed_mask(num_prefix: int, text_ids: torch.Tensor) -> torch.Tensor:
-    """Which key each query may see, bool [B, 1, L, L], L = num_prefix + Q * T; text_ids [B, Q, T], -1 is padding."""
+    """Keys that each query may see, bool [B, 1, L, L], L = num_prefix + Q * T; text_ids [B, Q, T], -1 is padding."""
     _, num_questions, length = text_ids.shape
     block = torch.cat([torch.full((num_prefix,), -1), torch.arange(num_questions).repeat_interleave(length)])
     is_causal = torch.ones(len(block), len(block), dtype=torch.bool).tril()
@@ -65,7 +65,7 @@ def joint_forward(model: nn.Module, tokenizer, batch: dict, evidence_layer: int)
         model: `Qwen2_5_VLForConditionalGeneration`.
         evidence_layer: decoder layer (0-based) at which attention is pulled to the evidence.
     """
-    visual_tokens = encode_images(model.model.visual, batch["images"])
+    visual_tokens = encode_images(model, batch["images"])
     size, num_visual, _ = visual_tokens.shape
     text_ids, prompt_lengths = batch["text_ids"], batch["prompt_lengths"]
     _, num_questions, length = text_ids.shape
@@ -78,8 +78,7 @@ def joint_forward(model: nn.Module, tokenizer, batch: dict, evidence_layer: int)
     positions = packed_positions(model, prefix_ids, round(num_visual**0.5), (num_questions, length))
     mask = packed_mask(num_prefix, text_ids)
 
-    layers = model.model.language_model.layers
-    with _captured_call(layers[evidence_layer].self_attn) as call:
+    with record_calls([model.model.language_model.layers[evidence_layer]]) as calls:
         hidden = model.model.language_model(
             inputs_embeds=embeds,
             position_ids=positions[:, None].expand(3, size, -1),
@@ -89,7 +88,8 @@ def joint_forward(model: nn.Module, tokenizer, batch: dict, evidence_layer: int)
 
     # The last prompt token of each question, and the tokens that predict the answer: [B, Q], [B, Q, 3].
     last = num_prefix + length * torch.arange(num_questions) + prompt_lengths - 1
-    weights = attention_rows(layers[evidence_layer].self_attn, call, last, mask)
+    (((layer_input,), call),) = calls
+    weights = attention_rows(model, evidence_layer, layer_input, call["position_embeddings"], last, mask)
     on_evidence = weights[..., first : first + num_visual] * batch["evidence"][:, None]
     evidence_loss = -on_evidence.sum(-1).mean(1).clamp(min=1e-6).log().mean()
 
@@ -102,39 +102,29 @@ def joint_forward(model: nn.Module, tokenizer, batch: dict, evidence_layer: int)
     return JointOutput(answer_loss, evidence_loss, visual_tokens, is_exact)
 
 
-def attention_rows(attention: nn.Module, call: dict, rows: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Attention weights of a few query rows, [B, heads, R, L], from the layer's own projections.
+def attention_rows(
+    model: nn.Module,
+    layer: int,
+    hidden: torch.Tensor,
+    rotary: tuple[torch.Tensor, torch.Tensor],
+    rows: torch.Tensor,
+    mask: torch.Tensor,
+) -> torch.Tensor:
+    """Attention weights of a few query rows of a decoder layer, [B, A, R, L].
 
     Args:
-        attention: the `Qwen2_5_VLAttention`. call: its arguments. rows: int64 [B, R]. mask: bool [B, 1, L, L].
+        hidden: [B, L, D], the layer's input. rotary: cosine and sine of its rows.
+        rows: int64 [B, R]. mask: bool [B, 1, L, L].
     """
-    hidden, (cos, sin) = call["hidden_states"], call["position_embeddings"]
+    backbone = Qwen2_5_VL(model)
     batch, length, _ = hidden.shape
-
-    def split(x):
-        return x.view(batch, x.shape[1], -1, attention.head_dim).transpose(1, 2)
-
-    queries = split(attention.q_proj(_take(hidden, rows)))
-    keys = split(attention.k_proj(hidden))
-    row_cos, row_sin = (_take(t.expand(batch, -1, -1), rows) for t in (cos, sin))
-    queries, _ = apply_rotary_pos_emb(queries, queries, row_cos, row_sin)
-    keys, _ = apply_rotary_pos_emb(keys, keys, cos, sin)
-    scores = queries @ repeat_kv(keys, attention.num_key_value_groups).transpose(2, 3) * attention.scaling
+    row_rotary = tuple(_take(part.expand(batch, -1, -1), rows) for part in rotary)
+    queries = backbone.query(layer, _take(hidden, rows), row_rotary)
+    logits = read_attention(queries, backbone.key(layer, hidden, rotary), visible=None, log_softmax=False)
     row_mask = mask[:, 0].gather(1, rows[..., None].expand(-1, -1, length))
-    return scores.masked_fill(~row_mask[:, None], float("-inf")).softmax(-1)
+    return logits.masked_fill(~row_mask[:, None], float("-inf")).softmax(-1)
 
 
 def _take(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """x [B, L, D], rows [B, R] -> [B, R, D]."""
     return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
-
-
-@contextmanager
-def _captured_call(module: nn.Module):
-    """Collect the keyword arguments of the module's next call in a dict."""
-    captured: dict = {}
-    hook = module.register_forward_pre_hook(lambda _, __, kwargs: captured.update(kwargs), with_kwargs=True)
-    try:
-        yield captured
-    finally:
-        hook.remove()

@@ -8,10 +8,11 @@ from torch.utils.data import ChainDataset, DataLoader
 from gp.config.pretrain import PretrainConfig
 from gp.embedded.making.joint_stage import joint_forward
 from gp.embedded.making.model import build_model, build_tokenizer
-from gp.embedded.making.optim import MuonAdamW, stage_factor
+from gp.embedded.making.optim import MuonAdamW
 from gp.embedded.making.scene_stream import SceneStream
 from gp.embedded.making.vision_stage import DenseHeads, encode_images
 from gp.embedded.scenes import SceneBuilder
+from gp.training.schedule import lr_factor
 
 DENSE_NAMES = ("color", "shape", "left_digit", "right_digit")
 VAL_KINDS = ("color", "conjunction")
@@ -30,7 +31,7 @@ class PretrainModule(pl.LightningModule):
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
         """Loss of one batch of `SceneStream`."""
         if batch["step"] < self.cfg.vision_stage.steps:
-            loss, accuracies = self.heads(encode_images(self.model.model.visual, batch["images"]), batch["targets"])
+            loss, accuracies = self.heads(encode_images(self.model, batch["images"]), batch["targets"])
             scalars = {"loss": loss}
         else:
             stage = self.cfg.joint_stage
@@ -67,9 +68,9 @@ class PretrainModule(pl.LightningModule):
 
         def factor(step: int) -> float:
             if step < vision_steps:
-                return stage_factor(step, vision_steps, cfg.warmup_steps, cfg.min_lr_factor)
+                return lr_factor(step, vision_steps, cfg.warmup_steps, cfg.min_lr_factor)
             stage = (step - vision_steps, cfg.joint_stage.steps, cfg.warmup_steps, cfg.min_lr_factor)
-            return joint_scale * stage_factor(*stage)
+            return joint_scale * lr_factor(*stage)
 
         return factor
 

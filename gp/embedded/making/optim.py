@@ -1,6 +1,5 @@
-"""Muon for matrices and AdamW for everything else, as one optimizer; a cosine for each stage."""
+"""Muon for matrices and AdamW for everything else, as one optimizer."""
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -67,11 +66,3 @@ class MuonAdamW(Optimizer):
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
         self._share_groups()
-
-
-def stage_factor(step: int, num_steps: int, warmup_steps: int, min_factor: float) -> float:
-    """Learning rate factor at `step` of a stage: linear warm-up, then a cosine from 1 to `min_factor`."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
-    return min_factor + (1 - min_factor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

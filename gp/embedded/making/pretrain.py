@@ -7,16 +7,15 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 
 from gp.config.pretrain import PretrainConfig
 from gp.embedded.making.model import build_processor
 from gp.embedded.making.module import PretrainData, PretrainModule
-from gp.runs.folder import code_version, write_info
+from gp.runs.folder import LAST, code_version, find_checkpoint, write_info
+from gp.training.callbacks import LastCheckpoint
 
-CHECKPOINT_NAME = "last.ckpt"
 VISION_CHECKPOINT_NAME = "vision.ckpt"
 
 
@@ -48,12 +47,15 @@ def run(cfg: PretrainConfig) -> None:
         num_sanity_val_steps=0,
         log_every_n_steps=cfg.log_every_steps,
         logger=TensorBoardLogger(str(run_dir), name="tb", version=""),
-        callbacks=[_last_checkpoint(cfg, run_dir), _StageEnd(cfg, run_dir), _LogFile(cfg, run_dir)],
+        callbacks=[
+            LastCheckpoint(run_dir / LAST, cfg.checkpoint_every_steps),
+            _StageEnd(cfg, run_dir),
+            _LogFile(cfg, run_dir),
+        ],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(module, datamodule=PretrainData(cfg), ckpt_path=ckpt_path, weights_only=True)
-    trainer.save_checkpoint(run_dir / CHECKPOINT_NAME)  # the last steps may lie between two periodic checkpoints
     save_base(module.model, run_dir / "base")
 
 
@@ -69,27 +71,12 @@ def save_base(model, folder: Path) -> None:
     build_processor().save_pretrained(folder)
 
 
-def _resolve_checkpoint(cfg: PretrainConfig, run_dir: Path) -> str | None:
-    last = run_dir / CHECKPOINT_NAME
-    if cfg.ckpt is None:
-        if last.exists():
-            raise ValueError(
-                f"{last} is there already: go on with ckpt=last, choose another name=..., or delete {run_dir}"
-            )
-        return None
-    path = last if cfg.ckpt == "last" else Path(cfg.ckpt)
-    if not path.is_file():
-        raise FileNotFoundError(f"ckpt={cfg.ckpt}: there is no checkpoint {path}")
-    return str(path)
-
-
-def _last_checkpoint(cfg: PretrainConfig, run_dir: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        run_dir,
-        filename=Path(CHECKPOINT_NAME).stem,
-        every_n_train_steps=cfg.checkpoint_every_steps,
-        enable_version_counter=False,
-    )
+def _resolve_checkpoint(cfg: PretrainConfig, run_dir: Path) -> Path | None:
+    if cfg.ckpt is None and (run_dir / LAST).exists():
+        raise ValueError(
+            f"{run_dir / LAST} is there already: go on with ckpt=last, choose another name=..., or delete {run_dir}"
+        )
+    return find_checkpoint(cfg)
 
 
 class _StageEnd(pl.Callback):

@@ -50,10 +50,10 @@ class SceneStream(IterableDataset):
 
     Args:
         builder: scene source.
-        tokenizer: of the embedded model.
+        tokenizer: the embedded model's.
         steps: numbers of the batches to yield.
-        batch_size: scenes a batch.
-        seed: of the stream.
+        batch_size: scenes per batch.
+        seed: the stream's.
         conjunction_share: share of the scenes of kind conjunction, the others being of kind color; None: all dense.
         questions_per_scene: questions taken of each scene; a scene with fewer repeats its first ones.
 

@@ -4,14 +4,12 @@ from gp.training.callbacks.checkpointing import LastCheckpoint
 from gp.training.callbacks.kept_ratio import KeptRatio
 from gp.training.callbacks.paint import PaintKept
 from gp.training.callbacks.performance import Performance
-from gp.training.callbacks.progress import PlainProgress, RichProgress, make_progress
+from gp.training.callbacks.progress import TrainingProgress
 
 __all__ = [
     "KeptRatio",
     "LastCheckpoint",
     "PaintKept",
     "Performance",
-    "PlainProgress",
-    "RichProgress",
-    "make_progress",
+    "TrainingProgress",
 ]

@@ -1,4 +1,4 @@
-"""How the kept-token ratio is spread over the prompts of a training batch, as a histogram in TensorBoard.
+"""The spread of the kept-token ratio over the prompts of a training batch, as a histogram in TensorBoard.
 
 The ratio of the whole batch is the scalar `train/keep_ratio`, which the module logs: it has the sums of all processes.
 """
@@ -15,7 +15,7 @@ TAG = "train/keep_ratio_hist"
 
 
 class KeptRatio(pl.Callback):
-    """Writes a histogram of kept / visual tokens, one value a prompt, at every logging step.
+    """Writes a histogram of kept / visual tokens, one value per prompt, at every logging step.
 
     The prompts are those of the optimizer step (all its micro-batches) on the first process. The counts come from the
     step's own importance logits: nothing is run again.

@@ -9,11 +9,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-from PIL import Image
 
 from gp.data.batch import Batch
-from gp.data.painting import paint_tokens
-from gp.data.sample import Sample
+from gp.data.painting import paint_sample
 
 MAX_SIDE_PX = 448  # event files should stay small
 
@@ -55,7 +53,7 @@ class PaintKept(pl.Callback):
             if self._num_painted >= self.num_images:
                 return
             tag = f"val/kept/{self._num_painted}"
-            painted = paint_tokens(*_shown(sample, keep_mask), frame)
+            painted = paint_sample(sample, keep_mask, frame, MAX_SIDE_PX)
             writer.add_image(tag, np.asarray(painted), step, dataformats="HWC")
             kept = f"{int(keep_mask.sum())} of {keep_mask.numel()} tokens"
             writer.add_text(tag, f"{sample.question} — right: {sample.answer}; model: {answer} ({kept})", step)
@@ -71,13 +69,3 @@ def _writer(trainer: pl.Trainer) -> Iterator[Any]:
         return
     with TemporaryDirectory() as folder, type(writer)(folder) as thrown_away:
         yield thrown_away
-
-
-def _shown(sample: Sample, keep_mask) -> tuple[Image.Image, Any, list[tuple[float, ...]]]:
-    """Arguments for `paint_tokens`: the image at most `MAX_SIDE_PX` long, the mask, and the boxes in its pixels."""
-    image = sample.image
-    scale = min(1.0, MAX_SIDE_PX / max(image.size))
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    across, down = image.width / sample.width, image.height / sample.height
-    boxes = [(x1 * across, y1 * down, x2 * across, y2 * down) for x1, y1, x2, y2 in sample.boxes_xyxy_px]
-    return image, keep_mask, boxes

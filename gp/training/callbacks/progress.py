@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from gp.progress import Progress
 
 
-def make_progress() -> ProgressBar:
-    """A rich bar if somebody is looking at it, lines of text in a file or in CI."""
-    return RichProgress() if Console().is_terminal else PlainProgress()
-
-
-class _Progress(ProgressBar):
-    """What Lightning asks of a progress bar: `disable` is called on all processes but the first.
+class TrainingProgress(ProgressBar):
+    """One bar over all optimizer steps; without a terminal a line at every logging step. Validation leaves a line.
 
     `steps_per_epoch` (optimizer steps, not always whole) is set where the number of training samples is known.
+
+    Args:
+        console: None: standard output.
     """
 
     steps_per_epoch: float | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         super().__init__()
-        self.is_disabled = False
+        self._console = console
+        self._is_disabled = False
+        self._progress: Progress | None = None
 
     def disable(self) -> None:
-        self.is_disabled = True
+        """Lightning calls it on all processes but the first."""
+        self._is_disabled = True
 
     def enable(self) -> None:
-        self.is_disabled = False
+        self._is_disabled = False
 
     def epoch(self, trainer: pl.Trainer) -> str:
         """`epoch 1.25/3`; nothing if it is not known what an epoch is."""
@@ -41,52 +42,34 @@ class _Progress(ProgressBar):
         done, total = (step / self.steps_per_epoch for step in (trainer.global_step, trainer.max_steps))
         return f"epoch {done:.2f}/{total:.3g}"
 
-
-class RichProgress(_Progress):
-    """One bar over all optimizer steps, with loss and kept ratio; validation has a second one while it runs."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        super().__init__()
-        self._console = console
-        self._progress: Progress | None = None
-
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self.is_disabled:
-            return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(
-            *columns, TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=self._console
-        )
-        self._progress.start()
-        self._train = self._progress.add_task(
-            "train", total=trainer.max_steps, completed=trainer.global_step, figures=""
-        )
-        self._validate = self._progress.add_task("validate", total=None, visible=False, figures="")
+        if not self._is_disabled:
+            steps, console = (trainer.max_steps, trainer.global_step), self._console or Console()
+            self._progress = Progress("train step", *steps, console=console, every_s=0)
+            self._progress.start()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._progress is not None:
+        if self._progress is None:
+            return
+        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self._progress.has_bar or (is_step and trainer.global_step % trainer.log_every_n_steps == 0):
             texts = (self.epoch(trainer), describe(trainer.callback_metrics, "train"))
-            figures = "  ".join(text for text in texts if text)
-            self._progress.update(self._train, completed=trainer.global_step, figures=figures)
-
-    def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self._progress is not None:
-            self._progress.reset(self._validate, total=None, visible=True, figures="")
+            self._progress.update("  ".join(text for text in texts if text), completed=trainer.global_step)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *rest: Any
     ) -> None:
-        if self._progress is not None:
-            self._progress.update(self._validate, completed=batch_idx + 1)
+        if self._progress is not None and self._progress.has_bar:
+            self._progress.update(f"validation, batch {batch_idx + 1}")
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if self._progress is None:
+        if self._is_disabled or trainer.sanity_checking:
             return
-        self._progress.update(self._validate, visible=False)
-        line = f"step {trainer.global_step}: {describe(trainer.callback_metrics, 'val')}"
-        self._progress.console.print(line, highlight=False)
+        console = self._progress.console if self._progress is not None else self._console or Console()
+        line = f"val step {trainer.global_step}/{trainer.max_steps}  {describe(trainer.callback_metrics, 'val')}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         self._stop()
@@ -98,36 +81,6 @@ class RichProgress(_Progress):
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-class PlainProgress(_Progress):
-    """A line at every logging step and after every validation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._start_s = 0.0
-
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._start_s = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        is_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if is_step and trainer.global_step % trainer.log_every_n_steps == 0:
-            self._line(trainer, "train")
-
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._line(trainer, "val")
-
-    def _line(self, trainer: pl.Trainer, stage: str) -> None:
-        if self.is_disabled:
-            return
-        elapsed_s = time.perf_counter() - self._start_s
-        step, epoch = f"{stage} step {trainer.global_step}/{trainer.max_steps}", self.epoch(trainer)
-        figures = describe(trainer.callback_metrics, stage)
-        print("  ".join(text for text in (step, epoch, f"{elapsed_s:.0f} s", figures) if text), flush=True)
 
 
 SHOWN = {

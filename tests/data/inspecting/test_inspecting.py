@@ -19,6 +19,7 @@ from gp.data.inspecting.contact_sheet import Chosen, contact_sheet
 from gp.data.inspecting.reading import StoredRecord, named_shards
 from gp.data.inspecting.report import evidence_area
 from gp.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
+from gp.data.painting import BOX_RGB
 from tests.support.small_shards import fields, image_bytes, write_tar
 from tests.support.viscot_files import annotation, config, drawn, training_images, training_rows, write_folder
 
@@ -82,7 +83,7 @@ def test_the_program(built, tmp_path, capsys):
     assert main([str(built), "--config", str(ROOT / "configs" / "qwen7b.yaml"), "--sheet", str(sheet)]) == 0
     shown = capsys.readouterr().out
     assert "110 questions about 66 images" in shown and "4 shards match" in shown
-    assert "visual tokens an image: median" in shown and "evidence, share of the image: median" in shown
+    assert "visual tokens per image: median" in shown and "evidence, share of the image: median" in shown
     with Image.open(sheet) as image:
         assert min(image.size) > 500
     assert main([str(tmp_path / "nothing.tar")]) == 2
@@ -92,7 +93,7 @@ def test_the_program(built, tmp_path, capsys):
 def test_boxes_are_drawn_where_they_are():
     row = fields(width=240, height=120, boxes_xyxy_px=[[100, 20, 200, 80]])
     sheet = contact_sheet([StoredRecord("w", image_bytes(240, 120, color=(0, 0, 0)), (240, 120), [row])])
-    red = np.argwhere(np.all(np.asarray(sheet)[8:248, 8:248] == (255, 40, 40), axis=-1))  # rows, columns of the cell
+    red = np.argwhere(np.all(np.asarray(sheet)[8:248, 8:248] == BOX_RGB, axis=-1))  # rows, columns of the cell
     assert red.min(axis=0).tolist() == [60 + 20, 100] and red.max(axis=0).tolist() == [60 + 80, 200]
 
 
@@ -119,7 +120,7 @@ def test_a_shard_that_does_not_match_is_an_error_that_names_both(out):
     with pytest.raises(ValueError, match=rf"shard {shard}: {out / MANIFEST} says \d+ bytes"):
         inspect_shards(named_shards(str(out)), token_counter())
     shard.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"shard {shard}: {out / MANIFEST} lists it"):
+    with pytest.raises(FileNotFoundError, match=rf"shard {shard}: .*manifest"):
         named_shards(str(out))
 
 
@@ -158,6 +159,6 @@ def test_no_tar(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"hello" * 1000)
     with pytest.raises(ValueError, match=r"x\.tar: truncated, or not a plain tar"):
         inspect_shards([tmp_path / "x.tar"], token_counter())
-    with pytest.raises(FileNotFoundError, match="no shards"):
+    with pytest.raises(FileNotFoundError, match=r"empty.*no file matches"):
         (tmp_path / "empty").mkdir()
         named_shards(str(tmp_path / "empty"))
