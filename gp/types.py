@@ -177,8 +177,8 @@ class Prompt:
         taps: one [N, C] per tapped vision layer, raster order, in the order asked for.
         vision_attention: vision block -> its attention, of the blocks asked for.
         deepstack: decoder layer -> [N, D], added to the hidden states of the visual tokens behind that layer.
-        has_padding: whether the mask has a False, known to the host; True where nobody looked.
-        lengths: real positions of each row, known to the host; None where nobody looked.
+        lengths: real positions of each row, known to the host; counted in the mask, for which the host waits, if not
+            given.
     """
 
     hidden: Tensor
@@ -189,8 +189,15 @@ class Prompt:
     taps: list[Tensor] = field(default_factory=list)
     vision_attention: dict[int, VisionAttention] = field(default_factory=dict)
     deepstack: dict[int, Tensor] = field(default_factory=dict)
-    has_padding: bool = True
-    lengths: list[int] | None = None
+    lengths: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lengths = self.lengths or self.attention_mask.sum(1).tolist()
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether the mask has a False; the host knows without asking the device."""
+        return min(self.lengths) < self.attention_mask.shape[1]
 
     @property
     def padding_mask(self) -> Tensor | None:
@@ -198,6 +205,35 @@ class Prompt:
         return self.attention_mask if self.has_padding else None
 
     @property
-    def last_position(self) -> Tensor:
-        """Rotary position of the last prompt token, [B] int64 (prompts end with text: equal on all axes)."""
-        return self.position_ids[-1, :, -1]
+    def is_visual(self) -> Tensor:
+        """True at the visual tokens, [B, S] bool."""
+        return self.visual_id >= 0
+
+    def gather_visual(self, values: Tensor, filling: float) -> Tensor:
+        """Takes what stands at the visual tokens: [B, S, ...] -> [N, ...], `filling` for tokens that are gone."""
+        # -1 (not visual) -> one slot too many: no host has to count them
+        slots = self.visual_id.flatten() % (self.layout.num_tokens + 1)
+        out = values.new_full((self.layout.num_tokens + 1, *values.shape[2:]), filling)
+        return out.index_copy(0, slots, values.flatten(0, 1))[:-1]
+
+    def spread_visual(self, values: Tensor) -> Tensor:
+        """Puts values of the visual tokens in their places: [N, ...] -> [B, S, ...]; other places hold anything."""
+        return values[self.visual_id.clamp(min=0)]
+
+    def next_positions(self, count: int) -> Tensor:
+        """Rotary positions of `count` tokens behind the prompt, [P, B, count] int64.
+
+        Prompts end with text, so that all axes go on alike; dropped tokens keep their numbers.
+        """
+        steps = torch.arange(1, count + 1, device=self.position_ids.device)
+        last = self.position_ids[-1, :, -1:]  # [B, 1]
+        return (last + steps).expand(self.position_ids.shape[0], -1, -1)
+
+    def append(self, vectors: Tensor) -> None:
+        """Appends tokens with the embeddings [T, D] to every row."""
+        batch, count = self.hidden.shape[0], vectors.shape[0]
+        self.position_ids = torch.cat([self.position_ids, self.next_positions(count)], dim=2)
+        self.hidden = torch.cat([self.hidden, vectors.expand(batch, -1, -1)], dim=1)
+        self.attention_mask = torch.cat([self.attention_mask, self.attention_mask.new_ones(batch, count)], dim=1)
+        self.visual_id = torch.cat([self.visual_id, self.visual_id.new_full((batch, count), -1)], dim=1)
+        self.lengths = [length + count for length in self.lengths]

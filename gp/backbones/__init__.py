@@ -11,6 +11,7 @@ from gp.backbones.attention import Rotary, read_attention
 from gp.backbones.base import Backbone
 from gp.backbones.compat import CACHE
 from gp.backbones.host import on_host
+from gp.backbones.layer_masks import LayerMasks
 from gp.backbones.llava import Llava
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 from gp.backbones.qwen3_vl import Qwen3VL
@@ -48,4 +49,14 @@ def find_family(source: str | Path, revision: str | None = None) -> tuple[type[B
     raise ValueError(f"{source}: no backbone for model type {config.get('model_type')!r}; there is {sorted(FAMILIES)}")
 
 
-__all__ = ["CACHE", "FAMILIES", "Backbone", "Rotary", "backbone_of", "find_family", "on_host", "read_attention"]
+__all__ = [
+    "CACHE",
+    "FAMILIES",
+    "Backbone",
+    "LayerMasks",
+    "Rotary",
+    "backbone_of",
+    "find_family",
+    "on_host",
+    "read_attention",
+]

@@ -24,11 +24,10 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
     Returns:
         One gather index for the batch, [B, R].
     """
-    visual = prompt.visual_id >= 0
-    keep = prompt.attention_mask & (~visual | alive[prompt.visual_id.clamp(min=0)])
+    keep = prompt.attention_mask & (~prompt.is_visual | prompt.spread_visual(alive))
     if num_appended:
         keep[:, -num_appended:] = False
-    if num_dropped is None or prompt.lengths is None:
+    if num_dropped is None:
         prompt.lengths = keep.sum(1).tolist()
     else:
         prompt.lengths = [have - num_appended - less for have, less in zip(prompt.lengths, num_dropped, strict=True)]
@@ -36,7 +35,6 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
     index = keep.byte().argsort(dim=1, stable=True)[:, -longest:]  # [B, R]: dropped first, then the kept in order
     prompt.hidden = select_rows(prompt.hidden, flat_index(index, prompt.hidden.shape[:-1]))
     prompt.attention_mask = keep.gather(1, index)
-    prompt.has_padding = min(prompt.lengths) < longest
     prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
     prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
     return index

@@ -20,7 +20,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from gp.backbones import Backbone, Rotary, read_attention
-from gp.engine.prefill import gather_visual
 from gp.pruners import GlimpsePruner, PruneView
 from gp.types import Prompt, PruneOptions, VisualLayout
 
@@ -144,11 +143,9 @@ class Suffix:
             parts.append(backbone.text_model.embed_tokens(answer_ids).detach())
             masks.append(answer_mask.bool())
         hidden = torch.cat(parts, dim=1)
-        steps = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
-        positions = (prompt.last_position.unsqueeze(1) + steps).expand(prompt.position_ids.shape[0], -1, -1)
         # answers of one length are padded, too, for all that the host knows; their mask has to be built in any case
         has_padding = prompt.has_padding or answer_ids is not None
-        return cls(hidden, torch.cat(masks, dim=1), has_padding, positions, vectors)
+        return cls(hidden, torch.cat(masks, dim=1), has_padding, prompt.next_positions(hidden.shape[1]), vectors)
 
     def glimpse_end(self, prompt: Prompt) -> int:
         """Length of the sequence up to and with the glimpse token: what it sees."""
@@ -195,7 +192,7 @@ class Suffix:
             keys = torch.cat([keys, own], dim=2)
         visible = self.attention_mask[:, : keys.shape[2]]
         row = read_attention(query, keys, visible, pruner.log_softmax)[:, :, 0]
-        return gather_visual(row[:, :, :length], prompt.visual_id, prompt.layout.num_tokens)
+        return prompt.gather_visual(row[:, :, :length].transpose(1, 2), float("-inf"))
 
 
 def _rows(rotary: Rotary, start: int, end: int) -> Rotary:

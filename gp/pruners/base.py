@@ -53,10 +53,7 @@ class PruneView:
 
     def visual_hidden(self) -> Tensor:
         """Hidden states of all visual tokens, [N, D]; zeros for tokens that an earlier stage dropped."""
-        hidden = self.prompt.hidden
-        slots = self.prompt.visual_id.flatten() % (self.layout.num_tokens + 1)  # -1 (not visual) -> one slot too many
-        out = hidden.new_zeros(self.layout.num_tokens + 1, hidden.shape[-1])
-        return out.index_copy(0, slots, hidden.flatten(0, 1))[:-1]
+        return self.prompt.gather_visual(self.prompt.hidden, 0.0)
 
 
 class Pruner(nn.Module):
@@ -72,6 +69,7 @@ class Pruner(nn.Module):
         compact_cache: whether the layers up to a stage forget the dropped tokens, too. Published methods that prune
             inside the LLM leave them there.
         sees_own_images: whether `prepare` changes the images, so that features of others cannot be shared.
+        decides_itself: whether `keep` is the method's own, so that even an exact budget does not tell how many stay.
     """
 
     name: ClassVar[str]
@@ -82,6 +80,7 @@ class Pruner(nn.Module):
     attended: tuple[int, ...] = ()
     compact_cache: bool = True
     sees_own_images: ClassVar[bool] = False
+    decides_itself: ClassVar[bool] = False
 
     @classmethod
     def for_model(cls, backbone: Backbone, prune_layer: int, **settings: Any) -> Pruner:
@@ -119,7 +118,7 @@ class Pruner(nn.Module):
         return view.options
 
     def keep(self, scores: Tensor, view: PruneView) -> Tensor:
-        """Keep mask [N] from the scores; what earlier stages dropped stays dropped."""
+        """Keep mask [N] from the scores; what earlier stages dropped stays dropped. Another one: `decides_itself`."""
         scores = scores.masked_fill(~view.alive, float("-inf"))
         return select(scores, view.layout, self.stage_options(view)) & view.alive
 
@@ -135,6 +134,22 @@ class Pruner(nn.Module):
                     f"pruner {self.name!r}: {attribute} {outside} outside {first}..{num_layers - 1}, "
                     "the decoder layers of this base"
                 )
+
+
+class AtPruneLayer(Pruner):
+    """A method that drops its tokens at a freely chosen layer, as `glimpse` does.
+
+    Args:
+        prune_layer: decoder layer after which tokens are dropped, `BEFORE_FIRST_LAYER` for before any.
+    """
+
+    def __init__(self, prune_layer: int = BEFORE_FIRST_LAYER) -> None:
+        super().__init__()
+        self.stages = (prune_layer,)
+
+    @classmethod
+    def for_model(cls, backbone: Backbone, prune_layer: int) -> Pruner:
+        return cls(prune_layer)
 
 
 class RankingPruner(Pruner):

@@ -58,9 +58,8 @@ def question_similarity(view: PruneView, embeds: Tensor) -> Tensor:
         embeds: unit embeddings of the visual tokens, [N, D].
     """
     prompt = view.prompt
-    is_visual = prompt.visual_id >= 0
-    behind = is_visual.flip(1).cumsum(1).flip(1) == 0
-    text = prompt.attention_mask & ~is_visual
+    behind = prompt.is_visual.flip(1).cumsum(1).flip(1) == 0
+    text = prompt.attention_mask & ~prompt.is_visual
     question = torch.where((text & behind).any(1, keepdim=True), text & behind, text)
     unit = torch.nn.functional.normalize(prompt.hidden.float(), dim=-1) * question.unsqueeze(-1)
     mean = unit.sum(1) / question.sum(1, keepdim=True).clamp(min=1)  # [B, D]; the mean cosine is linear in it

@@ -8,26 +8,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from gp.backbones import Backbone
-from gp.pruners.base import Pruner, PruneView, RankingPruner
+from gp.pruners.base import AtPruneLayer, PruneView, RankingPruner
 
 
-class RandomPruner(RankingPruner):
-    """Random scores, seeded by the call's `seed`; drops after the given layer, like the method it is compared with.
+class RandomPruner(AtPruneLayer, RankingPruner):
+    """Uniform draw; without a budget as many tokens as `glimpse` kept for the same question.
 
-    Args:
-        prune_layer: decoder layer after which tokens are dropped, -1 for before the first.
+    Scores are random, seeded by the call's `seed`; tokens are dropped at the layer of the method it is compared with.
     """
 
     name: ClassVar[str] = "random"
-
-    def __init__(self, prune_layer: int = -1) -> None:
-        super().__init__()
-        self.stages = (prune_layer,)
-
-    @classmethod
-    def for_model(cls, backbone: Backbone, prune_layer: int) -> Pruner:
-        return cls(prune_layer)
 
     def scores(self, view: PruneView) -> Tensor:
         drawn = _draw(view.layout.prompt_sizes, view.seed)
