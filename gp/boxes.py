@@ -34,11 +34,6 @@ def normalize_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
     return as_boxes(boxes_xyxy_px) / _scale(width, height)
 
 
-def denormalize_boxes(boxes_xyxy_norm: Boxes, width: int, height: int) -> Tensor:
-    """Fractions of the image -> pixels: the inverse of `normalize_boxes`; float64 [n, 4]."""
-    return as_boxes(boxes_xyxy_norm) * _scale(width, height)
-
-
 def clip_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
     """The part of each box inside the image: corners moved into [0, width] x [0, height]; float64 [n, 4], pixels."""
     boxes = as_boxes(boxes_xyxy_px)

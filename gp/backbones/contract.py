@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from gp.backbones.processor import ImageGrids
+from gp.backbones.source import BaseSource
 from gp.types import ImageFeatures
 
 
@@ -83,16 +82,6 @@ class Family(ABC):
         return config.get("model_type") == cls.model_type
 
     @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        config: Mapping[str, Any],
-        revision: str | None = None,
-        dtype: str | torch.dtype = "auto",
-        attn_implementation: str | None = None,
-        device_map: Any = None,
-    ) -> PreTrainedModel:
-        """The stock model from a hub id or folder; `config` is its `config.json`, the rest as transformers has it."""
-        return AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
-        )
+    def load(cls, source: BaseSource, **options: Any) -> PreTrainedModel:
+        """Loads the stock model; `options` are transformers': `dtype`, `attn_implementation`, `device_map`."""
+        return AutoModelForImageTextToText.from_pretrained(source.place, revision=source.revision, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.llava_original import is_original, load_original
 from gp.backbones.llava_processor import LlavaProcessor
 from gp.backbones.recording import record_calls, record_outputs
+from gp.backbones.source import BaseSource
 from gp.types import ImageFeatures, VisionAttention
 
 
@@ -33,19 +33,10 @@ class Llava(Backbone):
         return super().reads(config) or is_original(config)
 
     @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        config: Mapping[str, Any],
-        revision: str | None = None,
-        dtype: str | torch.dtype = "auto",
-        attn_implementation: str | None = None,
-        device_map: Any = None,
-    ) -> PreTrainedModel:
-        """As in every family; also from weights in the original naming (`gp.backbones.llava_original`)."""
-        if is_original(config):
-            return load_original(source, config, revision, dtype, attn_implementation, device_map)
-        return super().load(source, config, revision, dtype, attn_implementation, device_map)
+    def load(cls, source: BaseSource, **options: Any) -> PreTrainedModel:
+        """Loads a base like any family, or from weights in the original naming (`gp.backbones.llava_original`)."""
+        load = load_original if is_original(source.config) else super().load
+        return load(source, **options)
 
     @property
     def text_model(self):

@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from gp.backbones.source import BaseSource
 from gp.boxes import WHOLE_IMAGE, Frame
 
 
@@ -23,9 +24,9 @@ class ImageGrids(ABC):
     levels_only: ClassVar[dict[str, Any]] = {"do_rescale": False, "do_normalize": False}
 
     @classmethod
-    def load(cls, source: str | Path, config: Mapping[str, Any], revision: str | None, **options: Any) -> ImageGrids:
-        """The processor of a base; `config` is the base's `config.json`, `options` replace saved settings."""
-        return cls.from_pretrained(str(source), revision=revision or "main", **options)
+    def load(cls, source: BaseSource, **options: Any) -> ImageGrids:
+        """Loads the processor of a base; `options` replace saved settings."""
+        return cls.from_pretrained(str(source.place), revision=source.revision or "main", **options)
 
     @abstractmethod
     def grids(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
@@ -100,8 +101,8 @@ def load_processor(name_or_dir: str | Path, revision: str | None = None, **optio
     """
     from gp.backbones import find_family  # the families import this file
 
-    family, config = find_family(name_or_dir, revision)
+    family, source = find_family(name_or_dir, revision)
     given = {name: value for name, value in options.items() if value is not None}
-    processor = family.processor.load(name_or_dir, config, revision, **given)
+    processor = family.processor.load(source, **given)
     processor.tokenizer.padding_side = "left"
     return processor
