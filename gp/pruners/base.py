@@ -61,6 +61,7 @@ class Pruner(nn.Module):
 
     Attributes:
         name: what users write in `pruner=...`.
+        paper: arXiv number, if there is one.
         stages: decoder layers after which tokens are dropped (`BEFORE_FIRST_LAYER`: before any); empty: never.
         read_layers: decoder layers whose attention row of the last position is wanted.
         log_softmax: whether that row is normalised over all visible keys.
@@ -73,6 +74,7 @@ class Pruner(nn.Module):
     """
 
     name: ClassVar[str]
+    paper: ClassVar[str | None] = None
     stages: tuple[int, ...] = ()
     read_layers: tuple[int, ...] = ()
     log_softmax: bool = False

@@ -1,4 +1,4 @@
-"""CDPruner: a determinantal point process over similarity, conditioned on the question (arXiv 2506.10967)."""
+"""CDPruner: a determinantal point process over similarity, conditioned on the question."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from gp.pruners.per_image import group_slices, picked_first
 
 
 class CDPruner(RankingPruner):
-    """Greedy MAP inference of a DPP whose kernel weighs the similarity of tokens by their relevance to the question.
+    """A determinantal point process, conditioned on the question.
+
+    Greedy MAP inference of a DPP whose kernel weighs the similarity of tokens by their relevance to the question.
 
     With unit embeddings f_i: S = f f^T, relevance x_i = mean over question tokens of cos(v_i, t), scaled to
     r = (x - min + 1e-6) / (max - min) in each group that shares a budget, kernel K_ij = r_i S_ij r_j. Greedily T times:
@@ -34,6 +36,7 @@ class CDPruner(RankingPruner):
     """
 
     name: ClassVar[str] = "cdpruner"
+    paper = "2506.10967"
     stages = (BEFORE_FIRST_LAYER,)
 
     def __init__(self, negate: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""DivPrune: the most diverse subset of visual tokens (arXiv 2503.02175)."""
+"""DivPrune: the most diverse subset of visual tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ MAX_ENTRIES = 1 << 23  # similarities held at a time
 
 
 class DivPrune(RankingPruner):
-    """Greedy max-min diversity: each pick is the token farthest from all picks before it. Does not see the question.
+    """The most diverse subset.
+
+    Greedy max-min diversity: each pick is the token farthest from all picks before it. Does not see the question.
 
     With D_ij = 1 - cos(v_i, v_j) over the embeddings that the LLM gets: first the token farthest from its nearest
     neighbour, then again and again argmax_j min over picks i of D_ij.
@@ -29,6 +31,7 @@ class DivPrune(RankingPruner):
     """
 
     name: ClassVar[str] = "divprune"
+    paper = "2503.02175"
     stages = (BEFORE_FIRST_LAYER,)
 
     def scores(self, view: PruneView) -> Tensor:

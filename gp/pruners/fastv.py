@@ -1,4 +1,4 @@
-"""FastV: what the last prompt token attends to early in the LLM stays (arXiv 2403.06764)."""
+"""FastV: what the last prompt token attends to early in the LLM stays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from gp.pruners.base import PruneView, RankingPruner
 
 
 class FastV(RankingPruner):
-    """Ranks visual tokens by the attention of the last prompt token, mean over heads, at one early decoder layer.
+    """Attention of the last prompt token early in the LLM.
+
+    Ranks visual tokens by the attention of the last prompt token, mean over heads, at one early decoder layer.
 
     score_j = mean over heads of softmax(q_last K^T / sqrt(d))_j, at layer `layer`; the softmax is over all prompt keys.
     Only this one query row is computed.
@@ -28,6 +30,7 @@ class FastV(RankingPruner):
     """
 
     name: ClassVar[str] = "fastv"
+    paper = "2403.06764"
     log_softmax = True
 
     def __init__(self, layer: int = 1, compact_cache: bool = False) -> None:

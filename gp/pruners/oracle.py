@@ -10,7 +10,7 @@ from gp.pruners.base import AtPruneLayer, PruneView, flat_evidence
 
 
 class OraclePruner(AtPruneLayer):
-    """Keeps the ground-truth evidence boxes.
+    """The ground-truth evidence boxes.
 
     Scores are the logits of the evidence masks (bool, or probabilities in 0..1) that the caller passes.
     """

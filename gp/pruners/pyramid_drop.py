@@ -1,4 +1,4 @@
-"""PyramidDrop: fewer visual tokens after each of three depths (arXiv 2410.17247)."""
+"""PyramidDrop: fewer visual tokens after each of three depths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from gp.pruners.budget import bisect
 
 
 class PyramidDrop(RankingPruner):
-    """After each stage keeps the tokens that the last prompt token will look at in the next layer.
+    """Fewer tokens after each of three depths.
+
+    After each stage keeps the tokens that the last prompt token will look at in the next layer.
 
     score_j = mean over heads of softmax(q_last K^T / sqrt(d))_j with the norm, projections and rotary embedding of the
     layer after the stage, over all keys. After stage s the top int(N r_s) of the N original tokens stay,
@@ -40,6 +42,7 @@ class PyramidDrop(RankingPruner):
     """
 
     name: ClassVar[str] = "pyramid_drop"
+    paper = "2410.17247"
 
     def __init__(self, layers: Sequence[int], compact_cache: bool = False) -> None:
         super().__init__()

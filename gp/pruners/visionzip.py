@@ -1,4 +1,4 @@
-"""VisionZip: the vision tower's dominant tokens, and the rest merged into a few contextual ones (arXiv 2412.04467)."""
+"""VisionZip: the vision tower's dominant tokens, and the rest merged into a few contextual ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ CONTEXTUAL_OF_ALL = 0.05  # published for Qwen2.5-VL
 
 
 class VisionZip(RankingPruner):
-    """Keeps the tokens that the vision tower attends to most; merges the others into evenly spaced ones among them.
+    """Tokens that the vision tower attends to; the others merged.
+
+    Keeps the tokens that the vision tower attends to most; merges the others into evenly spaced ones among them.
 
     Dominant: the top D by attention received in one late block (from [CLS] where there is one, else from all patches).
     Contextual: of the M others, those at 0, s, 2s, ... with s = max(1, M // C), C in all; each one left joins the
@@ -38,6 +40,7 @@ class VisionZip(RankingPruner):
     """
 
     name: ClassVar[str] = "visionzip"
+    paper = "2412.04467"
     stages = (BEFORE_FIRST_LAYER,)
 
     def __init__(self, block: int, contextual_of_kept: float, contextual_of_all: float) -> None:
