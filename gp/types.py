@@ -1,4 +1,16 @@
-"""The few objects that travel between the rooms: a prompt, its visual tokens, and a call's pruning options."""
+"""The few objects that travel between the rooms: a prompt, its visual tokens, and a call's pruning options.
+
+Shapes in all of gp use one letter per size:
+
+    B  prompts of the batch (rows)             N  visual tokens of the batch
+    S  positions of a row, padding included    V  visual tokens of one image, or of one group that shares a budget
+    R  the same after pruning                  G  such groups
+    Q  positions that are new or ask           n  images (or boxes)
+    T  tokens that a method appends            h, w  rows and columns of an image's grid of visual tokens
+    L  tokens of an answer                     K  patches of the vision tower, [CLS] not counted
+    H  attention heads; H_kv of keys           D, C  width of the LLM, of the vision tower
+    P  rotary axes (3: Qwen, 1: LLaVA)         d  size of a head
+"""
 
 from __future__ import annotations
 
@@ -171,7 +183,7 @@ class Prompt:
     Args:
         hidden: [B, S, D], input of the next decoder layer.
         attention_mask: [B, S] bool, False on padding.
-        position_ids: [P, B, S] int64, P rotary axes (3 for the Qwen families, 1 for LLaVA).
+        position_ids: [P, B, S] int64, the tokens' rotary positions as they came.
         visual_id: [B, S] int64, number of the visual token at each position, -1 for text and padding.
         layout: the images of the batch.
         taps: one [N, C] per tapped vision layer, raster order, in the order asked for.

@@ -144,7 +144,7 @@ class Backbone(Family):
         )
 
     def query(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
-        """Queries of the rows `hidden` [B, Q, D], the input of layer `index`: [B, A, Q, head size].
+        """Queries of the rows `hidden` [B, Q, D], the input of layer `index`: [B, H, Q, d].
 
         Args:
             rotary: of these rows; None: not rotated.
@@ -154,7 +154,7 @@ class Backbone(Family):
         return rotate(projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rotary)
 
     def key(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
-        """As `query`: keys of the rows, [B, A_kv, Q, head size]."""
+        """As `query`: keys of the rows, [B, H_kv, Q, d]."""
         decoder_layer = self.text_model.layers[index]
         projected = decoder_layer.self_attn.k_proj(decoder_layer.input_layernorm(hidden))
         heads = self.text_config.num_key_value_heads

@@ -11,7 +11,7 @@ Size = tuple[int, int]  # height and width
 
 
 def resize_pixels(images: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic with anti-aliasing, as the image processors do it: [n, C, H, W] -> [n, C, height, width]."""
+    """Resizes [n, 3, ., .] to [n, 3, height, width] pixels: bicubic with anti-aliasing, as the image processors do."""
     return nn.functional.interpolate(images.float(), (height, width), mode="bicubic", antialias=True).to(images.dtype)
 
 

@@ -104,15 +104,15 @@ class Llava(Backbone):
 
 
 def _patches(states: Tensor) -> Tensor:
-    """Without [CLS]: [images, 1 + V, C] -> [N, C]."""
+    """Without [CLS]: [n, 1 + V, C] -> [N, C]."""
     return states[:, 1:].flatten(0, 1)
 
 
 def _attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any]) -> VisionAttention:
-    """From [CLS] to every patch, and the patches' keys; the call has hidden states [images, 1 + patches, C]."""
+    """From [CLS] to every patch, and the patches' keys; the call has hidden states [n, 1 + K, C]."""
     hidden = args[0] if args else kwargs["hidden_states"]
     split = (attn.num_heads, -1)
     query = attn.q_proj(hidden[:, :1]).unflatten(-1, split).transpose(1, 2).float()
     keys = attn.k_proj(hidden).unflatten(-1, split).transpose(1, 2).float()
-    weights = (query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)  # [images, A, 1, 1 + patches]
+    weights = (query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)  # [n, H, 1, 1 + K]
     return VisionAttention(weights.mean(1)[:, 0, 1:].flatten(), keys.mean(1)[:, 1:].flatten(0, 1))

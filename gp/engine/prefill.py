@@ -22,7 +22,7 @@ class Prefill:
 
     Args:
         logits: [B, kept positions, vocabulary]; the last one predicts the first new token.
-        cache: keys and values of all layers, [B, A_kv, R, head size] each; layers that did not forget dropped tokens
+        cache: keys and values of all layers, [B, H_kv, R, d] each; layers that did not forget dropped tokens
             are longer.
         cache_masks: of each layer, [B, R] bool, False on padding (on the left).
         attention_mask: [B, R] bool, of the prompt behind the last stage.

@@ -30,7 +30,7 @@ class TeacherForced:
 
     Args:
         importance_logits: one [N] float32 per output head of the VIP; the last decides.
-        answer_logits: [B, A, vocabulary], row j predicts answer token j; None if the answer was not run.
+        answer_logits: [B, L, vocabulary], row j predicts answer token j; None if the answer was not run.
         layout: the images of the batch.
     """
 
@@ -56,8 +56,8 @@ def teacher_forced(
         backbone: adapter of the frozen model.
         pruner: the trained parts.
         inputs: left-padded prompts up to and with the assistant header, as the processor returned them.
-        answer_ids: [B, A] int64, right padded.
-        answer_mask: [B, A] bool, False on padding.
+        answer_ids: [B, L] int64, right padded.
+        answer_mask: [B, L] bool, False on padding.
         normalize_over_answer: only for log-softmax features: normalise over the answer's keys too, which the glimpse
             token does not see. The original trains so (a constant per head that inference does not have); for parity.
 
@@ -110,7 +110,7 @@ class PrefixCache:
 
 @dataclass
 class Suffix:
-    """Glimpse and answer tokens, the only part of the sequence with gradients. Q = T + A.
+    """Glimpse and answer tokens, the only part of the sequence with gradients. Q = T + L.
 
     Args:
         hidden: [B, Q, D].
@@ -160,7 +160,7 @@ class Suffix:
         cache: DynamicCache,
         seen: int,
     ) -> dict[int, Tensor]:
-        """Runs the layers against the prefix's cache, which stays as it is; read layer -> glimpse attention [N, A].
+        """Runs the layers against the prefix's cache, which stays as it is; read layer -> glimpse attention [N, H].
 
         Args:
             seen: keys over which the glimpse attention is normalised, from the first on.

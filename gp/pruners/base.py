@@ -21,19 +21,19 @@ BEFORE_FIRST_LAYER = -1
 
 @dataclass
 class PruneView:
-    """What the engine shows a pruner at one of its stages. N: visual tokens of the batch; A: attention heads.
+    """What the engine shows a pruner at one of its stages. Letters: `gp.types`.
 
     Args:
         stage: the decoder layer that has just run, or `BEFORE_FIRST_LAYER`.
         num_layers: decoder layers of the model.
         prompt: the batch at this point (input of the next layer, vision taps, attention of vision blocks).
         options: the call's options.
-        attention: read layer -> [N, A], attention of the last position (the glimpse token, if the pruner appends
+        attention: read layer -> [N, H], attention of the last position (the glimpse token, if the pruner appends
             one) to every visual token; -inf for tokens that an earlier stage dropped.
         alive: [N] bool, tokens that no earlier stage dropped.
         evidence_masks: one bool or 0..1 [h, w] an image, if the caller gave them.
         seed: for methods that draw; the same seed draws the same. One for the batch, or one a prompt.
-        look_ahead: called with `rotate`: log-softmax attention [N, A] of the last position to every visual token with
+        look_ahead: called with `rotate`: log-softmax attention [N, H] of the last position to every visual token with
             the projections of the *next* layer, with or without rotary embedding; -inf for dropped tokens.
     """
 
