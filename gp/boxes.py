@@ -18,7 +18,7 @@ WHOLE_IMAGE: Frame = (0.0, 0.0, 1.0, 1.0)
 
 
 def normalize_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
-    """Pixels -> fractions of the image.
+    """Converts pixels to fractions of the image.
 
     Args:
         boxes_xyxy_px: [n, 4], pixels.
@@ -41,7 +41,7 @@ def clip_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
 
 
 def has_area(boxes_xyxy: Boxes) -> Tensor:
-    """Which boxes are neither reversed nor without area; bool [n]. A box wholly outside fails it once clipped."""
+    """Tells which boxes are neither reversed nor without area, bool [n]. A box wholly outside fails once clipped."""
     boxes = as_boxes(boxes_xyxy)
     return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
 

@@ -1,4 +1,4 @@
-"""From a hub id or folder to the model that users hold: base, processor, trained glimpse."""
+"""Loads the model that users hold from a hub id or folder: base, processor, trained glimpse."""
 
 from __future__ import annotations
 

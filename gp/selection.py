@@ -78,10 +78,10 @@ def exact_counts(sizes: Sequence[int], options: PruneOptions) -> Sequence[int] |
 
 
 def known_counts(layout: VisualLayout, options: PruneOptions) -> list[int] | None:
-    """How many tokens of each prompt `select` keeps, where the options alone say so: the host need not ask the device.
+    """Counts what `select` keeps of each prompt, where the options alone say so: the host need not ask the device.
 
     Returns:
-        One number a prompt; None where scores or anchors have a say.
+        One number per prompt; None where scores or anchors have a say.
     """
     sizes = layout.group_sizes(options.budget_scope)
     exact = exact_counts(sizes, options)
@@ -108,7 +108,7 @@ def anchor_mask(layout: VisualLayout, anchors: tuple[str, ...]) -> Tensor:
 
 
 def _pad_groups(values: Tensor, sizes: list[int], filling: float) -> Tensor:
-    """[N] -> [G, max size]; sizes are known to the host, so that it does not wait for the device."""
+    """Pads groups: [N] -> [G, max size]; sizes are known to the host, so that it does not wait for the device."""
     return pad_sequence(values.split(sizes), batch_first=True, padding_value=filling)
 
 

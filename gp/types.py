@@ -27,13 +27,13 @@ BUDGETS = ("max_keep_ratio", "fixed_keep_ratio", "num_keep")
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """How one call turns importance logits into a keep decision; see `gp.selection.select` for the order of the steps.
+    """Options by which one call turns importance logits into a keep decision; see `gp.selection.select` for the steps.
 
     Args:
         threshold: a token is kept if sigmoid(importance logit) is strictly greater; in [0, 1).
         max_keep_ratio: upper bound on kept / visual tokens, in (0, 1]; None: no bound.
         fixed_keep_ratio: keep exactly the top int(ratio * visual tokens), whatever the threshold says; in (0, 1].
-        num_keep: keep exactly this many tokens of each group (one entry a prompt, or an image, by `budget_scope`).
+        num_keep: keep exactly this many tokens of each group (one entry per prompt or image, by `budget_scope`).
         min_kept: at least this many tokens of each group survive (all of them if there are fewer).
         anchors: grid corners of every image that are always kept, from `ANCHORS`.
         budget_scope: `prompt` counts all images of a prompt together (as the published model does), `image` each one.
@@ -72,7 +72,7 @@ class PruneOptions:
         return tuple(f.name for f in fields(cls))
 
     def but(self, **changes) -> PruneOptions:
-        """A copy with some options changed; a new budget takes the place of an old one."""
+        """Returns a copy with some options changed; a new budget takes the place of an old one."""
         if any(changes.get(name) is not None for name in BUDGETS):
             changes = {**dict.fromkeys(BUDGETS), **changes}
         return replace(self, **changes)
@@ -80,7 +80,7 @@ class PruneOptions:
 
 @dataclass(frozen=True)
 class VisualLayout:
-    """Where the visual tokens of a batch of prompts are. Tokens are numbered 0..N-1 over the batch, in row order.
+    """Places of the visual tokens of a batch. Tokens are numbered 0..N-1 over the batch, in row order.
 
     Args:
         grids: (height, width) of every image in merged tokens, in row order.
@@ -112,7 +112,7 @@ class VisualLayout:
         return sum(self.image_sizes)
 
     def group_sizes(self, scope: str) -> list[int]:
-        """Sizes of the groups that share a budget: one a prompt, or one an image."""
+        """Sizes of the groups that share a budget: one per prompt, or one per image."""
         return self.prompt_sizes if scope == "prompt" else self.image_sizes
 
     def row_col(self) -> Tensor:
@@ -124,18 +124,18 @@ class VisualLayout:
         return torch.cat(parts) if parts else torch.empty(0, 2, dtype=torch.long, device=self.device)
 
     def split_by_image(self, values: Tensor) -> list[Tensor]:
-        """[N, ...] -> one [h, w, ...] an image."""
+        """Splits [N, ...] into one [h, w, ...] per image."""
         chunks = values.split(self.image_sizes)
         return [c.view(h, w, *values.shape[1:]) for c, (h, w) in zip(chunks, self.grids)]
 
     def split_by_prompt(self, values: Tensor) -> list[Tensor]:
-        """[N, ...] -> one [V, ...] a prompt (empty for a text-only one)."""
+        """Splits [N, ...] into one [V, ...] per prompt (empty for a text-only one)."""
         return list(values.split(self.prompt_sizes))
 
 
 @dataclass(frozen=True)
 class VisionAttention:
-    """What one vision block's attention says about every visual token, raster order.
+    """Attention of one vision block, per visual token, raster order.
 
     Args:
         received: [N] float32, attention that the token receives from [CLS] where the tower has one, else from all
@@ -149,7 +149,7 @@ class VisionAttention:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the vision tower made of a batch's images; can be shared by several prefills of the same batch.
+    """Output of the vision tower for a batch's images; can be shared by several prefills of the same batch.
 
     Args:
         embeds: [N, D], what the LLM sees.
@@ -208,7 +208,7 @@ class Prompt:
 
     @property
     def has_padding(self) -> bool:
-        """Whether the mask has a False; the host knows without asking the device."""
+        """Tells if the mask has a False; the host knows without asking the device."""
         return min(self.lengths) < self.attention_mask.shape[1]
 
     @property

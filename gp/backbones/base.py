@@ -58,13 +58,13 @@ class Backbone(Family):
         return self.text_model.embed_tokens.weight.dtype
 
     def send(self, tensor: Tensor) -> Tensor:
-        """From the host to the device, without waiting for what the device is still doing."""
+        """Sends a tensor from the host to the device, without waiting for what the device is still doing."""
         return tensor.to(self.device, non_blocking=True)
 
     def see(
         self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), attended: Sequence[int] = ()
     ) -> ImageFeatures:
-        """The images of a batch through the vision tower, once; `embed` takes the result."""
+        """Runs the images of a batch through the vision tower, once; `embed` takes the result."""
         inputs = on_host(inputs)
         if self.image_sizes(inputs):
             return self.encode_images(inputs, taps, attended)
@@ -113,7 +113,7 @@ class Backbone(Family):
         )
 
     def layout(self, inputs: Mapping[str, Tensor]) -> tuple[VisualLayout, Tensor]:
-        """Where the visual tokens of the prompts are, and the mask [B, S] as bool on the host; raises as `embed`."""
+        """Finds the prompts' visual tokens; also returns the mask [B, S] as bool on the host. Raises like `embed`."""
         inputs = on_host(inputs)
         input_ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
@@ -138,7 +138,7 @@ class Backbone(Family):
         )
 
     def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
-        """One stock decoder layer; appends keys and values to the cache."""
+        """Runs one stock decoder layer; appends keys and values to the cache."""
         return self.text_model.layers[index](
             hidden, attention_mask=mask, position_embeddings=rotary, use_cache=True, **{CACHE: cache}
         )
@@ -154,7 +154,7 @@ class Backbone(Family):
         return rotate(projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rotary)
 
     def key(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
-        """As `query`: keys of the rows, [B, H_kv, Q, d]."""
+        """Keys of the rows `hidden`, [B, H_kv, Q, d]; arguments like those of `query`."""
         decoder_layer = self.text_model.layers[index]
         projected = decoder_layer.self_attn.k_proj(decoder_layer.input_layernorm(hidden))
         heads = self.text_config.num_key_value_heads
@@ -197,7 +197,7 @@ class Backbone(Family):
         )
 
     def decode_ragged(self, input_ids: Tensor, position_ids: Tensor, masks: LayerMasks, cache: Cache) -> Tensor:
-        """As `decode`, behind a cache whose layers hold different numbers of tokens.
+        """Runs the stock layers on one new token behind a cache whose layers hold different numbers of tokens.
 
         Args:
             input_ids: [B, 1].
@@ -216,7 +216,7 @@ class Backbone(Family):
         return self.text_model.norm(hidden)
 
     def _kernel_masks(self, hidden: Tensor, masks: LayerMasks, cache: Cache) -> list[Tensor | None]:
-        """What the attention kernel wants of each distinct mask, for one new token."""
+        """Masks in the attention kernel's form for one new token, one per distinct padding mask."""
         padding_masks = masks.distinct if masks.has_padding else [None] * len(masks.distinct)
         if self._takes_plain_mask(hidden, cache.layers):
             return [mask if mask is None else mask[:, None, None] for mask in padding_masks]
@@ -228,15 +228,15 @@ class Backbone(Family):
         return built
 
     def _takes_plain_mask(self, new_tokens: Tensor, layers: Sequence[CacheLayerMixin]) -> bool:
-        """Whether the kernel's mask for a single new token is the padding mask itself, so that none has to be built.
+        """Tells if the kernel's mask for a single new token is the padding mask itself, so that none has to be built.
 
-        So it is under `sdpa`; other kernels want another form, and a static cache has room that must be masked, too.
+        It is under `sdpa`; other kernels want another form, and a static cache has room that must be masked, too.
         """
         dynamic = all(type(layer) is DynamicLayer for layer in layers)
         return dynamic and new_tokens.shape[1] == 1 and self.text_config._attn_implementation == "sdpa"
 
     def run_layer(self, index: int, prompt: Prompt, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
-        """One stock decoder layer on a prompt, and what the family adds to its visual tokens behind that layer."""
+        """Runs one stock decoder layer on a prompt, and adds the family has for its visual tokens behind that layer."""
         hidden = self.layer(index, prompt.hidden, mask, rotary, cache)
         if index not in prompt.deepstack:
             return hidden

@@ -38,7 +38,7 @@ class Family(ABC):
     @property
     @abstractmethod
     def vision_hidden_size(self) -> int:
-        """C, of the tapped vision layers."""
+        """Width C of the tapped vision layers."""
 
     @property
     @abstractmethod
@@ -52,7 +52,7 @@ class Family(ABC):
     @property
     @abstractmethod
     def attention_blocks(self) -> tuple[int, int]:
-        """A shallow and the deepest vision block whose attention ranks tokens; both see the whole image."""
+        """Shallow and deepest vision block whose attention ranks tokens; both see the whole image."""
 
     @abstractmethod
     def encode_images(
@@ -68,7 +68,7 @@ class Family(ABC):
 
     @abstractmethod
     def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """The same prompts with every image resized to the given (height, width) in merged tokens."""
+        """Returns the same prompts with every image resized to the given (height, width) in merged tokens."""
 
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Family(ABC):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> bool:
-        """Whether a base with this `config.json` is of the family."""
+        """Tells if a base with this `config.json` is of the family."""
         return config.get("model_type") == cls.model_type
 
     @classmethod

@@ -24,7 +24,7 @@ def shorten_prompts(
         inputs: `input_ids` [B, S], and other tensors of that shape.
         image_token_id: marks the image tokens.
         old: (height, width) in visual tokens of every image, in order.
-        new: likewise; none has more tokens than before.
+        new: the same after resizing; none has more tokens than before.
 
     Returns:
         The tensors of shape [B, S] as [B, S'], S' the longest row, padded on the left with 0.

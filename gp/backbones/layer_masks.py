@@ -32,7 +32,7 @@ class LayerMasks(Sequence):
 
     @property
     def is_ragged(self) -> bool:
-        """Whether layers hold different tokens."""
+        """Tells if layers hold different tokens."""
         return len(self.distinct) > 1
 
     def add_layer(self, prompt: Prompt) -> None:

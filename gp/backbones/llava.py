@@ -56,7 +56,7 @@ class Llava(Backbone):
 
     @property
     def attention_blocks(self) -> tuple[int, int]:
-        """A quarter of the way up, and the block whose output the projector takes."""
+        """Block a quarter of the way up, and the one whose output the projector takes."""
         depth = self.vision_config.num_hidden_layers
         return max(depth // 4 - 1, 0), (self.model.config.vision_feature_layer - 1) % (depth + 1)
 
@@ -94,7 +94,7 @@ class Llava(Backbone):
         return {**small, "pixel_values": resize_pixels(inputs["pixel_values"], height, width)}
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
-        """Counted from each row's first real token."""
+        """Positions counted from each row's first real token."""
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0).unsqueeze(0)
 
     def _hidden_state_modules(self) -> list[nn.Module]:
@@ -104,12 +104,12 @@ class Llava(Backbone):
 
 
 def _patches(states: Tensor) -> Tensor:
-    """Without [CLS]: [n, 1 + V, C] -> [N, C]."""
+    """Leaves [CLS] out: [n, 1 + V, C] -> [N, C]."""
     return states[:, 1:].flatten(0, 1)
 
 
 def _attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any]) -> VisionAttention:
-    """From [CLS] to every patch, and the patches' keys; the call has hidden states [n, 1 + K, C]."""
+    """Attention from [CLS] to every patch, and the patches' keys; the call has hidden states [n, 1 + K, C]."""
     hidden = args[0] if args else kwargs["hidden_states"]
     split = (attn.num_heads, -1)
     query = attn.q_proj(hidden[:, :1]).unflatten(-1, split).transpose(1, 2).float()

@@ -43,7 +43,7 @@ LLAMA_FIELDS = (
 
 
 def is_original(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is of the original layout."""
+    """Tells if a `config.json` is of the original layout."""
     return "mm_vision_tower" in config
 
 

@@ -113,7 +113,7 @@ def _resized(images: Any, width: int, height: int) -> tuple[int, int]:
 
 
 def _padding(images: Any, do_pad: bool) -> LlavaImageProcessorPil:
-    """The same settings in the class that can pad to a square; resized by Pillow, as the original does."""
+    """Puts the same settings into the class that can pad to a square; resized by Pillow, as the original does."""
     names = ("size", "crop_size", "do_resize", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
     names += ("image_mean", "image_std", "resample", "do_convert_rgb")
     return LlavaImageProcessorPil(do_pad=do_pad, **{name: getattr(images, name) for name in names})
@@ -133,7 +133,7 @@ def _original_tokenizer(source: BaseSource) -> LlamaTokenizer:
 
 
 def _of_original(cls: type[LlavaProcessor], source: BaseSource) -> LlavaProcessor:
-    """From a base in the original naming, which has a LLaMA tokenizer and the image processor of its CLIP tower."""
+    """Processor of a base in the original naming, with a LLaMA tokenizer and the image processor of its CLIP tower."""
     config, tokenizer = source.config, _original_tokenizer(source)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)

@@ -37,7 +37,7 @@ class ImageGrids(ABC):
         """The call's `images_kwargs` for areas of at least and at most so many pixels; None: as saved."""
 
     def frame(self, width: int, height: int) -> Frame:
-        """What the grid of visual tokens lies over, as fractions of an image of so many pixels."""
+        """Rectangle that the grid of visual tokens lies over, as fractions of an image of so many pixels."""
         return WHOLE_IMAGE
 
 
@@ -54,7 +54,7 @@ class QwenImages(ImageGrids):
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
     def __call__(self, images=None, text=None, videos=None, **kwargs):
-        """As the parent's call; the result has `input_ids`, `pixel_values` [n_patches, C], `image_grid_thw`, ...
+        """Calls the parent; the result has `input_ids`, `pixel_values` [n_patches, C], `image_grid_thw`, ...
 
         Raises:
             ValueError: videos were passed.
@@ -74,11 +74,11 @@ class QwenImages(ImageGrids):
 
 
 class Qwen2_5_VLProcessor(QwenImages, transformers.Qwen2_5_VLProcessor):
-    """Of Qwen2.5-VL and of the embedded model; patches of 14 px, `pixel_values` [n_patches, 1176]."""
+    """Processor of Qwen2.5-VL and of the embedded model; patches of 14 px, `pixel_values` [n_patches, 1176]."""
 
 
 class Qwen3VLProcessor(QwenImages, transformers.Qwen3VLProcessor):
-    """Of Qwen3-VL; patches of 16 px, `pixel_values` [n_patches, 1536]."""
+    """Processor of Qwen3-VL; patches of 16 px, `pixel_values` [n_patches, 1536]."""
 
 
 def load_processor(name_or_dir: str | Path, revision: str | None = None, **options: Any) -> ProcessorMixin:

@@ -1,4 +1,4 @@
-"""A base that is not loaded yet."""
+"""Place and config of a base that is not loaded yet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class BaseSource:
-    """Where a base lies, and what it says about itself.
+    """Place and `config.json` of a base, enough to load its model and its processor.
 
     Args:
         place: hub id or folder.

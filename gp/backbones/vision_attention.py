@@ -1,4 +1,4 @@
-"""How much attention each patch receives in a vision block, without ever holding an N x N matrix.
+"""Attention that each patch receives in a vision block, without ever holding a K x K matrix.
 
 Training-free methods rank visual tokens by the vision tower's own attention. Attention kernels do not return weights,
 so the block's input is recorded and queries and keys are computed once more, which costs a fraction of the block.

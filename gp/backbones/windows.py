@@ -1,6 +1,6 @@
 """Attention within many windows at once, for vision towers without FlashAttention.
 
-transformers calls a vision tower's `sdpa` once a window: 7,000 calls for an image of 4,096 visual tokens, and a GPU
+transformers calls a vision tower's `sdpa` once per window: 7,000 calls for an image of 4,096 visual tokens, and a GPU
 that waits for the next one. FlashAttention takes all windows in one call. What stands here takes that call and runs
 windows of equal length as a batch.
 """
@@ -59,7 +59,7 @@ AttentionInterface.register(NAME, attend_in_windows)
 
 
 def use_batched_windows(config: PretrainedConfig) -> None:
-    """Lets the tower with this config use the above in place of `sdpa`; other kernels stay."""
+    """Replaces `sdpa` by the above for the tower with this config; other kernels stay."""
     if config._attn_implementation == "sdpa":
         config._attn_implementation = NAME
 

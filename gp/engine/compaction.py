@@ -18,8 +18,8 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
         prompt: is changed.
         alive: [N] bool, visual tokens that stay.
         num_appended: positions at the end that go.
-        num_dropped: visual tokens that go, of each row, where the host knows; else it waits, once, for the rows'
-            lengths, which it needs for the shapes of what comes.
+        num_dropped: visual tokens that go, per row, where the host knows; else it waits once for the new lengths,
+            on which shapes depend.
 
     Returns:
         One gather index for the batch, [B, R].
@@ -41,7 +41,7 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
 
 
 def compact(cache: DynamicCache, index: Tensor) -> None:
-    """Lets the layers that have run forget what was dropped."""
+    """Removes dropped tokens from the caches of layers that have already run."""
     flat: dict[torch.Size, Tensor] = {}  # layers that hold as many tokens share it
     for layer in cache.layers:
         if layer.is_initialized:
@@ -53,7 +53,7 @@ def compact(cache: DynamicCache, index: Tensor) -> None:
 
 
 def flat_index(index: Tensor, shape: torch.Size) -> Tensor:
-    """Positions [B, R] -> where these vectors are among all of a contiguous [B, ..., S, d], of this `shape` but d.
+    """Places of the vectors at positions [B, R] among all of a contiguous [B, ..., S, d], whose `shape` leaves out d.
 
     Copying whole vectors is many times faster than `gather`, which takes an index for every entry.
     """

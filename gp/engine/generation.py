@@ -56,13 +56,13 @@ class Handover:
 
 
 class GrowingMask:
-    """A mask [B, R] and True for the new tokens behind it: built with room for many, sliced for each."""
+    """Mask [B, R] with True for the new tokens behind it: built with room for many, sliced for each."""
 
     def __init__(self, mask: Tensor) -> None:
         self._mask, self._length = mask, mask.shape[1]
 
     def longer(self, num_new: int) -> Tensor:
-        """[B, R + num_new] bool."""
+        """Returns the mask over `num_new` tokens more, [B, R + num_new] bool."""
         end = self._length + num_new
         if end > self._mask.shape[1]:
             room = self._mask.new_ones(len(self._mask), end - self._mask.shape[1] + SPARE_TOKENS)
@@ -71,7 +71,7 @@ class GrowingMask:
 
 
 class PrunedDecoder(GenerationMixin):
-    """What `generate` drives. Its first forward hands over the prefill; later ones run single tokens on the cache.
+    """Model that `generate` drives. Its first call hands over the prefill; later ones run single tokens on the cache.
 
     Whatever else `generate` asks of a model (config, device, generation config, ...) the stock model answers.
     All state of a call travels in `generate`'s own arguments (`handover` and the cache), none on the object, so
@@ -88,7 +88,7 @@ class PrunedDecoder(GenerationMixin):
         return self.forward(**kwargs)
 
     def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
-        """Never: what `generate` would compile (on a GPU with a static cache) is the stock model, not this decoder."""
+        """Refuses: `generate` would compile the stock model (on a GPU with a static cache), not this decoder."""
         return False
 
     def prepare_inputs_for_generation(

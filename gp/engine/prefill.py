@@ -55,7 +55,7 @@ class Prefill:
 
     @property
     def keep_masks(self) -> list[Tensor]:
-        """One bool [h, w] an image."""
+        """Masks of the images, bool [h, w] each."""
         return self.layout.split_by_image(self.keep_mask)
 
     @property
@@ -82,8 +82,8 @@ def prefill(
         inputs: processor output: `input_ids` [B, S], `attention_mask`, image tensors.
         pruner: the method; None keeps everything.
         options: budget and threshold of this call.
-        evidence_masks: for `oracle`: one [h, w] mask an image.
-        seed: for methods that draw; one, or one a prompt.
+        evidence_masks: for `oracle`: one [h, w] mask per image.
+        seed: for methods that draw; one for the batch, or one per prompt.
         logits_to_keep: positions at the end whose logits are wanted; 0: all.
         images: of `Backbone.see`, when several methods prefill the same batch.
 
@@ -168,7 +168,7 @@ class _Run:
         )
 
     def layer(self, index: int) -> None:
-        """One decoder layer, and the attention row of the last position if the pruner reads it here."""
+        """Runs one decoder layer, and reads the attention row of the last position if the pruner reads it here."""
         hidden = self.prompt.hidden
         if index in self.vectors and index > 0:
             hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index]
@@ -209,7 +209,7 @@ class _Run:
         self.rotary = self.backbone.rotary(self.prompt.hidden, self.prompt.position_ids)
 
     def _num_dropped(self, view: PruneView) -> list[int] | None:
-        """Of each prompt, where an exact budget meets tokens that are all still there; else only the device knows."""
+        """Number dropped per prompt, where an exact budget meets tokens that are all still there; else None."""
         if self.pruner.decides_itself or view.stage != min(self.stages):
             return None
         counts = known_counts(view.layout, self.pruner.stage_options(view))
@@ -234,7 +234,7 @@ class _Run:
         return tuple(x[:, -1:] for x in self.rotary)
 
     def _attention_row(self, query: Tensor, keys: Tensor, log_softmax: bool) -> Tensor:
-        """From a layer's own projections: no second attention, no S x S weights."""
+        """Reads one row [N, H] from a layer's own projections: no second attention, no S x S weights."""
         row = read_attention(query, keys, self.prompt.attention_mask, log_softmax)[:, :, 0]
         return self.prompt.gather_visual(row.transpose(1, 2), float("-inf"))
 

@@ -26,7 +26,7 @@ from gp.types import Prompt, PruneOptions, VisualLayout
 
 @dataclass
 class TeacherForced:
-    """What the losses need.
+    """Scores and answer logits that the losses need.
 
     Args:
         importance_logits: one [N] float32 per output head of the VIP; the last decides.
@@ -95,7 +95,7 @@ def run_prefix(
 
 
 class PrefixCache:
-    """What a layer of the suffix sees of a cache: the prefix, and behind it its own keys and values, kept by nobody.
+    """Cache as a layer of the suffix sees it: the prefix, and behind it its own keys and values, kept by nobody.
 
     So a layer can run twice, once forward and once again for the backward pass.
     """

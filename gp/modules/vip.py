@@ -1,4 +1,4 @@
-"""The visual importance predictor (VIP): glimpse attention and vision features in, one importance logit a token out."""
+"""The visual importance predictor (VIP): from glimpse attention and vision features to importance logits."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class GatedMLP(nn.Module):
 
 
 class AttentionSpans:
-    """Which tokens attend to each other: those of one image, or of one window of it. Never builds an N x N mask.
+    """Spans of tokens that attend to each other: an image each, or a window of it. Never builds an N x N mask.
 
     Neighbouring images of one size run as a batch; windows are made contiguous and ordered by size, so that they run in
     as many batches as there are sizes.

@@ -1,4 +1,4 @@
-"""What a pruning method is: where it looks, and one score for every visual token. It owns no plumbing."""
+"""Base of the pruning methods: where a method looks, and one score per visual token. It owns no plumbing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEFORE_FIRST_LAYER = -1
 
 @dataclass
 class PruneView:
-    """What the engine shows a pruner at one of its stages. Letters: `gp.types`.
+    """Batch as the engine shows it to a pruner at one of its stages. Letters of shapes: `gp.types`.
 
     Args:
         stage: the decoder layer that has just run, or `BEFORE_FIRST_LAYER`.
@@ -31,8 +31,8 @@ class PruneView:
         attention: read layer -> [N, H], attention of the last position (the glimpse token, if the pruner appends
             one) to every visual token; -inf for tokens that an earlier stage dropped.
         alive: [N] bool, tokens that no earlier stage dropped.
-        evidence_masks: one bool or 0..1 [h, w] an image, if the caller gave them.
-        seed: for methods that draw; the same seed draws the same. One for the batch, or one a prompt.
+        evidence_masks: one bool or 0..1 [h, w] per image, if the caller gave them.
+        seed: for methods that draw; the same seed draws the same. One for the batch, or one per prompt.
         look_ahead: called with `rotate`: log-softmax attention [N, H] of the last position to every visual token with
             the projections of the *next* layer, with or without rotary embedding; -inf for dropped tokens.
     """
@@ -86,7 +86,7 @@ class Pruner(nn.Module):
 
     @classmethod
     def for_model(cls, backbone: Backbone, prune_layer: int, **settings: Any) -> Pruner:
-        """The method for a base.
+        """Builds the method for a base.
 
         Args:
             backbone: tells sizes and layers.
@@ -104,7 +104,7 @@ class Pruner(nn.Module):
         return [name for name in named if name not in ("backbone", "prune_layer")]
 
     def prepare(self, backbone: Backbone, inputs: Mapping[str, Tensor], options: PruneOptions) -> Mapping[str, Tensor]:
-        """The inputs that the model sees instead; only for methods that change the images."""
+        """Returns the inputs that the model sees instead; only for methods that change the images."""
         return inputs
 
     def tokens(self) -> dict[int, Tensor]:
@@ -116,7 +116,7 @@ class Pruner(nn.Module):
         """Importance logits of all visual tokens, [N] float32; sigmoid(score) is compared with the threshold."""
 
     def stage_options(self, view: PruneView) -> PruneOptions:
-        """What the call's options come to at this stage."""
+        """Options of the call as they apply at this stage."""
         return view.options
 
     def keep(self, scores: Tensor, view: PruneView) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a budget to numbers of tokens."""
+"""Numbers of tokens that a budget comes to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mean_tokens(sizes: Sequence[int], options: PruneOptions) -> list[float]:
 
 
 def tokens_after(share: float, size: int) -> int:
-    """A share of a group in whole tokens, rounded down."""
+    """Converts a share of a group to whole tokens, rounded down."""
     return int(share * size + ROUNDING)
 
 

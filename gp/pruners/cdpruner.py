@@ -18,8 +18,9 @@ class CDPruner(RankingPruner):
     Greedy MAP inference of a DPP whose kernel weighs the similarity of tokens by their relevance to the question.
 
     With unit embeddings f_i: S = f f^T, relevance x_i = mean over question tokens of cos(v_i, t), scaled to
-    r = (x - min + 1e-6) / (max - min) in each group that shares a budget, kernel K_ij = r_i S_ij r_j. Greedily T times:
-    the token with the largest conditional variance joins, the variances of the others shrink by what it explains.
+    r = (x - min + 1e-6) / (max - min) in each group that shares a budget, kernel K_ij = r_i S_ij r_j.
+    Again and again, up to the budget, the token with the largest conditional variance joins, and the variances of the
+    others shrink by what it explains.
 
     Settings: the budget is the only usual one.
 
@@ -30,7 +31,7 @@ class CDPruner(RankingPruner):
     Deviations: the published relevance compares CLIP's image and text embeddings, which only LLaVA's tower has a text
     side for, and which is not part of the LVLM; ours compares what the LLM gets, visual embeddings and the embeddings
     of the tokens after the last image, so it works for every family and needs no second model (as the public port to
-    Qwen does). Minimum and maximum are of the group, not of the whole batch. The kernel is formed a column at a time.
+    Qwen does). Minimum and maximum are of the group, not of the whole batch. The kernel is formed column by column.
 
     Source: Zhang et al., "Beyond Attention or Similarity", NeurIPS 2025, section 3; greedy MAP: Chen et al., 2018.
     """
@@ -71,7 +72,7 @@ def question_similarity(view: PruneView, embeds: Tensor) -> Tensor:
 
 
 def scale(relevance: Tensor) -> Tensor:
-    """To (0, 1] within one prompt; a constant one is all ones."""
+    """Scales relevance to (0, 1] within one group; constant relevance becomes all ones."""
     if not len(relevance):
         return relevance
     low, high = relevance.min(), relevance.max()

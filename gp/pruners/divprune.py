@@ -21,7 +21,7 @@ class DivPrune(RankingPruner):
     With D_ij = 1 - cos(v_i, v_j) over the embeddings that the LLM gets: first the token farthest from its nearest
     neighbour, then again and again argmax_j min over picks i of D_ij.
 
-    Settings: the budget is the only one. T = int(budget * N); the published code rounds.
+    Settings: the budget is the only one: int(budget * N) tokens; the published code rounds.
 
     Deviations: kept tokens keep their rotary positions, the published code renumbers them. Distances are computed in
     chunks and one pick at a time, so no N x N matrix is held. There is no published code for Qwen2.5-VL; its embeddings

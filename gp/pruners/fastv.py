@@ -18,7 +18,7 @@ class FastV(RankingPruner):
     Only this one query row is computed.
 
     Settings at budgets of 11.1 / 22.2 / 33.3 % (layer 1, of 28 layers): 4.3 / 16.2 / 28.2 % of the tokens after it; of
-    32: 5.2 / 17.0 / 28.9 %. Solved from the budget: (budget * L - 2) / (L - 2).
+    32: 5.2 / 17.0 / 28.9 %. Solved from the budget: (budget * layers - 2) / (layers - 2).
 
     Args:
         layer: 0-based decoder layer that is read and after which tokens are dropped; the published K = 2 is layer 1.

@@ -23,9 +23,10 @@ class PyramidDrop(RankingPruner):
     r_s = lambda^s.
 
     Settings: the published default, after layers 8, 16 and 24 of 32 with ratios 1/2, 1/4, 1/8, is a budget of 46.9 %,
-    so it is none of the usual ones. As the author advises, the ratios stay geometric, the stages move to 2, L/4 and
-    L/2 layers, and lambda is solved from the budget. At 11.1 / 22.2 / 33.3 %: 0.191 / 0.419 / 0.559 of 32 layers,
-    0.169 / 0.411 / 0.555 of 28, 0.207 / 0.425 / 0.563 of 36. No budget below 2 / L can be met.
+    so it is none of the usual ones. As the author advises, the ratios stay geometric, the stages move to 2 layers, a
+    quarter and half of them, and lambda is solved from the budget. At 11.1 / 22.2 / 33.3 %:
+    0.191 / 0.419 / 0.559 of 32 layers, 0.169 / 0.411 / 0.555 of 28, 0.207 / 0.425 / 0.563 of 36. No budget
+    below 2 / layers can be met.
 
     Args:
         layers: 0-based decoder layers after which tokens are dropped, at least one more layer must follow.
@@ -79,7 +80,7 @@ class PyramidDrop(RankingPruner):
 
 
 def default_layers(num_layers: int) -> tuple[int, ...]:
-    """After 2, a quarter and half of the layers, closer together in a shallow model."""
+    """Stages after 2, a quarter and half of the layers, closer together in a shallow model."""
     first = min(2, max(1, num_layers // 8))
     second = max(first + 1, num_layers // 4)
     return first - 1, second - 1, max(second + 1, num_layers // 2) - 1

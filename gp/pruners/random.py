@@ -25,7 +25,7 @@ class RandomPruner(AtPruneLayer, RankingPruner):
 
 
 def _draw(prompt_sizes: Sequence[int], seed: int | Sequence[int]) -> Tensor:
-    """Uniform in [0, 1), [N]; with a seed a prompt, a prompt's draw does not depend on its batch."""
+    """Uniform in [0, 1), [N]; with one seed per prompt, a prompt's draw does not depend on its batch."""
     if isinstance(seed, int):
         return torch.rand(sum(prompt_sizes), generator=torch.Generator().manual_seed(seed))
     pairs = zip(prompt_sizes, seed, strict=True)
