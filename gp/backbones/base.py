@@ -236,7 +236,7 @@ class Backbone(Family):
         return dynamic and new_tokens.shape[1] == 1 and self.text_config._attn_implementation == "sdpa"
 
     def run_layer(self, index: int, prompt: Prompt, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
-        """Runs one stock decoder layer on a prompt, and adds the family has for its visual tokens behind that layer."""
+        """Runs one stock decoder layer on a prompt, and adds what the family has for its visual tokens behind it."""
         hidden = self.layer(index, prompt.hidden, mask, rotary, cache)
         if index not in prompt.deepstack:
             return hidden

@@ -16,7 +16,6 @@ class CDPruner(RankingPruner):
     """A determinantal point process, conditioned on the question.
 
     Greedy MAP inference of a DPP whose kernel weighs the similarity of tokens by their relevance to the question.
-
     With unit embeddings f_i: S = f f^T, relevance x_i = mean over question tokens of cos(v_i, t), scaled to
     r = (x - min + 1e-6) / (max - min) in each group that shares a budget, kernel K_ij = r_i S_ij r_j.
     Again and again, up to the budget, the token with the largest conditional variance joins, and the variances of the

@@ -17,7 +17,6 @@ class DivPrune(RankingPruner):
     """The most diverse subset.
 
     Greedy max-min diversity: each pick is the token farthest from all picks before it. Does not see the question.
-
     With D_ij = 1 - cos(v_i, v_j) over the embeddings that the LLM gets: first the token farthest from its nearest
     neighbour, then again and again argmax_j min over picks i of D_ij.
 

@@ -19,7 +19,6 @@ class VisionZip(RankingPruner):
     """Tokens that the vision tower attends to; the others merged.
 
     Keeps the tokens that the vision tower attends to most; merges the others into evenly spaced ones among them.
-
     Dominant: the top ones by attention received in a late block (from [CLS] where there is one, else from all patches).
     Contextual: of the m others, those at 0, s, 2s, ... with s = max(1, m // c), c in all; each one left joins the
     contextual token with the most similar key (cosine, keys averaged over heads), whose embedding becomes its own plus

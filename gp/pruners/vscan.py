@@ -19,7 +19,6 @@ class VScan(RankingPruner):
     """Global and local scan, merging, then a cut inside the LLM.
 
     Half of the tokens are the best of each small window, half the best of the rest; the LLM then keeps a third.
-
     Before the LLM, n = int(a N) tokens stay: n // 2 by the attention received in a shallow vision block, dealt over
     windows with a quota of ceil((n // 2) / windows) each; the others by the attention received in the deepest block.
     Each dropped token joins the kept one that it resembles most (cosine of embeddings), which becomes the mean of them
