@@ -18,7 +18,7 @@ WHOLE_IMAGE: Frame = (0.0, 0.0, 1.0, 1.0)
 
 
 def normalize_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
-    """Pixels -> fractions of the image.
+    """Converts pixels to fractions of the image.
 
     Args:
         boxes_xyxy_px: [n, 4], pixels.
@@ -34,11 +34,6 @@ def normalize_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
     return as_boxes(boxes_xyxy_px) / _scale(width, height)
 
 
-def denormalize_boxes(boxes_xyxy_norm: Boxes, width: int, height: int) -> Tensor:
-    """Fractions of the image -> pixels: the inverse of `normalize_boxes`; float64 [n, 4]."""
-    return as_boxes(boxes_xyxy_norm) * _scale(width, height)
-
-
 def clip_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
     """The part of each box inside the image: corners moved into [0, width] x [0, height]; float64 [n, 4], pixels."""
     boxes = as_boxes(boxes_xyxy_px)
@@ -46,7 +41,7 @@ def clip_boxes(boxes_xyxy_px: Boxes, width: int, height: int) -> Tensor:
 
 
 def has_area(boxes_xyxy: Boxes) -> Tensor:
-    """Which boxes are neither reversed nor without area; bool [n]. A box wholly outside fails it once clipped."""
+    """Tells which boxes are neither reversed nor without area, bool [n]. A box wholly outside fails once clipped."""
     boxes = as_boxes(boxes_xyxy)
     return (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
 

@@ -1,4 +1,4 @@
-"""From a hub id or folder to the model that users hold: base, processor, trained glimpse."""
+"""Loads the model that users hold from a hub id or folder: base, processor, trained glimpse."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def from_pretrained(
     Raises:
         FileNotFoundError, ValueError: see `gp.formats.glimpse_folder.load_glimpse`.
     """
-    source = BASE_DIR if str(base) == EMBEDDED else base
-    family, config = find_family(source, revision)
-    model = family.load(source, config, revision, dtype, attn_implementation, device_map)
+    place = BASE_DIR if str(base) == EMBEDDED else base
+    family, source = find_family(place, revision)
+    model = family.load(source, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map)
     if str(base) == EMBEDDED:
         model.config.name_or_path = EMBEDDED
-    processor = load_processor(source, revision=revision, **processor_options)
+    processor = load_processor(place, revision=revision, **processor_options)
     if glimpse is None:
         return GlimpseModel(model, processor=processor)
     parts, options = load_glimpse(glimpse, backbone_of(model), glimpse_revision)

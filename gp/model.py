@@ -1,4 +1,4 @@
-"""What users hold: a frozen LVLM with its trained glimpse, and `generate`."""
+"""The object that users hold: a frozen LVLM with its trained glimpse, and `generate`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What `GlimpseModel.ask` returns.
+    """Answer of `GlimpseModel.ask`.
 
     Args:
         text: without special tokens.
-        keep_masks: one bool [h, w] an image, True = kept.
+        keep_masks: one bool [h, w] per image, True = kept.
         num_kept, num_visual: visual tokens kept, and all, of the whole prompt.
     """
 
@@ -99,14 +99,14 @@ class GlimpseModel(nn.Module):
         Args:
             pruner: `glimpse` (the default, if there is one), `none`, another method's name, or a `Pruner`.
             options: pruning options of this call; single ones can be given by name (`max_keep_ratio=0.1`).
-            evidence_masks: for `oracle`, one [h, w] mask an image.
-            seed: for methods that draw; one, or one a prompt.
+            evidence_masks: for `oracle`, one [h, w] mask per image.
+            seed: for methods that draw; one for the batch, or one per prompt.
             kwargs: the processor's output, and anything that `generate` takes.
 
         Returns:
-            As transformers does: ids [B, full prompt + new tokens], or with `return_dict_in_generate=True` its
-            output object, which then also has `keep_masks` (one bool [h, w] an image), `num_kept` and `num_visual`
-            (one number a prompt).
+            Like transformers: ids [B, full prompt + new tokens], or with `return_dict_in_generate=True` its
+            output object, which then also has `keep_masks` (one bool [h, w] per image), `num_kept` and `num_visual`
+            (one number per prompt).
 
         Raises:
             ValueError: what cannot work on a pruned prompt, and why.
@@ -125,7 +125,7 @@ class GlimpseModel(nn.Module):
         return out
 
     def ask(self, images: Image | Sequence[Image], question: str, **kwargs: Any) -> Answer:
-        """One question about one image or several, through the processor's chat template.
+        """Asks one question about one image or several, through the processor's chat template.
 
         Args:
             images: PIL images, in the order in which they stand before the question.
@@ -162,7 +162,7 @@ class GlimpseModel(nn.Module):
         seed: int | Sequence[int] = 0,
         images: ImageFeatures | None = None,
     ) -> Prefill:
-        """Only the prefill: keep masks, importance logits, and the cache that `decode` starts from.
+        """Runs only the prefill: keep masks, importance logits, and the cache that `decode` starts from.
 
         Args:
             images: of `see`, when several methods prefill the same batch; the rest as for `generate`.
@@ -172,14 +172,14 @@ class GlimpseModel(nn.Module):
 
     @torch.no_grad()
     def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner]) -> ImageFeatures:
-        """The batch's images through the vision tower, once for all these methods."""
+        """Runs the batch's images through the vision tower, once for all these methods."""
         found = [self.find_pruner(pruner) for pruner in pruners]
         taps = {layer for pruner in found for layer in pruner.taps}
         attended = {block for pruner in found for block in pruner.attended}
         return self.backbone.see(inputs, sorted(taps), sorted(attended))
 
     def decode(self, input_ids: Tensor, done: Prefill, consume: bool = False, **kwargs: Any) -> Tensor | ModelOutput:
-        """Only the decoding: `generate` on a finished prefill.
+        """Runs only the decoding: `generate` on a finished prefill.
 
         Args:
             input_ids: [B, S], of the prompts as they came.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -39,30 +41,52 @@ def select(importance_logits: Tensor, layout: VisualLayout, options: PruneOption
     valid = _pad_groups(torch.ones_like(importance_logits, dtype=torch.bool), sizes, False)
     size = valid.sum(1, keepdim=True)  # [G, 1]
     rank = _rank_descending(scores)
-    budget = _exact_budget(size, sizes, options)
-    if budget is not None:
-        keep = rank < budget
+    exact = exact_counts(sizes, options)
+    if exact is not None:
+        keep = rank < torch.tensor(exact).unsqueeze(1).to(rank.device, non_blocking=True)
     else:
         keep = scores.sigmoid() > options.threshold
         if options.max_keep_ratio is not None:
             too_many = keep.sum(1, keepdim=True).double() / size.clamp(min=1) > options.max_keep_ratio
-            keep = torch.where(too_many, rank < _share(size, options.max_keep_ratio), keep)
+            most = (options.max_keep_ratio * size.double()).long()  # int(ratio * V), in float64 as Python computes it
+            keep = torch.where(too_many, rank < most, keep)
     too_few = (keep & valid).sum(1, keepdim=True) < options.min_kept
     keep = keep | (too_few & (rank < options.min_kept))
     keep = torch.cat([row[:count] for row, count in zip(keep, sizes)])
     return keep | anchor_mask(layout, options.anchors).to(keep.device) if options.anchors else keep
 
 
+def exact_counts(sizes: Sequence[int], options: PruneOptions) -> Sequence[int] | None:
+    """Number of top tokens to keep of each group, where the options fix it; else None.
+
+    Args:
+        sizes: visual tokens of each group, known to the host.
+        options: the call's options.
+
+    Raises:
+        ValueError: `num_keep` does not match the groups or asks for more tokens than there are.
+    """
+    if options.num_keep is None:
+        ratio = options.fixed_keep_ratio
+        return None if ratio is None else [int(ratio * size) for size in sizes]
+    if len(options.num_keep) != len(sizes):
+        raise ValueError(f"num_keep has {len(options.num_keep)} entries for {len(sizes)} {options.budget_scope}s")
+    for wanted, size in zip(options.num_keep, sizes):
+        if not 0 <= wanted <= size:
+            raise ValueError(f"num_keep {wanted} is outside 0..{size}, the tokens of its {options.budget_scope}")
+    return options.num_keep
+
+
 def known_counts(layout: VisualLayout, options: PruneOptions) -> list[int] | None:
-    """How many tokens of each prompt `select` keeps, where the options alone say so: the host need not ask the device.
+    """Counts what `select` keeps of each prompt, where the options alone say so: the host need not ask the device.
 
     Returns:
-        One number a prompt; None where scores or anchors have a say.
+        One number per prompt; None where scores or anchors have a say.
     """
     sizes = layout.group_sizes(options.budget_scope)
-    if options.anchors or (options.num_keep is None and options.fixed_keep_ratio is None):
+    exact = exact_counts(sizes, options)
+    if options.anchors or exact is None:
         return None
-    exact = options.num_keep or [int(options.fixed_keep_ratio * size) for size in sizes]
     counts = [max(count, min(options.min_kept, size)) for count, size in zip(exact, sizes, strict=True)]
     if options.budget_scope == "prompt":
         return counts
@@ -83,27 +107,8 @@ def anchor_mask(layout: VisualLayout, anchors: tuple[str, ...]) -> Tensor:
     return torch.cat(masks)
 
 
-def _exact_budget(size: Tensor, sizes: list[int], options: PruneOptions) -> Tensor | None:
-    """Number of tokens to keep in each group, [G, 1], if the call fixes it."""
-    if options.num_keep is not None:
-        if len(options.num_keep) != len(sizes):
-            raise ValueError(f"num_keep has {len(options.num_keep)} entries for {len(sizes)} {options.budget_scope}s")
-        for wanted, limit in zip(options.num_keep, sizes):
-            if not 0 <= wanted <= limit:
-                raise ValueError(f"num_keep {wanted} is outside 0..{limit}, the tokens of its {options.budget_scope}")
-        return torch.tensor(options.num_keep).unsqueeze(1).to(size.device, non_blocking=True)
-    if options.fixed_keep_ratio is not None:
-        return _share(size, options.fixed_keep_ratio)
-    return None
-
-
-def _share(size: Tensor, ratio: float) -> Tensor:
-    """int(ratio * size), in float64 as Python computes it."""
-    return (ratio * size.double()).long()
-
-
 def _pad_groups(values: Tensor, sizes: list[int], filling: float) -> Tensor:
-    """[N] -> [G, max size]; sizes are known to the host, so that it does not wait for the device."""
+    """Pads groups: [N] -> [G, max size]; sizes are known to the host, so that it does not wait for the device."""
     return pad_sequence(values.split(sizes), batch_first=True, padding_value=filling)
 
 

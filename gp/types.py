@@ -1,4 +1,16 @@
-"""The few objects that travel between the rooms: a prompt, its visual tokens, and a call's pruning options."""
+"""The few objects that travel between the rooms: a prompt, its visual tokens, and a call's pruning options.
+
+Shapes in all of gp use one letter per size:
+
+    B  prompts of the batch (rows)             N  visual tokens of the batch
+    S  positions of a row, padding included    V  visual tokens of one image, or of one group that shares a budget
+    R  the same after pruning                  G  such groups
+    Q  positions that are new or ask           n  images (or boxes)
+    T  tokens that a method appends            h, w  rows and columns of an image's grid of visual tokens
+    L  tokens of an answer                     K  patches of the vision tower, [CLS] not counted
+    H  attention heads; H_kv of keys           D, C  width of the LLM, of the vision tower
+    P  rotary axes (3: Qwen, 1: LLaVA)         d  size of a head
+"""
 
 from __future__ import annotations
 
@@ -15,13 +27,13 @@ BUDGETS = ("max_keep_ratio", "fixed_keep_ratio", "num_keep")
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """How one call turns importance logits into a keep decision; see `gp.selection.select` for the order of the steps.
+    """Options by which one call turns importance logits into a keep decision; see `gp.selection.select` for the steps.
 
     Args:
         threshold: a token is kept if sigmoid(importance logit) is strictly greater; in [0, 1).
         max_keep_ratio: upper bound on kept / visual tokens, in (0, 1]; None: no bound.
         fixed_keep_ratio: keep exactly the top int(ratio * visual tokens), whatever the threshold says; in (0, 1].
-        num_keep: keep exactly this many tokens of each group (one entry a prompt, or an image, by `budget_scope`).
+        num_keep: keep exactly this many tokens of each group (one entry per prompt or image, by `budget_scope`).
         min_kept: at least this many tokens of each group survive (all of them if there are fewer).
         anchors: grid corners of every image that are always kept, from `ANCHORS`.
         budget_scope: `prompt` counts all images of a prompt together (as the published model does), `image` each one.
@@ -60,7 +72,7 @@ class PruneOptions:
         return tuple(f.name for f in fields(cls))
 
     def but(self, **changes) -> PruneOptions:
-        """A copy with some options changed; a new budget takes the place of an old one."""
+        """Returns a copy with some options changed; a new budget takes the place of an old one."""
         if any(changes.get(name) is not None for name in BUDGETS):
             changes = {**dict.fromkeys(BUDGETS), **changes}
         return replace(self, **changes)
@@ -68,7 +80,7 @@ class PruneOptions:
 
 @dataclass(frozen=True)
 class VisualLayout:
-    """Where the visual tokens of a batch of prompts are. Tokens are numbered 0..N-1 over the batch, in row order.
+    """Places of the visual tokens of a batch. Tokens are numbered 0..N-1 over the batch, in row order.
 
     Args:
         grids: (height, width) of every image in merged tokens, in row order.
@@ -100,7 +112,7 @@ class VisualLayout:
         return sum(self.image_sizes)
 
     def group_sizes(self, scope: str) -> list[int]:
-        """Sizes of the groups that share a budget: one a prompt, or one an image."""
+        """Sizes of the groups that share a budget: one per prompt, or one per image."""
         return self.prompt_sizes if scope == "prompt" else self.image_sizes
 
     def row_col(self) -> Tensor:
@@ -112,18 +124,18 @@ class VisualLayout:
         return torch.cat(parts) if parts else torch.empty(0, 2, dtype=torch.long, device=self.device)
 
     def split_by_image(self, values: Tensor) -> list[Tensor]:
-        """[N, ...] -> one [h, w, ...] an image."""
+        """Splits [N, ...] into one [h, w, ...] per image."""
         chunks = values.split(self.image_sizes)
         return [c.view(h, w, *values.shape[1:]) for c, (h, w) in zip(chunks, self.grids)]
 
     def split_by_prompt(self, values: Tensor) -> list[Tensor]:
-        """[N, ...] -> one [V, ...] a prompt (empty for a text-only one)."""
+        """Splits [N, ...] into one [V, ...] per prompt (empty for a text-only one)."""
         return list(values.split(self.prompt_sizes))
 
 
 @dataclass(frozen=True)
 class VisionAttention:
-    """What one vision block's attention says about every visual token, raster order.
+    """Attention of one vision block, per visual token, raster order.
 
     Args:
         received: [N] float32, attention that the token receives from [CLS] where the tower has one, else from all
@@ -137,7 +149,7 @@ class VisionAttention:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What the vision tower made of a batch's images; can be shared by several prefills of the same batch.
+    """Output of the vision tower for a batch's images; can be shared by several prefills of the same batch.
 
     Args:
         embeds: [N, D], what the LLM sees.
@@ -171,14 +183,14 @@ class Prompt:
     Args:
         hidden: [B, S, D], input of the next decoder layer.
         attention_mask: [B, S] bool, False on padding.
-        position_ids: [P, B, S] int64, P rotary axes (3 for the Qwen families, 1 for LLaVA).
+        position_ids: [P, B, S] int64, the tokens' rotary positions as they came.
         visual_id: [B, S] int64, number of the visual token at each position, -1 for text and padding.
         layout: the images of the batch.
         taps: one [N, C] per tapped vision layer, raster order, in the order asked for.
         vision_attention: vision block -> its attention, of the blocks asked for.
         deepstack: decoder layer -> [N, D], added to the hidden states of the visual tokens behind that layer.
-        has_padding: whether the mask has a False, known to the host; True where nobody looked.
-        lengths: real positions of each row, known to the host; None where nobody looked.
+        lengths: real positions of each row, known to the host; counted in the mask, for which the host waits, if not
+            given.
     """
 
     hidden: Tensor
@@ -189,8 +201,15 @@ class Prompt:
     taps: list[Tensor] = field(default_factory=list)
     vision_attention: dict[int, VisionAttention] = field(default_factory=dict)
     deepstack: dict[int, Tensor] = field(default_factory=dict)
-    has_padding: bool = True
-    lengths: list[int] | None = None
+    lengths: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.lengths = self.lengths or self.attention_mask.sum(1).tolist()
+
+    @property
+    def has_padding(self) -> bool:
+        """Tells if the mask has a False; the host knows without asking the device."""
+        return min(self.lengths) < self.attention_mask.shape[1]
 
     @property
     def padding_mask(self) -> Tensor | None:
@@ -198,6 +217,35 @@ class Prompt:
         return self.attention_mask if self.has_padding else None
 
     @property
-    def last_position(self) -> Tensor:
-        """Rotary position of the last prompt token, [B] int64 (prompts end with text: equal on all axes)."""
-        return self.position_ids[-1, :, -1]
+    def is_visual(self) -> Tensor:
+        """True at the visual tokens, [B, S] bool."""
+        return self.visual_id >= 0
+
+    def gather_visual(self, values: Tensor, filling: float) -> Tensor:
+        """Takes what stands at the visual tokens: [B, S, ...] -> [N, ...], `filling` for tokens that are gone."""
+        # -1 (not visual) -> one slot too many: no host has to count them
+        slots = self.visual_id.flatten() % (self.layout.num_tokens + 1)
+        out = values.new_full((self.layout.num_tokens + 1, *values.shape[2:]), filling)
+        return out.index_copy(0, slots, values.flatten(0, 1))[:-1]
+
+    def spread_visual(self, values: Tensor) -> Tensor:
+        """Puts values of the visual tokens in their places: [N, ...] -> [B, S, ...]; other places hold anything."""
+        return values[self.visual_id.clamp(min=0)]
+
+    def next_positions(self, count: int) -> Tensor:
+        """Rotary positions of `count` tokens behind the prompt, [P, B, count] int64.
+
+        Prompts end with text, so that all axes go on alike; dropped tokens keep their numbers.
+        """
+        steps = torch.arange(1, count + 1, device=self.position_ids.device)
+        last = self.position_ids[-1, :, -1:]  # [B, 1]
+        return (last + steps).expand(self.position_ids.shape[0], -1, -1)
+
+    def append(self, vectors: Tensor) -> None:
+        """Appends tokens with the embeddings [T, D] to every row."""
+        batch, count = self.hidden.shape[0], vectors.shape[0]
+        self.position_ids = torch.cat([self.position_ids, self.next_positions(count)], dim=2)
+        self.hidden = torch.cat([self.hidden, vectors.expand(batch, -1, -1)], dim=1)
+        self.attention_mask = torch.cat([self.attention_mask, self.attention_mask.new_ones(batch, count)], dim=1)
+        self.visual_id = torch.cat([self.visual_id, self.visual_id.new_full((batch, count), -1)], dim=1)
+        self.lengths = [length + count for length in self.lengths]

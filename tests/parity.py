@@ -27,7 +27,7 @@ from gp.backbones.llava_original import from_original
 from gp.engine.prefill import prefill
 from gp.engine.teacher_forcing import teacher_forced
 from gp.formats.glimpse_folder import load_glimpse
-from gp.formats.published import parameter_name
+from gp.formats.published import vip_name
 from gp.model import GlimpseModel
 from gp.modules import answer_loss, bce_loss, dice_loss
 from gp.pruners import OraclePruner
@@ -208,6 +208,16 @@ def check_training(case: Case, model: GlimpseModel) -> Iterator[Check]:
         gradient = parameters[parameter_name(key)].grad
         worst = max(worst, abs(gradient.norm().item() - norm) / norm if norm else gradient.norm().item())
     yield Check("grad_norms_relative", worst, 1e-4)
+
+
+def parameter_name(theirs: str) -> str:
+    """Translates the reference's full parameter name (`attn_fuser...`, `le_proj...`) into ours."""
+    if theirs.startswith("attn_fuser."):
+        return f"vip.{vip_name(theirs.removeprefix('attn_fuser.'), to_ours=True)}"
+    for old, new in (("learnable_embeddings", "embeddings"), ("le_proj", "proj"), ("le_norm", "norm")):
+        if theirs.startswith(old):
+            return f"glimpse_token.{new}{theirs[len(old) :]}"
+    raise ValueError(f"unknown parameter {theirs!r}")
 
 
 def mask_loss(importance_logits: Tensor, evidence_masks: list[Tensor]) -> Tensor:

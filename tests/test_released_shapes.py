@@ -21,9 +21,10 @@ from transformers import (
 
 from gp.backbones import backbone_of
 from gp.config import load_config
-from gp.formats.published import make_config, parameter_name
+from gp.formats.published import make_config
 from gp.pruners import GlimpsePruner
 from gp.types import PruneOptions
+from tests.parity import parameter_name
 
 ROOT = Path(__file__).resolve().parent.parent
 QWEN = {  # text: hidden, layers, heads, kv heads, inner; vision: hidden 1280, 32 blocks, 16 heads in all

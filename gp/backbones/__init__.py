@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -11,9 +10,11 @@ from gp.backbones.attention import Rotary, read_attention
 from gp.backbones.base import Backbone
 from gp.backbones.compat import CACHE
 from gp.backbones.host import on_host
+from gp.backbones.layer_masks import LayerMasks
 from gp.backbones.llava import Llava
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 from gp.backbones.qwen3_vl import Qwen3VL
+from gp.backbones.source import BaseSource
 
 FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (Qwen2_5_VL, Qwen3VL, Llava)}
 
@@ -30,22 +31,32 @@ def backbone_of(model: PreTrainedModel) -> Backbone:
     return FAMILIES[model_type](model)
 
 
-def find_family(source: str | Path, revision: str | None = None) -> tuple[type[Backbone], dict[str, Any]]:
-    """The family of a base that is not loaded yet, and its `config.json`.
+def find_family(place: str | Path, revision: str | None = None) -> tuple[type[Backbone], BaseSource]:
+    """Finds the family of a base, from which its model and processor are then loaded.
 
     Args:
-        source: hub id or folder.
-        revision: of the hub id.
+        place: hub id or folder.
+        revision: branch, tag or commit of the hub id.
 
     Raises:
         OSError: no such model or folder, or no `config.json` in it.
         ValueError: no adapter for this family.
     """
-    config, _ = PretrainedConfig.get_config_dict(str(source), revision=revision)
+    config, _ = PretrainedConfig.get_config_dict(str(place), revision=revision)
     for family in FAMILIES.values():
         if family.reads(config):
-            return family, config
-    raise ValueError(f"{source}: no backbone for model type {config.get('model_type')!r}; there is {sorted(FAMILIES)}")
+            return family, BaseSource(place, revision, config)
+    raise ValueError(f"{place}: no backbone for model type {config.get('model_type')!r}; there is {sorted(FAMILIES)}")
 
 
-__all__ = ["CACHE", "FAMILIES", "Backbone", "Rotary", "backbone_of", "find_family", "on_host", "read_attention"]
+__all__ = [
+    "CACHE",
+    "FAMILIES",
+    "Backbone",
+    "LayerMasks",
+    "Rotary",
+    "backbone_of",
+    "find_family",
+    "on_host",
+    "read_attention",
+]

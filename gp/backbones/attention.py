@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, head size]
+Rotary = tuple[Tensor, Tensor]  # cosine and sine, each [B, S, d]
 
 
 def rotate(states: Tensor, rotary: Rotary | None) -> Tensor:
-    """Rotary embedding of [B, A, Q, head size], pairs rotated by halves; None: unchanged."""
+    """Rotary embedding of [B, H, Q, d], pairs rotated by halves; None: unchanged."""
     if rotary is None:
         return states
     cos, sin = (x.unsqueeze(1) for x in rotary)
@@ -21,16 +21,16 @@ def read_attention(query: Tensor, keys: Tensor, visible: Tensor, log_softmax: bo
     """The attention row of some queries over all cached keys, read from a layer's own projections.
 
     Args:
-        query: [B, A, Q, d], rotated.
-        keys: [B, A_kv, S, d], rotated, as in the cache.
+        query: [B, H, Q, d], rotated.
+        keys: [B, H_kv, S, d], rotated, as in the cache.
         visible: [B, S] bool, keys that the queries may see.
         log_softmax: normalise over the visible keys; else the raw logits q.k / sqrt(d).
 
     Returns:
-        [B, A, Q, S] in the model's dtype (log-softmax: float32).
+        [B, H, Q, S] in the model's dtype (log-softmax: float32).
     """
     batch, heads, rows, size = query.shape
-    grouped = query.reshape(batch, keys.shape[1], -1, size)  # [B, A_kv, A / A_kv * Q, d]
+    grouped = query.reshape(batch, keys.shape[1], -1, size)  # [B, H_kv, H / H_kv * Q, d]
     logits = (grouped @ keys.transpose(-1, -2) * size**-0.5).view(batch, heads, rows, -1)
     if log_softmax:
         logits = logits.float().masked_fill(~visible[:, None, None], float("-inf")).log_softmax(-1)

@@ -17,6 +17,7 @@ from gp.backbones.attention import Rotary, rotate
 from gp.backbones.compat import CACHE
 from gp.backbones.contract import Family
 from gp.backbones.host import on_host
+from gp.backbones.layer_masks import LayerMasks
 from gp.backbones.layout import deal_images, refuse_right_padding
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
@@ -57,13 +58,13 @@ class Backbone(Family):
         return self.text_model.embed_tokens.weight.dtype
 
     def send(self, tensor: Tensor) -> Tensor:
-        """From the host to the device, without waiting for what the device is still doing."""
+        """Sends a tensor from the host to the device, without waiting for what the device is still doing."""
         return tensor.to(self.device, non_blocking=True)
 
     def see(
         self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), attended: Sequence[int] = ()
     ) -> ImageFeatures:
-        """The images of a batch through the vision tower, once; `embed` takes the result."""
+        """Runs the images of a batch through the vision tower, once; `embed` takes the result."""
         inputs = on_host(inputs)
         if self.image_sizes(inputs):
             return self.encode_images(inputs, taps, attended)
@@ -108,12 +109,11 @@ class Backbone(Family):
             taps=images.tapped(taps),
             vision_attention=images.attended(attended),
             deepstack=images.deepstack,
-            has_padding=not bool(mask.all()),
             lengths=mask.sum(1).tolist(),
         )
 
     def layout(self, inputs: Mapping[str, Tensor]) -> tuple[VisualLayout, Tensor]:
-        """Where the visual tokens of the prompts are, and the mask [B, S] as bool on the host; raises as `embed`."""
+        """Finds the prompts' visual tokens; also returns the mask [B, S] as bool on the host. Raises like `embed`."""
         inputs = on_host(inputs)
         input_ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
@@ -138,13 +138,13 @@ class Backbone(Family):
         )
 
     def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
-        """One stock decoder layer; appends keys and values to the cache."""
+        """Runs one stock decoder layer; appends keys and values to the cache."""
         return self.text_model.layers[index](
             hidden, attention_mask=mask, position_embeddings=rotary, use_cache=True, **{CACHE: cache}
         )
 
     def query(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
-        """Queries of the rows `hidden` [B, Q, D], the input of layer `index`: [B, A, Q, head size].
+        """Queries of the rows `hidden` [B, Q, D], the input of layer `index`: [B, H, Q, d].
 
         Args:
             rotary: of these rows; None: not rotated.
@@ -154,7 +154,7 @@ class Backbone(Family):
         return rotate(projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rotary)
 
     def key(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
-        """As `query`: keys of the rows, [B, A_kv, Q, head size]."""
+        """Keys of the rows `hidden`, [B, H_kv, Q, d]; arguments like those of `query`."""
         decoder_layer = self.text_model.layers[index]
         projected = decoder_layer.self_attn.k_proj(decoder_layer.input_layernorm(hidden))
         heads = self.text_config.num_key_value_heads
@@ -196,16 +196,13 @@ class Backbone(Family):
             **kwargs,
         )
 
-    def decode_ragged(
-        self, input_ids: Tensor, position_ids: Tensor, masks: Sequence[Tensor], has_padding: bool, cache: Cache
-    ) -> Tensor:
-        """As `decode`, behind a cache whose layers hold different numbers of tokens.
+    def decode_ragged(self, input_ids: Tensor, position_ids: Tensor, masks: LayerMasks, cache: Cache) -> Tensor:
+        """Runs the stock layers on one new token behind a cache whose layers hold different numbers of tokens.
 
         Args:
             input_ids: [B, 1].
             position_ids: [B, 1], equal on all rotary axes.
-            masks: of each layer, [B, cached in that layer + 1] bool; the same object for equal layers.
-            has_padding: whether any of them has a False.
+            masks: of each layer, [B, cached in that layer + 1] bool.
             cache: keys and values.
 
         Returns:
@@ -213,31 +210,34 @@ class Backbone(Family):
         """
         hidden = self.text_model.embed_tokens(input_ids)
         rotary = self.rotary(hidden, position_ids.expand(self.num_position_axes, -1, -1))
-        plain = self._takes_plain_mask(input_ids, cache.layers)
-        kernel_masks: dict[int, Tensor | None] = {}
-        for index, mask in enumerate(masks):
-            if id(mask) not in kernel_masks and plain:
-                kernel_masks[id(mask)] = mask[:, None, None] if has_padding else None
-            elif id(mask) not in kernel_masks:
-                one_layer = DynamicCache()
-                one_layer.layers = [cache.layers[index]]  # transformers sizes its masks by the first layer
-                padding_mask = mask if has_padding else None
-                kernel_masks[id(mask)] = create_causal_mask(self.text_config, hidden, padding_mask, one_layer)
-            hidden = self.layer(index, hidden, kernel_masks[id(mask)], rotary, cache)
+        kernel_masks = self._kernel_masks(hidden, masks, cache)
+        for index, number in enumerate(masks.of_layer):
+            hidden = self.layer(index, hidden, kernel_masks[number], rotary, cache)
         return self.text_model.norm(hidden)
 
-    def _takes_plain_mask(self, input_ids: Tensor, layers: Sequence[CacheLayerMixin]) -> bool:
-        """Whether the kernel's mask for a single new token is the padding mask itself, so that none has to be built.
+    def _kernel_masks(self, hidden: Tensor, masks: LayerMasks, cache: Cache) -> list[Tensor | None]:
+        """Masks in the attention kernel's form for one new token, one per distinct padding mask."""
+        padding_masks = masks.distinct if masks.has_padding else [None] * len(masks.distinct)
+        if self._takes_plain_mask(hidden, cache.layers):
+            return [mask if mask is None else mask[:, None, None] for mask in padding_masks]
+        built = []
+        for number, mask in enumerate(padding_masks):
+            one_layer = DynamicCache()
+            one_layer.layers = [cache.layers[masks.of_layer.index(number)]]  # transformers looks at the first layer
+            built.append(create_causal_mask(self.text_config, hidden, mask, one_layer))
+        return built
 
-        So it is under `sdpa`; other kernels want another form, and a static cache has room that must be masked, too.
+    def _takes_plain_mask(self, new_tokens: Tensor, layers: Sequence[CacheLayerMixin]) -> bool:
+        """Tells if the kernel's mask for a single new token is the padding mask itself, so that none has to be built.
+
+        It is under `sdpa`; other kernels want another form, and a static cache has room that must be masked, too.
         """
         dynamic = all(type(layer) is DynamicLayer for layer in layers)
-        return dynamic and input_ids.shape[1] == 1 and self.text_config._attn_implementation == "sdpa"
+        return dynamic and new_tokens.shape[1] == 1 and self.text_config._attn_implementation == "sdpa"
 
     def run_layer(self, index: int, prompt: Prompt, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
-        """One stock decoder layer on a prompt, and what the family adds to its visual tokens behind that layer."""
+        """Runs one stock decoder layer on a prompt, and adds what the family has for its visual tokens behind it."""
         hidden = self.layer(index, prompt.hidden, mask, rotary, cache)
         if index not in prompt.deepstack:
             return hidden
-        added = prompt.deepstack[index].to(hidden)[prompt.visual_id.clamp(min=0)]  # [B, S, D]
-        return hidden + added * (prompt.visual_id >= 0).unsqueeze(-1)
+        return hidden + prompt.spread_visual(prompt.deepstack[index].to(hidden)) * prompt.is_visual.unsqueeze(-1)

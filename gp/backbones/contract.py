@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, PreTrainedModel
 
 from gp.backbones.processor import ImageGrids
+from gp.backbones.source import BaseSource
 from gp.types import ImageFeatures
 
 
@@ -39,7 +38,7 @@ class Family(ABC):
     @property
     @abstractmethod
     def vision_hidden_size(self) -> int:
-        """C, of the tapped vision layers."""
+        """Width C of the tapped vision layers."""
 
     @property
     @abstractmethod
@@ -53,7 +52,7 @@ class Family(ABC):
     @property
     @abstractmethod
     def attention_blocks(self) -> tuple[int, int]:
-        """A shallow and the deepest vision block whose attention ranks tokens; both see the whole image."""
+        """Shallow and deepest vision block whose attention ranks tokens; both see the whole image."""
 
     @abstractmethod
     def encode_images(
@@ -69,7 +68,7 @@ class Family(ABC):
 
     @abstractmethod
     def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
-        """The same prompts with every image resized to the given (height, width) in merged tokens."""
+        """Returns the same prompts with every image resized to the given (height, width) in merged tokens."""
 
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
@@ -79,20 +78,10 @@ class Family(ABC):
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> bool:
-        """Whether a base with this `config.json` is of the family."""
+        """Tells if a base with this `config.json` is of the family."""
         return config.get("model_type") == cls.model_type
 
     @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        config: Mapping[str, Any],
-        revision: str | None = None,
-        dtype: str | torch.dtype = "auto",
-        attn_implementation: str | None = None,
-        device_map: Any = None,
-    ) -> PreTrainedModel:
-        """The stock model from a hub id or folder; `config` is its `config.json`, the rest as transformers has it."""
-        return AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map
-        )
+    def load(cls, source: BaseSource, **options: Any) -> PreTrainedModel:
+        """Loads the stock model; `options` are transformers': `dtype`, `attn_implementation`, `device_map`."""
+        return AutoModelForImageTextToText.from_pretrained(source.place, revision=source.revision, **options)

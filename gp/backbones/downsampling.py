@@ -11,7 +11,7 @@ Size = tuple[int, int]  # height and width
 
 
 def resize_pixels(images: Tensor, height: int, width: int) -> Tensor:
-    """Bicubic with anti-aliasing, as the image processors do it: [n, C, H, W] -> [n, C, height, width]."""
+    """Resizes [n, 3, ., .] to [n, 3, height, width] pixels: bicubic with anti-aliasing, as the image processors do."""
     return nn.functional.interpolate(images.float(), (height, width), mode="bicubic", antialias=True).to(images.dtype)
 
 
@@ -24,7 +24,7 @@ def shorten_prompts(
         inputs: `input_ids` [B, S], and other tensors of that shape.
         image_token_id: marks the image tokens.
         old: (height, width) in visual tokens of every image, in order.
-        new: likewise; none has more tokens than before.
+        new: the same after resizing; none has more tokens than before.
 
     Returns:
         The tensors of shape [B, S] as [B, S'], S' the longest row, padded on the left with 0.

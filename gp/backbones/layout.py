@@ -1,4 +1,4 @@
-"""Which image belongs to which prompt of a batch."""
+"""Deals the images of a batch to its prompts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def deal_images(grids: Sequence[tuple[int, int]], per_row: Sequence[int], device
 
 
 def refuse_right_padding(mask: Tensor) -> None:
-    """ValueError if a row of the mask [B, S] ends with padding."""
+    """Raises ValueError if a row of the mask [B, S] ends with padding."""
     if not bool(mask[:, -1].all()):
         raise ValueError(
             "prompts must be padded on the left, but the last position of a row is padding: "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.llava_original import is_original, load_original
 from gp.backbones.llava_processor import LlavaProcessor
 from gp.backbones.recording import record_calls, record_outputs
+from gp.backbones.source import BaseSource
 from gp.types import ImageFeatures, VisionAttention
 
 
@@ -32,19 +32,10 @@ class Llava(Backbone):
         return super().reads(config) or is_original(config)
 
     @classmethod
-    def load(
-        cls,
-        source: str | Path,
-        config: Mapping[str, Any],
-        revision: str | None = None,
-        dtype: str | torch.dtype = "auto",
-        attn_implementation: str | None = None,
-        device_map: Any = None,
-    ) -> PreTrainedModel:
-        """As in every family; also from weights in the original naming (`gp.backbones.llava_original`)."""
-        if is_original(config):
-            return load_original(source, config, revision, dtype, attn_implementation, device_map)
-        return super().load(source, config, revision, dtype, attn_implementation, device_map)
+    def load(cls, source: BaseSource, **options: Any) -> PreTrainedModel:
+        """Loads a base like any family, or from weights in the original naming (`gp.backbones.llava_original`)."""
+        load = load_original if is_original(source.config) else super().load
+        return load(source, **options)
 
     @property
     def text_model(self):
@@ -64,7 +55,7 @@ class Llava(Backbone):
 
     @property
     def attention_blocks(self) -> tuple[int, int]:
-        """A quarter of the way up, and the block whose output the projector takes."""
+        """Block a quarter of the way up, and the one whose output the projector takes."""
         depth = self.vision_config.num_hidden_layers
         return max(depth // 4 - 1, 0), (self.model.config.vision_feature_layer - 1) % (depth + 1)
 
@@ -102,7 +93,7 @@ class Llava(Backbone):
         return {**small, "pixel_values": resize_pixels(inputs["pixel_values"], height, width)}
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
-        """Counted from each row's first real token."""
+        """Positions counted from each row's first real token."""
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0).unsqueeze(0)
 
     def _hidden_state_modules(self) -> list[nn.Module]:
@@ -112,15 +103,15 @@ class Llava(Backbone):
 
 
 def _patches(states: Tensor) -> Tensor:
-    """Without [CLS]: [images, 1 + V, C] -> [N, C]."""
+    """Leaves [CLS] out: [n, 1 + V, C] -> [N, C]."""
     return states[:, 1:].flatten(0, 1)
 
 
 def _attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any]) -> VisionAttention:
-    """From [CLS] to every patch, and the patches' keys; the call has hidden states [images, 1 + patches, C]."""
+    """Attention from [CLS] to every patch, and the patches' keys; the call has hidden states [n, 1 + K, C]."""
     hidden = args[0] if args else kwargs["hidden_states"]
     split = (attn.num_heads, -1)
     query = attn.q_proj(hidden[:, :1]).unflatten(-1, split).transpose(1, 2).float()
     keys = attn.k_proj(hidden).unflatten(-1, split).transpose(1, 2).float()
-    weights = (query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)  # [images, A, 1, 1 + patches]
+    weights = (query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)  # [n, H, 1, 1 + K]
     return VisionAttention(weights.mean(1)[:, 0, 1:].flatten(), keys.mean(1)[:, 1:].flatten(0, 1))

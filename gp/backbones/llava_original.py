@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPVisionModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from gp.backbones.source import BaseSource
+
 PROJECTOR = "mlp2x_gelu"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 RENAMED = {
@@ -41,32 +43,26 @@ LLAMA_FIELDS = (
 
 
 def is_original(config: Mapping[str, Any]) -> bool:
-    """Whether a `config.json` is of the original layout."""
+    """Tells if a `config.json` is of the original layout."""
     return "mm_vision_tower" in config
 
 
-def vision_tower(source: str | Path, config: Mapping[str, Any]) -> str:
-    """Where the CLIP tower is: a Hub id, or a folder whose path is given relative to the base's own."""
-    folder = Path(source) / config["mm_vision_tower"]
-    return str(folder) if folder.is_dir() else config["mm_vision_tower"]
+def vision_tower(source: BaseSource) -> str:
+    """Place of the CLIP tower: a Hub id, or a folder whose path is given relative to the base's own."""
+    named = source.config["mm_vision_tower"]
+    folder = Path(source.place) / named
+    return str(folder) if folder.is_dir() else named
 
 
 def load_original(
-    source: str | Path,
-    config: Mapping[str, Any],
-    revision: str | None = None,
-    dtype: str | torch.dtype = "auto",
-    attn_implementation: str | None = None,
-    device_map: Any = None,
+    source: BaseSource, dtype: str | torch.dtype = "auto", **options: Any
 ) -> LlavaForConditionalGeneration:
     """Builds the stock class from a base in the original layout.
 
     Args:
-        source: hub id or folder, with weights (`*.safetensors` or `pytorch_model*.bin`).
-        config: its `config.json`.
-        revision: of the hub id.
+        source: has weights (`*.safetensors` or `pytorch_model*.bin`).
         dtype: of the weights; "auto": what `config.json` says.
-        attn_implementation, device_map: as in transformers.
+        options: of transformers' `from_pretrained`: `attn_implementation`, `device_map`.
 
     Returns:
         As `from_original`.
@@ -74,15 +70,15 @@ def load_original(
     Raises:
         ValueError: no weights, another projector than LLaVA-1.5's, or names that do not fit.
     """
-    folder = Path(source)
+    place = str(source.place)
+    folder = Path(place)
     if not folder.is_dir():
-        folder = Path(snapshot_download(str(source), revision=revision, allow_patterns=["*.json", *WEIGHTS]))
+        folder = Path(snapshot_download(place, revision=source.revision, allow_patterns=["*.json", *WEIGHTS]))
     if dtype == "auto":
-        dtype = getattr(torch, config.get("torch_dtype") or "float32")
-    vision = CLIPVisionModel.from_pretrained(vision_tower(source, config), dtype=dtype)
-    options = {"dtype": dtype, "attn_implementation": attn_implementation, "device_map": device_map}
-    model = from_original(config, _weights(folder), vision, **options)
-    model.config.name_or_path = str(source)
+        dtype = getattr(torch, source.config.get("torch_dtype") or "float32")
+    vision = CLIPVisionModel.from_pretrained(vision_tower(source), dtype=dtype)
+    model = from_original(source.config, _weights(folder), vision, dtype=dtype, **options)
+    model.config.name_or_path = place
     return model
 
 

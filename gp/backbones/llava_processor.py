@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import transformers
@@ -12,6 +11,7 @@ from transformers import AutoImageProcessor, LlamaTokenizer, LlavaImageProcessor
 
 from gp.backbones.llava_original import is_original, vision_tower
 from gp.backbones.processor import ImageGrids
+from gp.backbones.source import BaseSource
 from gp.boxes import Frame
 
 IMAGE_TOKEN = "<image>"
@@ -45,24 +45,19 @@ class LlavaProcessor(ImageGrids, transformers.LlavaProcessor):
     @classmethod
     def load(
         cls,
-        source: str | Path,
-        config: Mapping[str, Any],
-        revision: str | None,
+        source: BaseSource,
         do_pad: bool | None = None,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
     ) -> LlavaProcessor:
-        """As `ImageGrids.load`; of bases in transformers' naming and in the original one.
+        """Loads the processor of a base in transformers' naming or in the original one.
 
         Args:
             do_pad: None: as saved; in the original naming as `image_aspect_ratio` says.
         """
         if min_pixels is not None or max_pixels is not None:
             raise _one_size(min_pixels, max_pixels)
-        if is_original(config):
-            processor = _of_original(cls, source, config, revision)
-        else:
-            processor = cls.from_pretrained(str(source), revision=revision or "main")
+        processor = _of_original(cls, source) if is_original(source.config) else super().load(source)
         if do_pad is not None:
             processor.image_processor = _padding(processor.image_processor, do_pad)
         return processor
@@ -118,39 +113,39 @@ def _resized(images: Any, width: int, height: int) -> tuple[int, int]:
 
 
 def _padding(images: Any, do_pad: bool) -> LlavaImageProcessorPil:
-    """The same settings in the class that can pad to a square; resized by Pillow, as the original does."""
+    """Puts the same settings into the class that can pad to a square; resized by Pillow, as the original does."""
     names = ("size", "crop_size", "do_resize", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
     names += ("image_mean", "image_std", "resample", "do_convert_rgb")
     return LlavaImageProcessorPil(do_pad=do_pad, **{name: getattr(images, name) for name in names})
 
 
-def _original_tokenizer(source: str | Path, revision: str | None) -> LlamaTokenizer:
+def _original_tokenizer(source: BaseSource) -> LlamaTokenizer:
     """The original encodes the text before and behind an image apart, each with a leading space: `legacy` does so."""
     try:
-        return LlamaTokenizer.from_pretrained(str(source), revision=revision, legacy=True, add_bos_token=True)
+        return LlamaTokenizer.from_pretrained(
+            str(source.place), revision=source.revision, legacy=True, add_bos_token=True
+        )
     except (ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
-            f"{source}: cannot read its tokenizer ({reason}); for a tokenizer.model, pip install sentencepiece"
+            f"{source.place}: cannot read its tokenizer ({reason}); for a tokenizer.model, pip install sentencepiece"
         ) from error
 
 
-def _of_original(
-    cls: type[LlavaProcessor], source: str | Path, config: Mapping[str, Any], revision: str | None
-) -> LlavaProcessor:
-    """From a base in the original naming, which has a LLaMA tokenizer and the image processor of its CLIP tower."""
-    tokenizer = _original_tokenizer(source, revision)
+def _of_original(cls: type[LlavaProcessor], source: BaseSource) -> LlavaProcessor:
+    """Processor of a base in the original naming, with a LLaMA tokenizer and the image processor of its CLIP tower."""
+    config, tokenizer = source.config, _original_tokenizer(source)
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_TOKEN]})
     image_token_id = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     if image_token_id != config["vocab_size"]:
         raise ValueError(
-            f"{source}: expected a tokenizer of {config['vocab_size']} tokens, as many as config.json says, behind "
-            f"which the image token comes; the image token got number {image_token_id}"
+            f"{source.place}: expected a tokenizer of {config['vocab_size']} tokens, as many as config.json says, "
+            f"behind which the image token comes; the image token got number {image_token_id}"
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token
-    images = AutoImageProcessor.from_pretrained(vision_tower(source, config))
-    tower = transformers.CLIPVisionConfig.from_pretrained(vision_tower(source, config))
+    images = AutoImageProcessor.from_pretrained(vision_tower(source))
+    tower = transformers.CLIPVisionConfig.from_pretrained(vision_tower(source))
     return cls(
         _padding(images, do_pad=config.get("image_aspect_ratio") == "pad"),
         tokenizer,

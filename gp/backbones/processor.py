@@ -11,6 +11,7 @@ import transformers
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from gp.backbones.source import BaseSource
 from gp.boxes import WHOLE_IMAGE, Frame
 
 
@@ -23,9 +24,9 @@ class ImageGrids(ABC):
     levels_only: ClassVar[dict[str, Any]] = {"do_rescale": False, "do_normalize": False}
 
     @classmethod
-    def load(cls, source: str | Path, config: Mapping[str, Any], revision: str | None, **options: Any) -> ImageGrids:
-        """The processor of a base; `config` is the base's `config.json`, `options` replace saved settings."""
-        return cls.from_pretrained(str(source), revision=revision or "main", **options)
+    def load(cls, source: BaseSource, **options: Any) -> ImageGrids:
+        """Loads the processor of a base; `options` replace saved settings."""
+        return cls.from_pretrained(str(source.place), revision=source.revision or "main", **options)
 
     @abstractmethod
     def grids(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
@@ -36,7 +37,7 @@ class ImageGrids(ABC):
         """The call's `images_kwargs` for areas of at least and at most so many pixels; None: as saved."""
 
     def frame(self, width: int, height: int) -> Frame:
-        """What the grid of visual tokens lies over, as fractions of an image of so many pixels."""
+        """Rectangle that the grid of visual tokens lies over, as fractions of an image of so many pixels."""
         return WHOLE_IMAGE
 
 
@@ -53,7 +54,7 @@ class QwenImages(ImageGrids):
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
 
     def __call__(self, images=None, text=None, videos=None, **kwargs):
-        """As the parent's call; the result has `input_ids`, `pixel_values` [n_patches, C], `image_grid_thw`, ...
+        """Calls the parent; the result has `input_ids`, `pixel_values` [n_patches, C], `image_grid_thw`, ...
 
         Raises:
             ValueError: videos were passed.
@@ -73,11 +74,11 @@ class QwenImages(ImageGrids):
 
 
 class Qwen2_5_VLProcessor(QwenImages, transformers.Qwen2_5_VLProcessor):
-    """Of Qwen2.5-VL and of the embedded model; patches of 14 px, `pixel_values` [n_patches, 1176]."""
+    """Processor of Qwen2.5-VL and of the embedded model; patches of 14 px, `pixel_values` [n_patches, 1176]."""
 
 
 class Qwen3VLProcessor(QwenImages, transformers.Qwen3VLProcessor):
-    """Of Qwen3-VL; patches of 16 px, `pixel_values` [n_patches, 1536]."""
+    """Processor of Qwen3-VL; patches of 16 px, `pixel_values` [n_patches, 1536]."""
 
 
 def load_processor(name_or_dir: str | Path, revision: str | None = None, **options: Any) -> ProcessorMixin:
@@ -100,8 +101,8 @@ def load_processor(name_or_dir: str | Path, revision: str | None = None, **optio
     """
     from gp.backbones import find_family  # the families import this file
 
-    family, config = find_family(name_or_dir, revision)
+    family, source = find_family(name_or_dir, revision)
     given = {name: value for name, value in options.items() if value is not None}
-    processor = family.processor.load(name_or_dir, config, revision, **given)
+    processor = family.processor.load(source, **given)
     processor.tokenizer.padding_side = "left"
     return processor

@@ -75,7 +75,7 @@ class Qwen2_5_VL(Backbone):
         self, inputs: Mapping[str, Tensor], taps: Sequence[int], attended: Sequence[int] = ()
     ) -> ImageFeatures:
         visual = self.model.model.visual
-        index = VisionIndex.of(inputs["image_grid_thw"], self.vision_config)
+        index = VisionIndex.from_grid(inputs["image_grid_thw"], self.vision_config)
         pixels = self.send(inputs["pixel_values"]).to(visual.dtype)
         attention = [visual.blocks[k].attn for k in attended]
         tapped = [visual.blocks[k] for k in taps]

@@ -11,7 +11,7 @@ from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 
 
 class Qwen3VL(Qwen2_5_VL):
-    """As Qwen2.5-VL with three differences.
+    """Qwen2.5-VL with three differences.
 
     The vision tower has no windows, so its blocks work in raster order. Features of some of its blocks are added to
     the visual tokens behind the first decoder layers (deepstack). Queries and keys are normalised per head.
@@ -23,7 +23,7 @@ class Qwen3VL(Qwen2_5_VL):
 
     @property
     def attention_blocks(self) -> tuple[int, int]:
-        """A quarter of the way up, and the last one: all blocks see the whole image."""
+        """Block a quarter of the way up, and the last one: all blocks see the whole image."""
         return max(self.vision_config.depth // 4 - 1, 0), self.vision_config.depth - 1
 
     def query(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:

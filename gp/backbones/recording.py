@@ -1,4 +1,4 @@
-"""Watching stock modules during one call: what they return, and what they are called with."""
+"""Records stock modules during one call: what they return, and what they are called with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much attention each patch receives in a vision block, without ever holding an N x N matrix.
+"""Attention that each patch receives in a vision block, without ever holding a K x K matrix.
 
 Training-free methods rank visual tokens by the vision tower's own attention. Attention kernels do not return weights,
 so the block's input is recorded and queries and keys are computed once more, which costs a fraction of the block.
@@ -21,12 +21,12 @@ def received_attention(query: Tensor, keys: Tensor, max_entries: int = MAX_ENTRI
     """Column sums of softmax(q k^T / sqrt(d)), mean over heads.
 
     Args:
-        query: [A, Q, d], rotated if the block rotates.
-        keys: [A, P, d].
+        query: [H, Q, d], rotated if the block rotates.
+        keys: [H, K, d].
         max_entries: attention weights held at a time; the queries are taken in chunks of as many rows as fit.
 
     Returns:
-        [P] float32; adds up to Q.
+        [K] float32; adds up to Q.
     """
     heads, num_queries, size = query.shape
     rows = max(1, max_entries // keys.shape[1])
@@ -44,12 +44,12 @@ def fused_attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any], patche
 
     Args:
         attn: has one projection `qkv` and rotates queries and keys.
-        args, kwargs: of its call: hidden states [P, C], `cu_seqlens`, `position_embeddings` (cos, sin: [P, d]).
+        args, kwargs: of its call: hidden states [K, C], `cu_seqlens`, `position_embeddings` (cos, sin: [K, d]).
         patches_per_token: consecutive patches that merge into a visual token.
     """
     hidden = args[0] if args else kwargs["hidden_states"]
     cos, sin = (part.float() for part in kwargs["position_embeddings"])
-    projected = attn.qkv(hidden).unflatten(-1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)  # [3, A, P, d]
+    projected = attn.qkv(hidden).unflatten(-1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)  # [3, H, K, d]
     query, keys = (_rotate(states.float(), cos, sin) for states in projected[:2])
     ends = kwargs["cu_seqlens"].tolist()
     received = [received_attention(query[:, a:b], keys[:, a:b]) for a, b in pairwise(ends)]

@@ -1,4 +1,4 @@
-"""What a Qwen-style vision tower derives from the images' grids, computed once and on the host.
+"""Indices that a Qwen-style vision tower derives from the images' grids, computed once and on the host.
 
 The tower would compute it from a grid on the device, waiting for the device each time; and with kernels other than
 FlashAttention every block reads where its windows end, which costs nothing if that is on the host.
@@ -18,7 +18,7 @@ from gp.backbones import windows
 
 @dataclass(frozen=True)
 class VisionIndex:
-    """Of the images of one batch; all tensors on the host.
+    """Indices of the images of one batch; all tensors on the host.
 
     Args:
         raster: [N] int64, where each visual token, in raster order, is among the tower's own.
@@ -31,8 +31,8 @@ class VisionIndex:
     is_flash: bool = False
 
     @classmethod
-    def of(cls, grid: Tensor, config: PretrainedConfig) -> VisionIndex:
-        """For `image_grid_thw` [n, 3] on the host and the tower's config."""
+    def from_grid(cls, grid: Tensor, config: PretrainedConfig) -> VisionIndex:
+        """Computes the indices from `image_grid_thw` [n, 3] on the host and the tower's config."""
         merge, image_ends = config.spatial_merge_size, get_vision_cu_seqlens(grid)
         tensors = {"position_ids": get_vision_position_ids(grid, merge), "cu_seqlens": image_ends}
         raster = torch.arange(int(grid.prod(1).sum()) // merge**2)
@@ -45,7 +45,7 @@ class VisionIndex:
         return cls(raster, tensors, "flash" in kernel and kernel != windows.NAME)
 
     def arguments(self, device: torch.device) -> dict[str, Tensor | int]:
-        """What the tower is called with, each tensor where it is needed."""
+        """Arguments of the tower's call, each tensor where it is needed."""
         if not self.is_flash:
             return {
                 name: tensor if name.startswith("cu_") else tensor.to(device, non_blocking=True)

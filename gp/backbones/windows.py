@@ -1,6 +1,6 @@
 """Attention within many windows at once, for vision towers without FlashAttention.
 
-transformers calls a vision tower's `sdpa` once a window: 7,000 calls for an image of 4,096 visual tokens, and a GPU
+transformers calls a vision tower's `sdpa` once per window: 7,000 calls for an image of 4,096 visual tokens, and a GPU
 that waits for the next one. FlashAttention takes all windows in one call. What stands here takes that call and runs
 windows of equal length as a batch.
 """
@@ -33,7 +33,7 @@ def attend_in_windows(
 
     Args:
         module: the attention block.
-        query, key, value: [1, A, S, d].
+        query, key, value: [1, H, K, d].
         attention_mask: None, the only one that vision towers have.
         cu_seq_lens_q: [windows + 1] int, where windows start and end, best on the host; equal ones side by side
             become one batch.
@@ -42,14 +42,14 @@ def attend_in_windows(
         kwargs: the same windows for the keys, and their greatest length.
 
     Returns:
-        [1, S, A, d], and None for the weights, which are never held.
+        [1, K, H, d], and None for the weights, which are never held.
     """
     lengths = cu_seq_lens_q.diff().tolist()
     runs = [(length, len(list(run))) for length, run in groupby(lengths)]
     parts = zip(*(states[0].split([length * count for length, count in runs], dim=1) for states in (query, key, value)))
     out = []
     for (length, count), part in zip(runs, parts):
-        windows = (states.unflatten(1, (count, length)).transpose(0, 1) for states in part)  # [count, A, length, d]
+        windows = (states.unflatten(1, (count, length)).transpose(0, 1) for states in part)  # [count, H, length, d]
         attended = scaled_dot_product_attention(*windows, dropout_p=dropout, scale=scaling)
         out.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(out).unsqueeze(0), None
@@ -59,7 +59,7 @@ AttentionInterface.register(NAME, attend_in_windows)
 
 
 def use_batched_windows(config: PretrainedConfig) -> None:
-    """Lets the tower with this config use the above in place of `sdpa`; other kernels stay."""
+    """Replaces `sdpa` by the above for the tower with this config; other kernels stay."""
     if config._attn_implementation == "sdpa":
         config._attn_implementation = NAME
 

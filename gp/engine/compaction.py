@@ -18,17 +18,16 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
         prompt: is changed.
         alive: [N] bool, visual tokens that stay.
         num_appended: positions at the end that go.
-        num_dropped: visual tokens that go, of each row, where the host knows; else it waits, once, for the rows'
-            lengths, which it needs for the shapes of what comes.
+        num_dropped: visual tokens that go, per row, where the host knows; else it waits once for the new lengths,
+            on which shapes depend.
 
     Returns:
         One gather index for the batch, [B, R].
     """
-    visual = prompt.visual_id >= 0
-    keep = prompt.attention_mask & (~visual | alive[prompt.visual_id.clamp(min=0)])
+    keep = prompt.attention_mask & (~prompt.is_visual | prompt.spread_visual(alive))
     if num_appended:
         keep[:, -num_appended:] = False
-    if num_dropped is None or prompt.lengths is None:
+    if num_dropped is None:
         prompt.lengths = keep.sum(1).tolist()
     else:
         prompt.lengths = [have - num_appended - less for have, less in zip(prompt.lengths, num_dropped, strict=True)]
@@ -36,14 +35,13 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
     index = keep.byte().argsort(dim=1, stable=True)[:, -longest:]  # [B, R]: dropped first, then the kept in order
     prompt.hidden = select_rows(prompt.hidden, flat_index(index, prompt.hidden.shape[:-1]))
     prompt.attention_mask = keep.gather(1, index)
-    prompt.has_padding = min(prompt.lengths) < longest
     prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
     prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
     return index
 
 
 def compact(cache: DynamicCache, index: Tensor) -> None:
-    """Lets the layers that have run forget what was dropped."""
+    """Removes dropped tokens from the caches of layers that have already run."""
     flat: dict[torch.Size, Tensor] = {}  # layers that hold as many tokens share it
     for layer in cache.layers:
         if layer.is_initialized:
@@ -55,7 +53,7 @@ def compact(cache: DynamicCache, index: Tensor) -> None:
 
 
 def flat_index(index: Tensor, shape: torch.Size) -> Tensor:
-    """Positions [B, R] -> where these vectors are among all of a contiguous [B, ..., S, d], of this `shape` but d.
+    """Places of the vectors at positions [B, R] among all of a contiguous [B, ..., S, d], whose `shape` leaves out d.
 
     Copying whole vectors is many times faster than `gather`, which takes an index for every entry.
     """

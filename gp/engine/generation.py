@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from gp.backbones import CACHE, Backbone
+from gp.backbones import CACHE, Backbone, LayerMasks
 from gp.engine.prefill import Prefill
 
+# Greedy whatever the base's own generation config says; unset what would only draw a warning about sampling.
+GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
 
 
@@ -26,13 +28,13 @@ class Handover:
         consume: whether the cache is given away, layer by layer, so that it is never in memory twice; the prefill
             cannot be decoded again then.
         positions: [B * copies] int64, of the first new token.
-        masks: id of a layer's mask -> the same over copies and new tokens.
+        growing: the prefill's distinct masks, over copies and new tokens.
     """
 
     prefill: Prefill
     consume: bool = False
     positions: Tensor | None = None
-    masks: dict[int, GrowingMask] = field(default_factory=dict)
+    growing: list[GrowingMask] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.prefill.cache.layers:
@@ -44,27 +46,23 @@ class Handover:
     def start(self, copies: int) -> None:
         """Repeats positions and masks as often as `generate` repeats the prompts."""
         self.positions = self.prefill.next_position.repeat_interleave(copies)
-        distinct = {id(mask): mask for mask in (*self.prefill.cache_masks, self.prefill.attention_mask)}
-        self.masks = {key: GrowingMask(mask.repeat_interleave(copies, 0)) for key, mask in distinct.items()}
+        self.growing = [GrowingMask(mask.repeat_interleave(copies, 0)) for mask in self.prefill.cache_masks.distinct]
 
-    def mask(self, num_new: int) -> Tensor | None:
-        """Over the pruned prompt and so many new tokens, [B * copies, R + num_new] bool; None without padding."""
-        return self.masks[id(self.prefill.attention_mask)].longer(num_new) if self.prefill.has_padding else None
-
-    def layer_masks(self, num_new: int) -> list[Tensor]:
-        """Likewise of every layer; layers of one length share it."""
-        longer = {key: mask.longer(num_new) for key, mask in self.masks.items()}
-        return [longer[id(mask)] for mask in self.prefill.cache_masks]
+    def masks(self, num_new: int) -> LayerMasks:
+        """Masks over the pruned prompt and so many new tokens: [B * copies, R + num_new] bool for every layer."""
+        if not self.prefill.cache_masks.has_padding:
+            return self.prefill.cache_masks  # nobody looks into them
+        return replace(self.prefill.cache_masks, distinct=[mask.longer(num_new) for mask in self.growing])
 
 
 class GrowingMask:
-    """A mask [B, R] and True for the new tokens behind it: built with room for many, sliced for each."""
+    """Mask [B, R] with True for the new tokens behind it: built with room for many, sliced for each."""
 
     def __init__(self, mask: Tensor) -> None:
         self._mask, self._length = mask, mask.shape[1]
 
     def longer(self, num_new: int) -> Tensor:
-        """[B, R + num_new] bool."""
+        """Returns the mask over `num_new` tokens more, [B, R + num_new] bool."""
         end = self._length + num_new
         if end > self._mask.shape[1]:
             room = self._mask.new_ones(len(self._mask), end - self._mask.shape[1] + SPARE_TOKENS)
@@ -73,7 +71,7 @@ class GrowingMask:
 
 
 class PrunedDecoder(GenerationMixin):
-    """What `generate` drives. Its first forward hands over the prefill; later ones run single tokens on the cache.
+    """Model that `generate` drives. Its first call hands over the prefill; later ones run single tokens on the cache.
 
     Whatever else `generate` asks of a model (config, device, generation config, ...) the stock model answers.
     All state of a call travels in `generate`'s own arguments (`handover` and the cache), none on the object, so
@@ -90,7 +88,7 @@ class PrunedDecoder(GenerationMixin):
         return self.forward(**kwargs)
 
     def _valid_auto_compile_criteria(self, *args: Any, **kwargs: Any) -> bool:
-        """Never: what `generate` would compile (on a GPU with a static cache) is the stock model, not this decoder."""
+        """Refuses: `generate` would compile the stock model (on a GPU with a static cache), not this decoder."""
         return False
 
     def prepare_inputs_for_generation(
@@ -122,13 +120,13 @@ class PrunedDecoder(GenerationMixin):
             cache = fill_cache(cache, prefill.cache, copies, handover.consume)
             return CausalLMOutputWithPast(logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), **{CACHE: cache})
         num_new = cache.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
-        position_ids = (handover.positions + num_new - 1).unsqueeze(1)
-        if prefill.is_ragged:
-            masks = handover.layer_masks(num_new)
-            hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, prefill.has_padding, cache)
+        position_ids, masks = (handover.positions + num_new - 1).unsqueeze(1), handover.masks(num_new)
+        if masks.is_ragged:
+            hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, cache)
             logits = self.backbone.model.lm_head(hidden)
             return CausalLMOutputWithPast(logits=logits, **{CACHE: cache})
-        out = self.backbone.decode(input_ids, position_ids, handover.mask(num_new), cache, **kwargs)
+        mask = masks[0] if masks.has_padding else None
+        out = self.backbone.decode(input_ids, position_ids, mask, cache, **kwargs)
         return CausalLMOutputWithPast(
             logits=self.backbone.model.lm_head(out.last_hidden_state),
             hidden_states=out.hidden_states,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from gp.backbones import Backbone, Rotary, on_host, read_attention
+from gp.backbones import Backbone, LayerMasks, Rotary, on_host, read_attention
 from gp.engine.compaction import compact, drop
 from gp.pruners import BEFORE_FIRST_LAYER, NoPruner, Pruner, PruneView
 from gp.selection import known_counts
@@ -22,12 +22,12 @@ class Prefill:
 
     Args:
         logits: [B, kept positions, vocabulary]; the last one predicts the first new token.
-        cache: keys and values of all layers, [B, A_kv, R, head size] each; layers that did not forget dropped tokens
+        cache: keys and values of all layers, [B, H_kv, R, d] each; layers that did not forget dropped tokens
             are longer.
-        cache_masks: of each layer, [B, R] bool, False on padding (on the left); the same object for equal layers.
-        attention_mask: the last layer's.
-        has_padding: whether a mask has a False; the host knows without asking the device.
+        cache_masks: of each layer, [B, R] bool, False on padding (on the left).
+        attention_mask: [B, R] bool, of the prompt behind the last stage.
         position_ids: [P, B, R] int64, the tokens' original rotary positions.
+        next_position: [B] int64, rotary position of the first new token.
         visual_id: [B, R] int64, number of the visual token at each position, -1 elsewhere.
         keep_mask: [N] bool over all visual tokens of the batch.
         importance_logits: [N] float32 of the last stage, None if nothing was scored.
@@ -40,10 +40,10 @@ class Prefill:
 
     logits: Tensor
     cache: DynamicCache
-    cache_masks: list[Tensor]
+    cache_masks: LayerMasks
     attention_mask: Tensor
-    has_padding: bool
     position_ids: Tensor
+    next_position: Tensor
     visual_id: Tensor
     keep_mask: Tensor
     importance_logits: Tensor | None
@@ -54,18 +54,8 @@ class Prefill:
     layers_cached: Tensor
 
     @property
-    def is_ragged(self) -> bool:
-        """Whether layers hold different numbers of tokens."""
-        return any(mask is not self.attention_mask for mask in self.cache_masks)
-
-    @property
-    def next_position(self) -> Tensor:
-        """Rotary position of the first new token, [B] int64: pruning renumbers nothing."""
-        return self.position_ids[-1, :, -1] + 1
-
-    @property
     def keep_masks(self) -> list[Tensor]:
-        """One bool [h, w] an image."""
+        """Masks of the images, bool [h, w] each."""
         return self.layout.split_by_image(self.keep_mask)
 
     @property
@@ -92,8 +82,8 @@ def prefill(
         inputs: processor output: `input_ids` [B, S], `attention_mask`, image tensors.
         pruner: the method; None keeps everything.
         options: budget and threshold of this call.
-        evidence_masks: for `oracle`: one [h, w] mask an image.
-        seed: for methods that draw; one, or one a prompt.
+        evidence_masks: for `oracle`: one [h, w] mask per image.
+        seed: for methods that draw; one for the batch, or one per prompt.
         logits_to_keep: positions at the end whose logits are wanted; 0: all.
         images: of `Backbone.see`, when several methods prefill the same batch.
 
@@ -120,8 +110,8 @@ def prefill(
         cache=run.cache,
         cache_masks=run.cache_masks,
         attention_mask=prompt.attention_mask,
-        has_padding=run.has_padding,
         position_ids=prompt.position_ids,
+        next_position=prompt.next_positions(1)[-1, :, 0],
         visual_id=prompt.visual_id,
         keep_mask=run.alive,
         importance_logits=run.scores,
@@ -151,16 +141,15 @@ class _Run:
     mask: Tensor | None
     rotary: Rotary
     counted: int = BEFORE_FIRST_LAYER  # the last layer that is in `layers_run`
-    has_padding: bool = False  # of any of the `cache_masks`
     scores: Tensor | None = None
     attention: dict[int, Tensor] = field(default_factory=dict)
-    cache_masks: list[Tensor] = field(default_factory=list)
+    cache_masks: LayerMasks = field(default_factory=LayerMasks)
 
     @classmethod
     def start(cls, backbone, pruner, prompt, options, evidence_masks, seed) -> _Run:
         vectors = {i: v.to(prompt.hidden) for i, v in pruner.tokens().items()}
         if vectors:
-            append_tokens(prompt, vectors[0])
+            prompt.append(vectors[0])
         alive = torch.ones(prompt.layout.num_tokens, dtype=torch.bool, device=prompt.hidden.device)
         return cls(
             backbone=backbone,
@@ -179,13 +168,12 @@ class _Run:
         )
 
     def layer(self, index: int) -> None:
-        """One decoder layer, and the attention row of the last position if the pruner reads it here."""
+        """Runs one decoder layer, and reads the attention row of the last position if the pruner reads it here."""
         hidden = self.prompt.hidden
         if index in self.vectors and index > 0:
             hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index]
         self.prompt.hidden = self.backbone.run_layer(index, self.prompt, self.mask, self.rotary, self.cache)
-        self.cache_masks.append(self.prompt.attention_mask)
-        self.has_padding |= self.prompt.has_padding
+        self.cache_masks.add_layer(self.prompt)
         if index in self.pruner.read_layers:
             query = self.backbone.query(index, hidden[:, -1:], self._last_rotary())
             keys = self.cache.layers[index].keys
@@ -214,17 +202,15 @@ class _Run:
         gather = drop(self.prompt, self.alive, num_appended, self._num_dropped(view))
         if self.pruner.compact_cache:
             compact(self.cache, gather)
-            self.cache_masks = [self.prompt.attention_mask] * len(self.cache_masks)
-            self.has_padding = self.prompt.has_padding
+            self.cache_masks.compact(self.prompt)
         if is_last:
             self.prompt.taps = []  # nobody reads them any more
         self.mask = self.backbone.causal_mask(self.prompt.hidden, self.prompt.padding_mask, None)
         self.rotary = self.backbone.rotary(self.prompt.hidden, self.prompt.position_ids)
 
     def _num_dropped(self, view: PruneView) -> list[int] | None:
-        """Of each prompt, where an exact budget meets tokens that are all still there; else only the device knows."""
-        decides_itself = type(self.pruner).keep is not Pruner.keep
-        if decides_itself or view.stage != min(self.stages):
+        """Number dropped per prompt, where an exact budget meets tokens that are all still there; else None."""
+        if self.pruner.decides_itself or view.stage != min(self.stages):
             return None
         counts = known_counts(view.layout, self.pruner.stage_options(view))
         if counts is None:
@@ -248,33 +234,13 @@ class _Run:
         return tuple(x[:, -1:] for x in self.rotary)
 
     def _attention_row(self, query: Tensor, keys: Tensor, log_softmax: bool) -> Tensor:
-        """From a layer's own projections: no second attention, no S x S weights."""
+        """Reads one row [N, H] from a layer's own projections: no second attention, no S x S weights."""
         row = read_attention(query, keys, self.prompt.attention_mask, log_softmax)[:, :, 0]
-        return gather_visual(row, self.prompt.visual_id, self.prompt.layout.num_tokens)
-
-
-def append_tokens(prompt: Prompt, vectors: Tensor) -> int:
-    """Appends T vectors [T, D] to every prompt, at the positions after its last; returns T."""
-    batch, count = prompt.hidden.shape[0], vectors.shape[0]
-    steps = torch.arange(1, count + 1, device=prompt.hidden.device)
-    positions = (prompt.last_position.unsqueeze(1) + steps).expand(prompt.position_ids.shape[0], -1, -1)
-    prompt.hidden = torch.cat([prompt.hidden, vectors.expand(batch, -1, -1)], dim=1)
-    prompt.attention_mask = torch.cat([prompt.attention_mask, prompt.attention_mask.new_ones(batch, count)], dim=1)
-    prompt.position_ids = torch.cat([prompt.position_ids, positions], dim=2)
-    prompt.visual_id = torch.cat([prompt.visual_id, prompt.visual_id.new_full((batch, count), -1)], dim=1)
-    prompt.lengths = [length + count for length in prompt.lengths]
-    return count
-
-
-def gather_visual(row: Tensor, visual_id: Tensor, num_tokens: int) -> Tensor:
-    """Attention over all positions [B, A, S] -> over the visual tokens [N, A], -inf where a token is gone."""
-    slots = visual_id.flatten() % (num_tokens + 1)  # -1 (not visual) -> one slot too many: no host has to count them
-    out = row.new_full((num_tokens + 1, row.shape[1]), float("-inf"))
-    return out.index_copy(0, slots, row.transpose(1, 2).flatten(0, 1))[:-1]
+        return self.prompt.gather_visual(row.transpose(1, 2), float("-inf"))
 
 
 def replace_visual(prompt: Prompt, merged: Tensor | None) -> None:
     """Puts new hidden states [N, D] in the places of the visual tokens; None: leaves all as it is."""
     if merged is not None:
-        new = merged.to(prompt.hidden)[prompt.visual_id.clamp(min=0)]
-        prompt.hidden = torch.where((prompt.visual_id >= 0).unsqueeze(-1), new, prompt.hidden)
+        new = prompt.spread_visual(merged.to(prompt.hidden))
+        prompt.hidden = torch.where(prompt.is_visual.unsqueeze(-1), new, prompt.hidden)

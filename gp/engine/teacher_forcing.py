@@ -20,18 +20,17 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from gp.backbones import Backbone, Rotary, read_attention
-from gp.engine.prefill import gather_visual
 from gp.pruners import GlimpsePruner, PruneView
 from gp.types import Prompt, PruneOptions, VisualLayout
 
 
 @dataclass
 class TeacherForced:
-    """What the losses need.
+    """Scores and answer logits that the losses need.
 
     Args:
         importance_logits: one [N] float32 per output head of the VIP; the last decides.
-        answer_logits: [B, A, vocabulary], row j predicts answer token j; None if the answer was not run.
+        answer_logits: [B, L, vocabulary], row j predicts answer token j; None if the answer was not run.
         layout: the images of the batch.
     """
 
@@ -57,8 +56,8 @@ def teacher_forced(
         backbone: adapter of the frozen model.
         pruner: the trained parts.
         inputs: left-padded prompts up to and with the assistant header, as the processor returned them.
-        answer_ids: [B, A] int64, right padded.
-        answer_mask: [B, A] bool, False on padding.
+        answer_ids: [B, L] int64, right padded.
+        answer_mask: [B, L] bool, False on padding.
         normalize_over_answer: only for log-softmax features: normalise over the answer's keys too, which the glimpse
             token does not see. The original trains so (a constant per head that inference does not have); for parity.
 
@@ -96,7 +95,7 @@ def run_prefix(
 
 
 class PrefixCache:
-    """What a layer of the suffix sees of a cache: the prefix, and behind it its own keys and values, kept by nobody.
+    """Cache as a layer of the suffix sees it: the prefix, and behind it its own keys and values, kept by nobody.
 
     So a layer can run twice, once forward and once again for the backward pass.
     """
@@ -111,7 +110,7 @@ class PrefixCache:
 
 @dataclass
 class Suffix:
-    """Glimpse and answer tokens, the only part of the sequence with gradients. Q = T + A.
+    """Glimpse and answer tokens, the only part of the sequence with gradients. Q = T + L.
 
     Args:
         hidden: [B, Q, D].
@@ -144,11 +143,9 @@ class Suffix:
             parts.append(backbone.text_model.embed_tokens(answer_ids).detach())
             masks.append(answer_mask.bool())
         hidden = torch.cat(parts, dim=1)
-        steps = torch.arange(1, hidden.shape[1] + 1, device=hidden.device)
-        positions = (prompt.last_position.unsqueeze(1) + steps).expand(prompt.position_ids.shape[0], -1, -1)
         # answers of one length are padded, too, for all that the host knows; their mask has to be built in any case
         has_padding = prompt.has_padding or answer_ids is not None
-        return cls(hidden, torch.cat(masks, dim=1), has_padding, positions, vectors)
+        return cls(hidden, torch.cat(masks, dim=1), has_padding, prompt.next_positions(hidden.shape[1]), vectors)
 
     def glimpse_end(self, prompt: Prompt) -> int:
         """Length of the sequence up to and with the glimpse token: what it sees."""
@@ -163,7 +160,7 @@ class Suffix:
         cache: DynamicCache,
         seen: int,
     ) -> dict[int, Tensor]:
-        """Runs the layers against the prefix's cache, which stays as it is; read layer -> glimpse attention [N, A].
+        """Runs the layers against the prefix's cache, which stays as it is; read layer -> glimpse attention [N, H].
 
         Args:
             seen: keys over which the glimpse attention is normalised, from the first on.
@@ -195,7 +192,7 @@ class Suffix:
             keys = torch.cat([keys, own], dim=2)
         visible = self.attention_mask[:, : keys.shape[2]]
         row = read_attention(query, keys, visible, pruner.log_softmax)[:, :, 0]
-        return gather_visual(row[:, :, :length], prompt.visual_id, prompt.layout.num_tokens)
+        return prompt.gather_visual(row[:, :, :length].transpose(1, 2), float("-inf"))
 
 
 def _rows(rotary: Rotary, start: int, end: int) -> Rotary:

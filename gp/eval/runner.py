@@ -5,12 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gp.data.batch import Batch
+from gp.engine.generation import GREEDY
 from gp.engine.prefill import Prefill
 from gp.eval.plan import OWN_GLIMPSE, Method, options_of
 from gp.eval.process import Process
@@ -21,9 +21,6 @@ from gp.metrics.mask import mask_counts
 from gp.model import GlimpseModel
 from gp.pruners import OraclePruner
 from gp.types import ImageFeatures
-
-# Greedy whatever the base's own generation config says; unset what would only draw a warning about sampling.
-GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 
 LoadBatches = Callable[[Collection[str]], Iterable[Batch]]  # ids that are done -> batches of the others
 

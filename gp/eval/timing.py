@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from gp.data.batch import Batch
+from gp.engine.generation import GREEDY
 from gp.engine.prefill import Prefill
 from gp.eval.plan import UNPRUNED, Method
-from gp.eval.runner import GREEDY, prefill_batch
+from gp.eval.runner import prefill_batch
 from gp.measure.stopwatch import Stopwatch
 from gp.model import GlimpseModel
 

@@ -26,7 +26,7 @@ EMBEDDED = "tiny"
 
 
 def base_shape(backbone: Backbone) -> dict[str, Any]:
-    """What a base must share with the one that the parts were trained on."""
+    """Facts that a base must share with the one that the parts were trained on."""
     return {
         "model_type": backbone.model_type,
         "num_layers": backbone.num_layers,

@@ -148,7 +148,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     weights = {"glimpse_token.embeddings": embeddings if isinstance(embeddings, Tensor) else embeddings["weight"]}
     weights |= {f"glimpse_token.proj.{k}": v for k, v in given["le_proj"].items()}
     weights |= {f"glimpse_token.norm.{k}": v for k, v in given["le_norm"].items()}
-    return weights | {f"vip.{_renamed(k, to_ours=True)}": v for k, v in given["attn_fuser"].items()}
+    return weights | {f"vip.{vip_name(k, to_ours=True)}": v for k, v in given["attn_fuser"].items()}
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
@@ -158,7 +158,7 @@ def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
         return {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
 
     out = {
-        "attn_fuser": {_renamed(k, to_ours=False): v for k, v in part("vip.").items()},
+        "attn_fuser": {vip_name(k, to_ours=False): v for k, v in part("vip.").items()},
         "learnable_embeddings": weights["glimpse_token.embeddings"],
         "le_proj": part("glimpse_token.proj."),
         "le_norm": part("glimpse_token.norm."),
@@ -166,19 +166,14 @@ def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
     torch.save(out, folder / WEIGHTS)
 
 
-def _renamed(name: str, to_ours: bool) -> str:
+def vip_name(name: str, to_ours: bool) -> str:
+    """Renames a parameter of the importance predictor from the reference's words to ours, or back.
+
+    Raises:
+        ValueError: no such parameter.
+    """
     for ours, theirs in _VIP_NAMES.items():
         old, new = (theirs, ours) if to_ours else (ours, theirs)
         if name.startswith(old):
             return new + name[len(old) :]
     raise ValueError(f"unknown parameter {name!r} of the importance predictor")
-
-
-def parameter_name(theirs: str) -> str:
-    """The reference's full parameter name (`attn_fuser...`, `le_proj...`) -> ours."""
-    if theirs.startswith("attn_fuser."):
-        return f"vip.{_renamed(theirs.removeprefix('attn_fuser.'), to_ours=True)}"
-    for old, new in (("learnable_embeddings", "embeddings"), ("le_proj", "proj"), ("le_norm", "norm")):
-        if theirs.startswith(old):
-            return f"glimpse_token.{new}{theirs[len(old) :]}"
-    raise ValueError(f"unknown parameter {theirs!r}")

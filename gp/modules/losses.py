@@ -33,9 +33,9 @@ def answer_loss(logits: Tensor, answer_ids: Tensor, answer_mask: Tensor) -> tupl
     """Cross-entropy of the answer tokens, as a sum, so that ranks and batches can be averaged exactly.
 
     Args:
-        logits: [B, A, vocabulary], row j predicts answer token j (the glimpse token predicts the first).
-        answer_ids: [B, A] int64.
-        answer_mask: [B, A] bool, False on padding.
+        logits: [B, L, vocabulary], row j predicts answer token j (the glimpse token predicts the first).
+        answer_ids: [B, L] int64.
+        answer_mask: [B, L] bool, False on padding.
 
     Returns:
         Sum over the answer tokens (scalar, float32) and their number (scalar int64).

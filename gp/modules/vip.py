@@ -1,4 +1,4 @@
-"""The visual importance predictor (VIP): glimpse attention and vision features in, one importance logit a token out."""
+"""The visual importance predictor (VIP): from glimpse attention and vision features to importance logits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class VisualImportancePredictor(nn.Module):
     """Refines the glimpse attention of each visual token with the vision tower's own features.
 
     Args:
-        num_features: A * number of read layers, glimpse attention values per token.
+        num_features: H * number of read layers, glimpse attention values per token.
         vision_hidden_size: C, of the tapped vision layers.
         num_taps: tapped vision layers, one block each, deepest first.
         hidden_size: width of the predictor.
@@ -139,7 +139,7 @@ class GatedMLP(nn.Module):
 
 
 class AttentionSpans:
-    """Which tokens attend to each other: those of one image, or of one window of it. Never builds an N x N mask.
+    """Spans of tokens that attend to each other: an image each, or a window of it. Never builds an N x N mask.
 
     Neighbouring images of one size run as a batch; windows are made contiguous and ordered by size, so that they run in
     as many batches as there are sizes.
@@ -152,7 +152,7 @@ class AttentionSpans:
             self.order, self.sizes = _window_order(layout, window)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """q, k [N, heads, d], v [N, heads, e] -> [N, heads, e]; softmax scale 1 / sqrt(d)."""
+        """q, k [N, H, d], v [N, H, e] -> [N, H, e]; softmax scale 1 / sqrt(d)."""
         if self.order is not None:
             query, key, value = query[self.order], key[self.order], value[self.order]
         counts = [len(list(run)) for _, run in groupby(self.sizes)]
@@ -201,7 +201,7 @@ def rope_2d(row_col: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotates pairs (i, i + dim / 2) of x [N, heads, dim], in float32."""
+    """Rotates pairs (i, i + dim / 2) of x [N, H, dim], in float32."""
     cos, sin = rope
     first, second = x.float().chunk(2, dim=-1)
     return (x.float() * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Pruning methods, one a file. A new one is a file here and an entry in `BASELINES`."""
+"""Pruning methods, one per file. A new one is a file here and an entry in `BASELINES`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +18,23 @@ from gp.pruners.random import RandomPruner
 from gp.pruners.visionzip import VisionZip
 from gp.pruners.vscan import VScan
 
-PUBLISHED = (FastV, PyramidDrop, VisionZip, DivPrune, CDPruner, VScan)
 BASELINES: dict[str, type[Pruner]] = {
-    p.name: p for p in (NoPruner, *PUBLISHED, AttentionDPP, Downsample, RandomPruner, OraclePruner)
+    method.name: method
+    for method in (
+        NoPruner,
+        FastV,
+        PyramidDrop,
+        VisionZip,
+        DivPrune,
+        CDPruner,
+        VScan,
+        AttentionDPP,
+        Downsample,
+        RandomPruner,
+        OraclePruner,
+    )
 }
+METHODS: dict[str, type[Pruner]] = {GlimpsePruner.name: GlimpsePruner, **BASELINES}  # in the order of the tables
 
 
 def make_baseline(
@@ -39,7 +52,7 @@ def make_baseline(
         ValueError: no such method or setting.
     """
     if name not in BASELINES:
-        raise ValueError(f"no pruner {name!r}; there is {', '.join(sorted([*BASELINES, GlimpsePruner.name]))}")
+        raise ValueError(f"no pruner {name!r}; there is {', '.join(sorted(METHODS))}")
     known = BASELINES[name].settings()
     if unknown := [key for key in settings or () if key not in known]:
         raise ValueError(f"pruner {name!r} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
@@ -49,6 +62,7 @@ def make_baseline(
 __all__ = [
     "BASELINES",
     "BEFORE_FIRST_LAYER",
+    "METHODS",
     "GlimpsePruner",
     "NoPruner",
     "OraclePruner",

@@ -14,8 +14,9 @@ from gp.pruners.per_image import group_slices, picked_first
 
 
 class AttentionDPP(RankingPruner):
-    """Greedy MAP inference of a DPP: relevance is the LLM's own attention, similarity that of its hidden states.
+    """A diverse subset of what the last prompt token attends to (this project's own).
 
+    Greedy MAP inference of a DPP: relevance is the LLM's own attention, similarity that of its hidden states.
     Attention alone picks the same spot again and again: neighbours of the best token are attended to as well, and say
     the same. With a_j = mean over heads of softmax(q_last K^T / sqrt(d))_j at layer `layer`, r = a / max a in each
     group that shares a budget, and unit hidden states f_i behind that layer: K_ij = r_i (f_i . f_j) r_j; then as in

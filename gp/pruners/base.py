@@ -1,4 +1,4 @@
-"""What a pruning method is: where it looks, and one score for every visual token. It owns no plumbing."""
+"""Base of the pruning methods: where a method looks, and one score per visual token. It owns no plumbing."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ BEFORE_FIRST_LAYER = -1
 
 @dataclass
 class PruneView:
-    """What the engine shows a pruner at one of its stages. N: visual tokens of the batch; A: attention heads.
+    """Batch as the engine shows it to a pruner at one of its stages. Letters of shapes: `gp.types`.
 
     Args:
         stage: the decoder layer that has just run, or `BEFORE_FIRST_LAYER`.
         num_layers: decoder layers of the model.
         prompt: the batch at this point (input of the next layer, vision taps, attention of vision blocks).
         options: the call's options.
-        attention: read layer -> [N, A], attention of the last position (the glimpse token, if the pruner appends
+        attention: read layer -> [N, H], attention of the last position (the glimpse token, if the pruner appends
             one) to every visual token; -inf for tokens that an earlier stage dropped.
         alive: [N] bool, tokens that no earlier stage dropped.
-        evidence_masks: one bool or 0..1 [h, w] an image, if the caller gave them.
-        seed: for methods that draw; the same seed draws the same. One for the batch, or one a prompt.
-        look_ahead: called with `rotate`: log-softmax attention [N, A] of the last position to every visual token with
+        evidence_masks: one bool or 0..1 [h, w] per image, if the caller gave them.
+        seed: for methods that draw; the same seed draws the same. One for the batch, or one per prompt.
+        look_ahead: called with `rotate`: log-softmax attention [N, H] of the last position to every visual token with
             the projections of the *next* layer, with or without rotary embedding; -inf for dropped tokens.
     """
 
@@ -53,10 +53,7 @@ class PruneView:
 
     def visual_hidden(self) -> Tensor:
         """Hidden states of all visual tokens, [N, D]; zeros for tokens that an earlier stage dropped."""
-        hidden = self.prompt.hidden
-        slots = self.prompt.visual_id.flatten() % (self.layout.num_tokens + 1)  # -1 (not visual) -> one slot too many
-        out = hidden.new_zeros(self.layout.num_tokens + 1, hidden.shape[-1])
-        return out.index_copy(0, slots, hidden.flatten(0, 1))[:-1]
+        return self.prompt.gather_visual(self.prompt.hidden, 0.0)
 
 
 class Pruner(nn.Module):
@@ -64,6 +61,7 @@ class Pruner(nn.Module):
 
     Attributes:
         name: what users write in `pruner=...`.
+        paper: arXiv number, if there is one.
         stages: decoder layers after which tokens are dropped (`BEFORE_FIRST_LAYER`: before any); empty: never.
         read_layers: decoder layers whose attention row of the last position is wanted.
         log_softmax: whether that row is normalised over all visible keys.
@@ -72,9 +70,11 @@ class Pruner(nn.Module):
         compact_cache: whether the layers up to a stage forget the dropped tokens, too. Published methods that prune
             inside the LLM leave them there.
         sees_own_images: whether `prepare` changes the images, so that features of others cannot be shared.
+        decides_itself: whether `keep` is the method's own, so that even an exact budget does not tell how many stay.
     """
 
     name: ClassVar[str]
+    paper: ClassVar[str | None] = None
     stages: tuple[int, ...] = ()
     read_layers: tuple[int, ...] = ()
     log_softmax: bool = False
@@ -82,10 +82,11 @@ class Pruner(nn.Module):
     attended: tuple[int, ...] = ()
     compact_cache: bool = True
     sees_own_images: ClassVar[bool] = False
+    decides_itself: ClassVar[bool] = False
 
     @classmethod
     def for_model(cls, backbone: Backbone, prune_layer: int, **settings: Any) -> Pruner:
-        """The method for a base.
+        """Builds the method for a base.
 
         Args:
             backbone: tells sizes and layers.
@@ -103,7 +104,7 @@ class Pruner(nn.Module):
         return [name for name in named if name not in ("backbone", "prune_layer")]
 
     def prepare(self, backbone: Backbone, inputs: Mapping[str, Tensor], options: PruneOptions) -> Mapping[str, Tensor]:
-        """The inputs that the model sees instead; only for methods that change the images."""
+        """Returns the inputs that the model sees instead; only for methods that change the images."""
         return inputs
 
     def tokens(self) -> dict[int, Tensor]:
@@ -115,11 +116,11 @@ class Pruner(nn.Module):
         """Importance logits of all visual tokens, [N] float32; sigmoid(score) is compared with the threshold."""
 
     def stage_options(self, view: PruneView) -> PruneOptions:
-        """What the call's options come to at this stage."""
+        """Options of the call as they apply at this stage."""
         return view.options
 
     def keep(self, scores: Tensor, view: PruneView) -> Tensor:
-        """Keep mask [N] from the scores; what earlier stages dropped stays dropped."""
+        """Keep mask [N] from the scores; what earlier stages dropped stays dropped. Another one: `decides_itself`."""
         scores = scores.masked_fill(~view.alive, float("-inf"))
         return select(scores, view.layout, self.stage_options(view)) & view.alive
 
@@ -135,6 +136,22 @@ class Pruner(nn.Module):
                     f"pruner {self.name!r}: {attribute} {outside} outside {first}..{num_layers - 1}, "
                     "the decoder layers of this base"
                 )
+
+
+class AtPruneLayer(Pruner):
+    """A method that drops its tokens at a freely chosen layer, as `glimpse` does.
+
+    Args:
+        prune_layer: decoder layer after which tokens are dropped, `BEFORE_FIRST_LAYER` for before any.
+    """
+
+    def __init__(self, prune_layer: int = BEFORE_FIRST_LAYER) -> None:
+        super().__init__()
+        self.stages = (prune_layer,)
+
+    @classmethod
+    def for_model(cls, backbone: Backbone, prune_layer: int) -> Pruner:
+        return cls(prune_layer)
 
 
 class RankingPruner(Pruner):

@@ -1,9 +1,10 @@
-"""From a budget to numbers of tokens."""
+"""Numbers of tokens that a budget comes to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from gp.selection import exact_counts
 from gp.types import PruneOptions
 
 ROUNDING = 1e-6  # 0.29 * 100 is 28.999999999999996
@@ -16,18 +17,13 @@ def mean_tokens(sizes: Sequence[int], options: PruneOptions) -> list[float]:
         ValueError: `num_keep` does not match the groups or asks for more tokens than there are.
     """
     if options.num_keep is not None:
-        if len(options.num_keep) != len(sizes):
-            raise ValueError(f"num_keep has {len(options.num_keep)} entries for {len(sizes)} {options.budget_scope}s")
-        for wanted, size in zip(options.num_keep, sizes):
-            if not 0 <= wanted <= size:
-                raise ValueError(f"num_keep {wanted} is outside 0..{size}, the tokens of its {options.budget_scope}")
-        return [float(wanted) for wanted in options.num_keep]
+        return [float(count) for count in exact_counts(sizes, options)]
     ratio = options.fixed_keep_ratio if options.fixed_keep_ratio is not None else options.max_keep_ratio
     return [ratio * size for size in sizes]
 
 
 def tokens_after(share: float, size: int) -> int:
-    """A share of a group in whole tokens, rounded down."""
+    """Converts a share of a group to whole tokens, rounded down."""
     return int(share * size + ROUNDING)
 
 

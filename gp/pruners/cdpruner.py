@@ -1,4 +1,4 @@
-"""CDPruner: a determinantal point process over similarity, conditioned on the question (arXiv 2506.10967)."""
+"""CDPruner: a determinantal point process over similarity, conditioned on the question."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from gp.pruners.per_image import group_slices, picked_first
 
 
 class CDPruner(RankingPruner):
-    """Greedy MAP inference of a DPP whose kernel weighs the similarity of tokens by their relevance to the question.
+    """A determinantal point process, conditioned on the question.
 
+    Greedy MAP inference of a DPP whose kernel weighs the similarity of tokens by their relevance to the question.
     With unit embeddings f_i: S = f f^T, relevance x_i = mean over question tokens of cos(v_i, t), scaled to
-    r = (x - min + 1e-6) / (max - min) in each group that shares a budget, kernel K_ij = r_i S_ij r_j. Greedily T times:
-    the token with the largest conditional variance joins, the variances of the others shrink by what it explains.
+    r = (x - min + 1e-6) / (max - min) in each group that shares a budget, kernel K_ij = r_i S_ij r_j.
+    Again and again, up to the budget, the token with the largest conditional variance joins, and the variances of the
+    others shrink by what it explains.
 
     Settings: the budget is the only usual one.
 
@@ -28,12 +30,13 @@ class CDPruner(RankingPruner):
     Deviations: the published relevance compares CLIP's image and text embeddings, which only LLaVA's tower has a text
     side for, and which is not part of the LVLM; ours compares what the LLM gets, visual embeddings and the embeddings
     of the tokens after the last image, so it works for every family and needs no second model (as the public port to
-    Qwen does). Minimum and maximum are of the group, not of the whole batch. The kernel is formed a column at a time.
+    Qwen does). Minimum and maximum are of the group, not of the whole batch. The kernel is formed column by column.
 
     Source: Zhang et al., "Beyond Attention or Similarity", NeurIPS 2025, section 3; greedy MAP: Chen et al., 2018.
     """
 
     name: ClassVar[str] = "cdpruner"
+    paper = "2506.10967"
     stages = (BEFORE_FIRST_LAYER,)
 
     def __init__(self, negate: bool = False) -> None:
@@ -58,9 +61,8 @@ def question_similarity(view: PruneView, embeds: Tensor) -> Tensor:
         embeds: unit embeddings of the visual tokens, [N, D].
     """
     prompt = view.prompt
-    is_visual = prompt.visual_id >= 0
-    behind = is_visual.flip(1).cumsum(1).flip(1) == 0
-    text = prompt.attention_mask & ~is_visual
+    behind = prompt.is_visual.flip(1).cumsum(1).flip(1) == 0
+    text = prompt.attention_mask & ~prompt.is_visual
     question = torch.where((text & behind).any(1, keepdim=True), text & behind, text)
     unit = torch.nn.functional.normalize(prompt.hidden.float(), dim=-1) * question.unsqueeze(-1)
     mean = unit.sum(1) / question.sum(1, keepdim=True).clamp(min=1)  # [B, D]; the mean cosine is linear in it
@@ -69,7 +71,7 @@ def question_similarity(view: PruneView, embeds: Tensor) -> Tensor:
 
 
 def scale(relevance: Tensor) -> Tensor:
-    """To (0, 1] within one prompt; a constant one is all ones."""
+    """Scales relevance to (0, 1] within one group; constant relevance becomes all ones."""
     if not len(relevance):
         return relevance
     low, high = relevance.min(), relevance.max()

@@ -1,4 +1,4 @@
-"""DivPrune: the most diverse subset of visual tokens (arXiv 2503.02175)."""
+"""DivPrune: the most diverse subset of visual tokens."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ MAX_ENTRIES = 1 << 23  # similarities held at a time
 
 
 class DivPrune(RankingPruner):
-    """Greedy max-min diversity: each pick is the token farthest from all picks before it. Does not see the question.
+    """The most diverse subset.
 
+    Greedy max-min diversity: each pick is the token farthest from all picks before it. Does not see the question.
     With D_ij = 1 - cos(v_i, v_j) over the embeddings that the LLM gets: first the token farthest from its nearest
     neighbour, then again and again argmax_j min over picks i of D_ij.
 
-    Settings: the budget is the only one. T = int(budget * N); the published code rounds.
+    Settings: the budget is the only one: int(budget * N) tokens; the published code rounds.
 
     Deviations: kept tokens keep their rotary positions, the published code renumbers them. Distances are computed in
     chunks and one pick at a time, so no N x N matrix is held. There is no published code for Qwen2.5-VL; its embeddings
@@ -29,6 +30,7 @@ class DivPrune(RankingPruner):
     """
 
     name: ClassVar[str] = "divprune"
+    paper = "2503.02175"
     stages = (BEFORE_FIRST_LAYER,)
 
     def scores(self, view: PruneView) -> Tensor:

@@ -15,8 +15,9 @@ from gp.types import PruneOptions
 
 
 class Downsample(RankingPruner):
-    """Resizes every image so that it yields no more visual tokens than the budget, and keeps them all.
+    """The whole image at a lower resolution.
 
+    Resizes every image so that it yields no more visual tokens than the budget, and keeps them all.
     The grid is the one within the budget that best combines many tokens and the image's own shape; a budget of a prime
     number of tokens is therefore not met exactly. Pixels are resized bicubically with anti-aliasing. LLaVA's tower
     interpolates its position embeddings to the smaller grid.

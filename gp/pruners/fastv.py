@@ -1,4 +1,4 @@
-"""FastV: what the last prompt token attends to early in the LLM stays (arXiv 2403.06764)."""
+"""FastV: what the last prompt token attends to early in the LLM stays."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from gp.pruners.base import PruneView, RankingPruner
 
 
 class FastV(RankingPruner):
-    """Ranks visual tokens by the attention of the last prompt token, mean over heads, at one early decoder layer.
+    """Attention of the last prompt token early in the LLM.
+
+    Ranks visual tokens by the attention of the last prompt token, mean over heads, at one early decoder layer.
 
     score_j = mean over heads of softmax(q_last K^T / sqrt(d))_j, at layer `layer`; the softmax is over all prompt keys.
     Only this one query row is computed.
 
     Settings at budgets of 11.1 / 22.2 / 33.3 % (layer 1, of 28 layers): 4.3 / 16.2 / 28.2 % of the tokens after it; of
-    32: 5.2 / 17.0 / 28.9 %. Solved from the budget: (budget * L - 2) / (L - 2).
+    32: 5.2 / 17.0 / 28.9 %. Solved from the budget: (budget * layers - 2) / (layers - 2).
 
     Args:
         layer: 0-based decoder layer that is read and after which tokens are dropped; the published K = 2 is layer 1.
@@ -28,6 +30,7 @@ class FastV(RankingPruner):
     """
 
     name: ClassVar[str] = "fastv"
+    paper = "2403.06764"
     log_softmax = True
 
     def __init__(self, layer: int = 1, compact_cache: bool = False) -> None:

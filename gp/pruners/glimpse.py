@@ -1,4 +1,4 @@
-"""GlimpsePrune: a learned token looks at the image, the VIP turns its attention into importance (arXiv 2508.01548)."""
+"""GlimpsePrune: a learned token looks at the image, the VIP turns its attention into importance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gp.pruners.base import Pruner, PruneView
 
 
 class GlimpsePruner(Pruner):
-    """The trained parts, and where they are read.
+    """A learned token looks at the image; the VIP turns its attention into importance.
 
     Args:
         glimpse_token: vectors for the decoder layers.
@@ -33,6 +33,7 @@ class GlimpsePruner(Pruner):
     """
 
     name: ClassVar[str] = "glimpse"
+    paper = "2508.01548"
     configs: tuple[GlimpseConfig, VIPConfig]
 
     def __init__(

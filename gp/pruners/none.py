@@ -10,7 +10,10 @@ from gp.pruners.base import Pruner, PruneView
 
 
 class NoPruner(Pruner):
-    """Has no stage, so it is never asked."""
+    """Keeps everything.
+
+    Has no stage, so it is never asked.
+    """
 
     name: ClassVar[str] = "none"
 

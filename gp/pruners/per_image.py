@@ -1,4 +1,4 @@
-"""What several methods need: budgets dealt to images, and selections within one image."""
+"""Parts that several methods share: budgets dealt to images, and selections within one image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gp.pruners.base import PruneView
 
 
 def deal(total: int, sizes: Sequence[int]) -> list[int]:
-    """A number of tokens dealt to images in proportion to their sizes, by largest remainder."""
+    """Deals a number of tokens to images in proportion to their sizes, by largest remainder."""
     whole = sum(sizes)
     exact = [total * size / max(whole, 1) for size in sizes]
     dealt = [int(share) for share in exact]
@@ -35,7 +35,7 @@ def image_counts(view: PruneView, group_counts: Sequence[int]) -> list[int]:
 
 
 def image_slices(view: PruneView) -> Iterator[slice]:
-    """Where the tokens of each image are among the N of the batch."""
+    """Slices of the N tokens of the batch, one per image."""
     start = 0
     for size in view.layout.image_sizes:
         yield slice(start, start + size)
@@ -43,7 +43,7 @@ def image_slices(view: PruneView) -> Iterator[slice]:
 
 
 def group_slices(view: PruneView) -> Iterator[slice]:
-    """As `image_slices`, for the groups that share a budget."""
+    """Slices of the N tokens of the batch, one per group that shares a budget."""
     start = 0
     for size in view.layout.group_sizes(view.options.budget_scope):
         yield slice(start, start + size)
@@ -56,6 +56,6 @@ def top(scores: Tensor, count: int) -> Tensor:
 
 
 def picked_first(order: Tensor, size: int) -> Tensor:
-    """Scores [size] that rank the picks of a greedy method [T] in their order, and everything else below."""
+    """Scores [size] that rank the picks of a greedy method in their order, and everything else below."""
     scores = torch.zeros(size, device=order.device)
     return scores.index_copy(0, order, torch.arange(len(order), 0, -1, device=order.device, dtype=scores.dtype))

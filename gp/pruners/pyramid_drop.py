@@ -1,4 +1,4 @@
-"""PyramidDrop: fewer visual tokens after each of three depths (arXiv 2410.17247)."""
+"""PyramidDrop: fewer visual tokens after each of three depths."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from gp.pruners.budget import bisect
 
 
 class PyramidDrop(RankingPruner):
-    """After each stage keeps the tokens that the last prompt token will look at in the next layer.
+    """Fewer tokens after each of three depths.
+
+    After each stage keeps the tokens that the last prompt token will look at in the next layer.
 
     score_j = mean over heads of softmax(q_last K^T / sqrt(d))_j with the norm, projections and rotary embedding of the
     layer after the stage, over all keys. After stage s the top int(N r_s) of the N original tokens stay,
     r_s = lambda^s.
 
     Settings: the published default, after layers 8, 16 and 24 of 32 with ratios 1/2, 1/4, 1/8, is a budget of 46.9 %,
-    so it is none of the usual ones. As the author advises, the ratios stay geometric, the stages move to 2, L/4 and
-    L/2 layers, and lambda is solved from the budget. At 11.1 / 22.2 / 33.3 %: 0.191 / 0.419 / 0.559 of 32 layers,
-    0.169 / 0.411 / 0.555 of 28, 0.207 / 0.425 / 0.563 of 36. No budget below 2 / L can be met.
+    so it is none of the usual ones. As the author advises, the ratios stay geometric, the stages move to 2 layers, a
+    quarter and half of them, and lambda is solved from the budget. At 11.1 / 22.2 / 33.3 %:
+    0.191 / 0.419 / 0.559 of 32 layers, 0.169 / 0.411 / 0.555 of 28, 0.207 / 0.425 / 0.563 of 36. No budget
+    below 2 / layers can be met.
 
     Args:
         layers: 0-based decoder layers after which tokens are dropped, at least one more layer must follow.
@@ -40,6 +43,7 @@ class PyramidDrop(RankingPruner):
     """
 
     name: ClassVar[str] = "pyramid_drop"
+    paper = "2410.17247"
 
     def __init__(self, layers: Sequence[int], compact_cache: bool = False) -> None:
         super().__init__()
@@ -76,7 +80,7 @@ class PyramidDrop(RankingPruner):
 
 
 def default_layers(num_layers: int) -> tuple[int, ...]:
-    """After 2, a quarter and half of the layers, closer together in a shallow model."""
+    """Stages after 2, a quarter and half of the layers, closer together in a shallow model."""
     first = min(2, max(1, num_layers // 8))
     second = max(first + 1, num_layers // 4)
     return first - 1, second - 1, max(second + 1, num_layers // 2) - 1

@@ -1,4 +1,4 @@
-"""VisionZip: the vision tower's dominant tokens, and the rest merged into a few contextual ones (arXiv 2412.04467)."""
+"""VisionZip: the vision tower's dominant tokens, and the rest merged into a few contextual ones."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ CONTEXTUAL_OF_ALL = 0.05  # published for Qwen2.5-VL
 
 
 class VisionZip(RankingPruner):
-    """Keeps the tokens that the vision tower attends to most; merges the others into evenly spaced ones among them.
+    """Tokens that the vision tower attends to; the others merged.
 
-    Dominant: the top D by attention received in one late block (from [CLS] where there is one, else from all patches).
-    Contextual: of the M others, those at 0, s, 2s, ... with s = max(1, M // C), C in all; each one left joins the
+    Keeps the tokens that the vision tower attends to most; merges the others into evenly spaced ones among them.
+    Dominant: the top ones by attention received in a late block (from [CLS] where there is one, else from all patches).
+    Contextual: of the m others, those at 0, s, 2s, ... with s = max(1, m // c), c in all; each one left joins the
     contextual token with the most similar key (cosine, keys averaged over heads), whose embedding becomes its own plus
-    the mean of those that joined. D + C is the budget. Does not see the question.
+    the mean of those that joined. Both together are the budget. Does not see the question.
 
-    Settings at 11.1 / 22.2 / 33.3 %: LLaVA (576 tokens) C = 10 / 20 / 30 of 64 / 128 / 192; Qwen2.5-VL C = 5 % of all
+    Settings at 11.1 / 22.2 / 33.3 %: LLaVA (576 tokens) c = 10 / 20 / 30 of 64 / 128 / 192; Qwen2.5-VL c = 5 % of all
     tokens, at least 1, at most half of the budget, the rest dominant (6.1 / 17.2 / 28.3 %).
 
     Args:
         block: vision block that is read.
-        contextual_of_kept, contextual_of_all: C as a share of the kept, or of all tokens; the smaller one counts.
+        contextual_of_kept, contextual_of_all: c as a share of the kept, or of all tokens; the smaller one counts.
 
     Deviations: [CLS] itself is not given to the LLM (LLaVA), one more dominant token takes its place; for LLaVA tokens
     are merged after the projector, where the published code merges before it; kept tokens keep their positions for
@@ -38,6 +39,7 @@ class VisionZip(RankingPruner):
     """
 
     name: ClassVar[str] = "visionzip"
+    paper = "2412.04467"
     stages = (BEFORE_FIRST_LAYER,)
 
     def __init__(self, block: int, contextual_of_kept: float, contextual_of_all: float) -> None:
@@ -59,7 +61,7 @@ class VisionZip(RankingPruner):
         return cls(backbone.attention_blocks[1], of_kept, of_all)
 
     def scores(self, view: PruneView) -> Tensor:
-        """2 for dominant, 1 for contextual tokens, 0 for the others."""
+        """Ranks dominant tokens 2, contextual ones 1, the others 0."""
         return torch.cat([self._roles(view, place, count) for place, count in self._images(view)])
 
     def merge(self, view: PruneView, keep_mask: Tensor) -> Tensor:

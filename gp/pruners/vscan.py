@@ -1,4 +1,4 @@
-"""VScan: a global and a local scan of the image, merging, then one more cut inside the LLM (arXiv 2505.22654)."""
+"""VScan: a global and a local scan of the image, merging, then one more cut inside the LLM."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ CLIP_WINDOW = 6  # tokens; where the tower has no windows of its own
 
 
 class VScan(RankingPruner):
-    """Half of the tokens are the best of each small window, half the best of the rest; the LLM then keeps a third.
+    """Global and local scan, merging, then a cut inside the LLM.
 
+    Half of the tokens are the best of each small window, half the best of the rest; the LLM then keeps a third.
     Before the LLM, n = int(a N) tokens stay: n // 2 by the attention received in a shallow vision block, dealt over
     windows with a quota of ceil((n // 2) / windows) each; the others by the attention received in the deepest block.
     Each dropped token joins the kept one that it resembles most (cosine of embeddings), which becomes the mean of them
@@ -47,6 +48,7 @@ class VScan(RankingPruner):
     """
 
     name: ClassVar[str] = "vscan"
+    paper = "2505.22654"
 
     def __init__(
         self, blocks: tuple[int, int], window: int, layer: int, kept_in_llm: float = 1 / 3, compact_cache: bool = False

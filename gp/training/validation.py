@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from gp.data.batch import Batch
+from gp.engine.generation import GREEDY
 from gp.engine.prefill import Prefill
 from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores
 from gp.model import GlimpseModel
 
 ANSWER_SCORES = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
-# whatever the base's own generation config says; what would only draw a warning is unset
-GREEDY = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 
 
 class Validation(nn.Module):

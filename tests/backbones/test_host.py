@@ -32,10 +32,10 @@ def test_what_is_on_the_host_stays_as_it_is():
 def test_lengths_stay_on_the_host_unless_the_kernel_reads_them():
     grid, device = torch.tensor([[1, 8, 12]]), torch.device("meta")
     config = FAMILIES["qwen2_5_vl"].make().config.vision_config
-    places = {name: x.device.type for name, x in VisionIndex.of(grid, config).arguments(device).items()}
+    places = {name: x.device.type for name, x in VisionIndex.from_grid(grid, config).arguments(device).items()}
     assert places == {"position_ids": "meta", "cu_seqlens": "cpu", "window_index": "meta", "cu_window_seqlens": "cpu"}
     config._attn_implementation = "flash_attention_2"
-    arguments = VisionIndex.of(grid, config).arguments(device)
+    arguments = VisionIndex.from_grid(grid, config).arguments(device)
     greatest = {name: arguments.pop(name) for name in list(arguments) if name.startswith("max_")}
     assert {x.device.type for x in arguments.values()} == {"meta"}
     # in patches: an image of 8 x 12, windows of 4 x 4

@@ -49,7 +49,7 @@ def test_one_call_for_all_windows_of_a_size(monkeypatch):
 @pytest.mark.parametrize("grids", [GRIDS, GRIDS[::-1], [(2, 2)]])
 def test_windows_stay_within_their_image_and_hold_the_same_tokens(grids):
     config = tiny_qwen().config.vision_config
-    index = VisionIndex.of(torch.tensor([[1, MERGE * h, MERGE * w] for h, w in grids]), config)
+    index = VisionIndex.from_grid(torch.tensor([[1, MERGE * h, MERGE * w] for h, w in grids]), config)
     order = index.tensors["window_index"]
     ends = (index.tensors["cu_window_seqlens"] // MERGE**2).tolist()
     assert sorted(order.tolist()) == list(range(len(order)))

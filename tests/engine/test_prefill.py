@@ -170,6 +170,7 @@ class TwoStages(Pruner):
     name = "two_stages"
     stages = (0, 2)
     read_layers = (0, 2)
+    decides_itself = True
 
     def scores(self, view):
         self.seen = {**getattr(self, "seen", {}), view.stage: view.attention[view.stage]}

@@ -91,7 +91,7 @@ def test_prefill_and_greedy_decoding_equal_masking(family, prompts, name, attent
     base = family.make(layers=LAYERS, attn_implementation=attention)
     model, inputs = GlimpseModel(base), family.inputs(prompts[rows])
     done = model.prefill(inputs, name, HALF)
-    assert done.is_ragged and len({layer.keys.shape[2] for layer in done.cache.layers}) >= 2
+    assert done.cache_masks.is_ragged and len({layer.keys.shape[2] for layer in done.cache.layers}) >= 2
     out = model.generate(
         **inputs, pruner=name, options=HALF, **GREEDY, return_dict_in_generate=True, output_logits=True
     )
@@ -167,4 +167,4 @@ def test_a_compacted_cache_is_not_ragged(family, model, prompts):
     for name in METHODS:
         pruner = make_baseline(name, model.backbone, settings={"compact_cache": True})
         done = model.prefill(inputs, pruner, HALF)
-        assert not done.is_ragged and len({layer.keys.shape[2] for layer in done.cache.layers}) == 1
+        assert not done.cache_masks.is_ragged and len({layer.keys.shape[2] for layer in done.cache.layers}) == 1

@@ -118,7 +118,7 @@ def test_the_model_sees_prompts_with_smaller_images(family, model):
     mask = expected["attention_mask"].bool()
     natural = backbone.positions({**seen}, mask)
     assert torch.equal(done.position_ids.masked_fill(~mask, 0), natural.masked_fill(~mask, 0))
-    assert done.keep_mask.all() and not done.is_ragged
+    assert done.keep_mask.all() and not done.cache_masks.is_ragged
     assert done.full_layout.prompt_sizes == [sum(h * w for h, w in grids) for grids, _ in prompts]
 
 

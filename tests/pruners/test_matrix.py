@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gp.model import GlimpseModel
-from gp.pruners import BASELINES, Pruner, make_baseline
+from gp.pruners import BASELINES, BEFORE_FIRST_LAYER, Pruner, RankingPruner, make_baseline
 from gp.pruners.downsample import Downsample
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
@@ -17,10 +17,11 @@ from tests.support.tiny_models import FAMILIES, Family
 
 LAYERS = 8
 RAGGED = [([(4, 6)], 9), ([(2, 3), (6, 4)], 7), ([], 5)]
-METHODS = ["fastv", "pyramid_drop", "visionzip", "divprune", "cdpruner", "vscan", "attention_dpp", "downsample"]
-IN_LLM = ["fastv", "pyramid_drop", "vscan"]  # leave earlier caches alone unless told otherwise
-VARIANTS = [(name, {}) for name in [*METHODS, "random"]] + [(name, {"compact_cache": True}) for name in IN_LLM]
-BEFORE_LLM = ["visionzip", "divprune", "cdpruner"]  # what they keep of an image depends on no other image
+METHODS = [name for name, method in BASELINES.items() if issubclass(method, RankingPruner)]
+IN_LLM = [name for name in METHODS if "compact_cache" in BASELINES[name].settings()]  # may leave earlier caches alone
+VARIANTS = [(name, {}) for name in METHODS] + [(name, {"compact_cache": True}) for name in IN_LLM]
+# what they keep of an image depends on no other image
+BEFORE_LLM = [name for name in METHODS if BASELINES[name].stages == (BEFORE_FIRST_LAYER,)]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -72,7 +73,7 @@ def test_the_budget_is_met_up_to_whole_tokens(family, model, name, settings, sco
     assert (done.layers_run >= done.layers_cached).all()
 
 
-@pytest.mark.parametrize("name", [*METHODS, "random"])
+@pytest.mark.parametrize("name", METHODS)
 def test_max_keep_ratio_is_the_same_budget(family, model, name):
     inputs = family.inputs(family.fit(RAGGED))
     fixed, at_most = (
@@ -95,7 +96,7 @@ def test_a_number_of_tokens_for_each_prompt(family, model, name, settings):
         assert done.num_kept == [11, 20, 0]
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "attention_dpp"])
+@pytest.mark.parametrize("name", METHODS)
 def test_more_tokens_than_there_are_is_refused(family, model, name):
     with pytest.raises(ValueError, match=r"num_keep 999 is outside 0\.\.\d+, the tokens of its prompt"):
         model.prefill(family.inputs(family.fit(RAGGED)), name, PruneOptions(num_keep=(11, 999, 0)))
@@ -210,4 +211,3 @@ def test_given_settings_arrive(model):
     assert configured.find_pruner("cdpruner").negate
     assert configured.find_pruner("vscan").stages == (-1, 5) and configured.find_pruner("vscan").kept_in_llm == 0.5
     assert configured.find_pruner("attention_dpp").stages == (6,)
-    assert set(METHODS) | {"none", "random", "oracle"} == set(BASELINES)

@@ -59,6 +59,27 @@ def hand_view(
     return PruneView(stage=stage, num_layers=num_layers, prompt=prompt, options=options, **shown)
 
 
+def prompt_of_rows(
+    mask: Sequence[Sequence[int]], visual_id: Sequence[Sequence[int]] | None = None, num_tokens: int = 0
+) -> Prompt:
+    """A batch whose hidden states are zeros of width 1.
+
+    Args:
+        mask: [B][S], 0 on padding.
+        visual_id: [B][S]; None: text only.
+        num_tokens: visual tokens of the batch; they are one image of the first row.
+    """
+    attention_mask = torch.tensor(mask).bool()
+    batch, length = attention_mask.shape
+    return Prompt(
+        hidden=torch.zeros(batch, length, 1),
+        attention_mask=attention_mask,
+        position_ids=torch.arange(length).expand(1, batch, -1),
+        visual_id=torch.full((batch, length), -1) if visual_id is None else torch.tensor(visual_id),
+        layout=VisualLayout(((1, num_tokens),), (0,), batch),
+    )
+
+
 def kept(pruner, view: PruneView) -> list[int]:
     """Numbers of the tokens that stay."""
     return pruner.keep(pruner.scores(view), view).nonzero().flatten().tolist()
