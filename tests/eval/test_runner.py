@@ -24,7 +24,7 @@ def batch(micro):
 def test_ragged_entries_counted_by_hand(batch, half_way):
     model, given = batch
     done = prefill_batch(model, given, Method(half_way.name, BUDGET))
-    assert done.is_ragged
+    assert done.cache_masks.is_ragged
     results = answer_batch(model, given, Method(half_way.name, BUDGET), NEW_TOKENS)
     for row, result in enumerate(results):
         ids = given.inputs["input_ids"][row][given.inputs["attention_mask"][row].bool()]
