@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "boxes", "version", "embedded"},
+    {"types", "boxes", "version", "cli", "embedded"},
     {"config", "modules", "selection", "measure"},
     {"backbones"},
     {"pruners"},

@@ -21,7 +21,7 @@ from importlib import import_module
 
 import torch
 
-from gp.bench.options import OptionError
+from gp import cli
 
 # name -> module with a docstring, `add_arguments(parser)` and `run(arguments) -> int`
 BENCHES = {
@@ -38,19 +38,19 @@ BENCHES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hands over to the bench that is named; returns 0, 1 (out of memory), 2 (an option that cannot be) or 130."""
+    """Hands over to the bench that is named; returns its status, 1 if memory ran out, else see `gp.cli.run`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = make_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+    return cli.run(lambda: run(options), options.traceback)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the bench; 1 with one line if the device's memory ran out."""
     try:
         return options.run(options)
-    except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except torch.OutOfMemoryError as error:
         print(f"error: {str(error).split('. ')[0]}: take a smaller --preset, --visual or --batch", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -65,6 +65,7 @@ def make_parser() -> argparse.ArgumentParser:
             name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
         module.add_arguments(command)
+        cli.add_traceback(command)
         command.set_defaults(run=module.run)
     return parser
 

@@ -13,6 +13,7 @@ from gp.backbones import Backbone
 from gp.config import TrainConfig, load_config
 from gp.config.load import processor_options, prune_options
 from gp.embedded import GLIMPSE_DIR
+from gp.eval.names import check_names
 from gp.formats.glimpse_folder import EMBEDDED, base_shape, load_glimpse
 from gp.loading import from_pretrained
 from gp.model import GlimpseModel
@@ -51,6 +52,7 @@ def load_run(
     config = load_config(config_file, overrides)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"config {config_file}: expected task glimpse, got {config.task}")
+    check_names(config.eval)
     model = from_pretrained(
         config.model.base,
         revision=config.model.revision,
