@@ -67,7 +67,7 @@ def _scalar(value: Any, kind: type) -> Any:
         return bool(value) if value in (0, 1) else None
     if kind is type(None) or isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    if kind is int and isinstance(value, float):
+    if isinstance(value, float) and (kind is int or (kind is str and not math.isfinite(value))):
         return None
     try:
         return kind(value)

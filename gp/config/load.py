@@ -42,8 +42,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig 
             each other. The message names file or command line and key, what was expected and what came.
     """
     given, changes = read_yaml(path), parse_overrides(overrides)
-    schema = schema_of(changes.get("task", given.get("task", "glimpse")), str(path))
-    config = merge_options(schema, {f"config {path}": given, COMMAND_LINE: changes})
+    where, task = (COMMAND_LINE, changes["task"]) if "task" in changes else (f"config {path}", given.get("task"))
+    config = merge_options(schema_of(task or "glimpse", where), {f"config {path}": given, COMMAND_LINE: changes})
     if isinstance(config, TrainConfig):
         contradictions.check(config)
     else:

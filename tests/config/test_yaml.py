@@ -25,7 +25,7 @@ WRONG = {
     "nothing": (b"", ", line 1: expected keys and values, got an empty file"),
     "a comment only": (b"# name: a\n", "got an empty file"),
     "a list": (b"- name\n- a\n", ", line 1: expected keys and values, got a list"),
-    "a word": (b"hello\n", "got 'hello'"),
+    "a word": (b"hello\n", "unknown key 'hello'"),
     "a number": (b"3\n", "got '3'"),
     "a zero byte": (b"name: a\0b\n", "not YAML: "),
     "an object": (b"name: !!python/object:os.system {}\n", ", line 1: not YAML: "),
