@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin
 from gp.config.option import Rule
 
 LISTS, MAPPINGS = (list, Sequence), (dict, Mapping)
+SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
 
 def fit(value: Any, hint: Any, rule: Rule, key: str) -> Any:
@@ -18,7 +19,8 @@ def fit(value: Any, hint: Any, rule: Rule, key: str) -> Any:
 
     Args:
         value: from YAML: None, a bool, a number, text, a list or a mapping of those.
-        hint: the option's type: bool, int, float, str, Any, and unions, lists and mappings of them.
+        hint: the option's type: bool, int, float, str, and unions, lists and mappings of them; of any other type, only
+            that numbers are finite is checked.
         rule: of the option.
         key: where the value stands, for messages.
 
@@ -36,9 +38,9 @@ def fit(value: Any, hint: Any, rule: Rule, key: str) -> Any:
             inner = get_args(kind)[1]
             fitted = {str(name): fit(entry, inner, rule, f"{key}.{name}") for name, entry in value.items()}
             return _counted(fitted, hint, rule, key)
-        if kind is Any:
+        if kind not in SCALARS and get_origin(kind) not in (*LISTS, *MAPPINGS):
             return _finite(value, key)
-        if get_origin(kind) is None and (fitted := _scalar(value, kind)) is not None and _taken(fitted, rule):
+        if kind in SCALARS and (fitted := _scalar(value, kind)) is not None and _taken(fitted, rule):
             return fitted
     raise _refusal(value, hint, rule, key)
 
@@ -114,6 +116,6 @@ def _describe(kind: Any, rule: Rule) -> str:
             f"a list{number}, each {inner}" if get_origin(kind) in LISTS else f"a mapping{number}, each value {inner}"
         )
     if kind in (int, float):
-        words, within = "a whole number" if kind is int else "a number", str(rule.within)
-        return words + (f" {within}" if within.startswith("in") else f", {within}" if within else "")
-    return {bool: "true or false", str: "text", Any: "anything"}[kind]
+        within = str(rule.within)
+        return SCALARS[kind] + (f" {within}" if within.startswith("in") else f", {within}" if within else "")
+    return SCALARS.get(kind, "anything")
