@@ -20,7 +20,7 @@ Short keys, lists with commas:
     num_samples=N     eval.num_samples
     out=FOLDER        eval.out; default: eval/ beside the checkpoint
 
-Any other key is one of the config, see gp/config/schema.py; eval.methods.METHOD.SETTING=VALUE sets what a method takes.
+Any other key is an option of the config; eval.methods.METHOD.SETTING=VALUE sets what a method takes.
 A method that cannot meet a budget on this base is left out there, with the reason. Results are appended as they come:
 the same command goes on where it was stopped, and methods and budgets can be added to it.
 """
@@ -33,6 +33,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gp import cli
+from gp.config.reference import help_text
+
 # threads that spin while they wait make small steps many times slower on a shared machine; read when torch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -41,30 +44,22 @@ SHORT_KEYS = {"num_samples": "eval.num_samples", "out": "eval.out"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluates; returns the exit status, 2 for a mistake in settings, data or files.
-
-    Other errors, e.g. of a library, come with their traceback; its last line names the row.
-    """
+    """Evaluates; returns the exit status, see `gp.cli.run`."""
     options = parse(arguments)
-    try:
-        run(options.settings, options.config)
-    except (ValueError, OSError) as error:
-        if options.traceback:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    again = "run the same command again to go on"
+    return cli.run(lambda: run(options.settings, options.config), options.traceback, again)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage="python evaluate.py ckpt=PATH [key=value ...] [--config FILE]",
         description=__doc__,
+        epilog=help_text("glimpse"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="ckpt=PATH, short keys, keys of the config")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="ckpt=PATH, short keys, options of the config")
     parser.add_argument("--config", type=Path, help="instead of the config.yaml beside the checkpoint")
-    parser.add_argument("--traceback", action="store_true", help="show where a mistake in settings or data was noticed")
+    cli.add_traceback(parser)
     return parser.parse_intermixed_args(arguments)
 
 

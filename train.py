@@ -6,7 +6,7 @@
     python train.py --config configs/qwen7b.yaml trainer.devices=8
     python train.py --config configs/tiny_base.yaml
 
-Every option, with its default, is in gp/config/schema.py. Results go to runs/NAME/.
+Results go to runs/NAME/.
 """
 
 from __future__ import annotations
@@ -17,46 +17,49 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gp import cli
+from gp.config import TrainConfig, load_config
+from gp.config.reference import help_text
+
 # threads that spin while they wait make small steps many times slower on a shared machine; read when torch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs what the config's `task` says; returns the exit status, 2 for a mistake in settings, data or files.
-
-    Other errors, e.g. of a library, come with their traceback; its last line names the stage.
-    """
+    """Runs what the config's `task` says; returns the exit status, see `gp.cli.run`."""
     options = parse(arguments)
-    try:
-        run(options.config, options.overrides)
-    except (ValueError, OSError) as error:
-        if options.traceback:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return cli.run(lambda: run(options.config, options.overrides), options.traceback)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        usage="python train.py --config FILE [key=value ...]",
+        description=__doc__,
+        epilog=help_text("glimpse", "pretrain"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", type=Path, required=True, help="a YAML file, see configs/")
-    parser.add_argument("--traceback", action="store_true", help="show where a mistake in settings or data was noticed")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")
+    cli.add_traceback(parser)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="options that differ from the file, see below"
+    )
     return parser.parse_intermixed_args(arguments)
 
 
 def run(config_path: Path, overrides: Sequence[str]) -> None:
     """Loads the config and hands over to its task."""
-    from gp.config import load_config
-
     config = load_config(config_path, overrides)
-    if config.task == "pretrain":
+    if not isinstance(config, TrainConfig):
         from gp.embedded.making.pretrain import run as pretrain
 
         pretrain(config)
         return
+    from gp.eval.names import check_names
+    from gp.training.devices import check_devices
     from gp.training.train import is_first_process, train
 
+    check_names(config.eval)
+    check_devices(config.trainer)
     if not config.eval.after_training:
         train(config)
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 import gp
+from gp.config import DataConfig
 from gp.data.painting import paint_sample
 from gp.data.sample import Sample, parse_record
 from gp.data.shards import read_records, resolve_shards
@@ -21,7 +22,7 @@ SIDE, GAP, CAPTION, FONT_SIZE = 336, 8, 30, 17
 
 def samples(entry: str, count: int) -> list[Sample]:
     """The first samples of a split of the embedded data."""
-    shard = resolve_shards([entry], Path("shards"))[0]
+    shard = resolve_shards([entry], Path(DataConfig.root))[0]
     records = read_records(shard, entry)
     return [parse_record(next(records)) for _ in range(count)]
 

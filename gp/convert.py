@@ -14,6 +14,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from gp import cli
 from gp.formats import published
 from gp.formats.glimpse_folder import WEIGHTS, read_config, write_config, write_weights
 
@@ -37,24 +38,30 @@ def to_published(source: Path, target: Path, base: Path) -> None:
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def convert(source: Path, target: Path, base: Path | None) -> None:
+    """Converts whichever way `source` asks for.
+
+    Raises:
+        FileNotFoundError, ValueError: no such folder, or not one of trained parts; or no base where it is needed.
+    """
+    if published.is_reference_folder(source):
+        to_ours(source, target)
+    elif base is None:
+        raise ValueError("ours -> published needs --base: the original repeats the base's config in its file")
+    else:
+        to_published(source, target, base)
+    print(f"wrote {target}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Converts; returns the exit status, see `gp.cli.run`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with trained parts, in either format")
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument("--base", type=Path, help="folder of the base (its config.json), needed for ours -> published")
+    cli.add_traceback(parser)
     options = parser.parse_args(arguments)
-    try:
-        if published.is_reference_folder(options.source):
-            to_ours(options.source, options.target)
-        elif options.base is None:
-            raise ValueError("ours -> published needs --base: the original repeats the base's config in its file")
-        else:
-            to_published(options.source, options.target, options.base)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {options.target}")
-    return 0
+    return cli.run(lambda: convert(options.source, options.target, options.base), options.traceback)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def test_every_command_line_of_training_is_accepted():
 
 
 PROGRAMS = ("train.py", "evaluate.py", "-m gp.bench", "-m gp.convert", "-m gp.doctor")
-SHARD_PROGRAMS = ("shards/build_tiny.py", "shards/build.py", "shards/inspect.py")
+SHARD_PROGRAMS = ("shards/build_tiny.py", "shards/build.py", "shards/check.py")
 
 
 @pytest.mark.parametrize("program", [*PROGRAMS, *SHARD_PROGRAMS])

@@ -21,7 +21,8 @@ from importlib import import_module
 
 import torch
 
-from gp.bench.options import OptionError, add_output_arguments
+from gp import cli
+from gp.bench.options import add_output_arguments
 
 # name -> module with a docstring, `add_arguments(parser)` and `run(options) -> BenchReport`, or None if it printed
 BENCHES = {
@@ -38,22 +39,22 @@ BENCHES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Hands over to the bench that is named; returns 0, 1 (out of memory), 2 (an option that cannot be) or 130."""
+    """Hands over to the bench that is named; returns its status, 1 if memory ran out, else see `gp.cli.run`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = make_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+    return cli.run(lambda: run(options), options.traceback)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the bench; 1 with one line if the device's memory ran out."""
     try:
         report = options.run(options)
         if report is not None:
             report.publish(options)
         return 0
-    except OptionError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except torch.OutOfMemoryError as error:
         print(f"error: {str(error).split('. ')[0]}: take a smaller --preset, --visual or --batch", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -69,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(command)
         add_output_arguments(command)
+        cli.add_traceback(command)
         command.set_defaults(run=module.run)
     return parser
 

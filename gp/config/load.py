@@ -1,29 +1,29 @@
-"""YAML file + key=value overrides -> a checked, typed config. An unknown key names its nearest known one."""
+"""YAML file + key=value overrides -> a checked, typed config."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from gp.config import contradictions
+from gp.config.fitting import nearest
 from gp.config.pretrain import PretrainConfig
-from gp.config.schema import OptimConfig, TrainConfig
-from gp.types import PruneOptions
+from gp.config.schema import TrainConfig
+from gp.config.table import build, defaults_of, refuse_unknown
+
+if TYPE_CHECKING:
+    from gp.types import PruneOptions
 
 SCHEMAS = {"glimpse": TrainConfig, "pretrain": PretrainConfig}
-CHOICES = {
-    "model.dtype": ("float32", "bfloat16", "float16"),
-    "model.attn_implementation": ("eager", "sdpa", "flash_attention_2", "flash_attention_3"),
-    "glimpse.norm": ("rmsnorm", "layernorm"),
-    "vip.attention": ("global", "window"),
-}
-START_METHODS = ("fork", "spawn", "forkserver")
+COMMAND_LINE = "command line"
+WRONG_YAML = (YAMLError, OmegaConfBaseException, RecursionError)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig | PretrainConfig:
@@ -38,129 +38,103 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig 
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: an unknown or missing key, a wrong type, or options that contradict each other.
+        ValueError: not YAML, an unknown or missing key, a wrong type, a value out of range, or options that contradict
+            each other. The message names file or command line and key, what was expected and what came.
     """
     given, changes = read_yaml(path), parse_overrides(overrides)
-    schema = schema_of(changes.get("task", given.get("task", "glimpse")), str(path))
-    config = merge_options(schema, {f"config {path}": given, "command line": changes})
-    check(config)
+    where, task = (COMMAND_LINE, changes["task"]) if "task" in changes else (f"config {path}", given.get("task"))
+    config = merge_options(schema_of(task or "glimpse", where), {f"config {path}": given, COMMAND_LINE: changes})
+    if isinstance(config, TrainConfig):
+        contradictions.check(config)
+    else:
+        contradictions.check_name(config.name)
     return config
 
 
-def merge_options(schema: type, given: Mapping[str, DictConfig]) -> Any:
-    """A schema's defaults, then what each source gives.
+def merge_options(schema: type, given: Mapping[str, dict[str, Any]]) -> Any:
+    """Puts what each source gives over a schema's defaults.
 
     Args:
-        schema: a dataclass.
-        given: where it comes from, for messages -> keys and values; later ones win.
+        schema: a dataclass whose fields `option` made, and of such dataclasses.
+        given: where it comes from, for messages -> keys and values, nested; later ones win.
 
     Returns:
-        The dataclass of the schema, fully typed.
+        The dataclass of the schema; every value has the type of its option and is in its range.
 
     Raises:
-        ValueError: an unknown or missing key, or a wrong type.
+        ValueError: an unknown or missing key, a wrong type, or a value out of range.
     """
-    merged = OmegaConf.structured(schema)
-    for where, values in given.items():
-        merged = _merge(merged, values, where)
-    return to_typed(merged, next(iter(given)))
+    values = defaults_of(schema)
+    for where, source in given.items():
+        refuse_unknown(schema, source, where)
+        values = _over(values, source)
+    try:
+        values = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+    except WRONG_YAML as error:
+        raise ValueError(f"{next(iter(given))}: {_first_line(error)}") from error
+
+    def where(key: str) -> str:
+        """The last source that gives a key; nothing for a default, the file for no key at all."""
+        sources = [name for name, source in given.items() if not key or _has(source, key)]
+        return f"{sources[-1 if key else 0]}: " if sources else ""
+
+    return build(schema, values, where)
 
 
-def read_yaml(path: str | Path) -> DictConfig:
-    """A YAML file of keys and values; FileNotFoundError, or ValueError if it holds something else."""
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Reads a YAML file of keys and values.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not text in UTF-8, not YAML, a key that comes twice, or something else than keys and values; names
+            the line.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"config {path}: no such file")
-    given = OmegaConf.load(path)
-    if not isinstance(given, DictConfig):
-        raise ValueError(f"config {path}: expected keys and values, got a {type(given).__name__}")
-    return given
+    content = Path(path).read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"config {path}, line {line}: expected text in UTF-8, got byte {content[error.start]:#x}"
+        ) from error
+    try:
+        given = OmegaConf.load(io.StringIO(text)) if text.strip() else None
+    except OSError:  # OmegaConf's word for a number or a text
+        given = text.strip()
+    except WRONG_YAML as error:
+        raise ValueError(f"config {path}{_line_of(error)}: not YAML: {_reason(error)}") from error
+    if not OmegaConf.is_dict(given) or not given:
+        found = "an empty file" if not given else "a list" if OmegaConf.is_list(given) else f"{given!r:.50}"
+        raise ValueError(f"config {path}, line 1: expected keys and values, got {found}")
+    return OmegaConf.to_container(given)
 
 
-def parse_overrides(overrides: Sequence[str]) -> DictConfig:
-    """`["a.b=1"]` -> a nested config; each entry must have the form key=value."""
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """`["a.b=1"]` -> nested values; each entry must have the form key=value."""
     for text in overrides:
         if "=" not in text or text.startswith("="):
-            raise ValueError(f"command line: expected key=value, got {text!r}")
+            raise ValueError(f"{COMMAND_LINE}: expected key=value, got {text!r}")
         try:
             OmegaConf.from_dotlist([text])
-        except (OmegaConfBaseException, YAMLError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"command line: the value of {text!r} is not YAML: {reason}") from error
-    return OmegaConf.from_dotlist(list(overrides))
+        except WRONG_YAML as error:
+            raise ValueError(f"{COMMAND_LINE}: the value of {text!r} is not YAML: {_reason(error)}") from error
+    return OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
 
 
-def schema_of(task: str, where: str) -> type:
+def schema_of(task: Any, where: str) -> type:
     """The root dataclass of a task."""
-    if task not in SCHEMAS:
-        raise ValueError(f"{where}: task must be one of {sorted(SCHEMAS)}, got {task!r}")
+    if not isinstance(task, str) or task not in SCHEMAS:
+        near = f"; the nearest known one is {nearest(task, sorted(SCHEMAS))!r}"
+        raise ValueError(f"{where}: task must be one of {', '.join(sorted(SCHEMAS))}, got {task!r}{near}")
     return SCHEMAS[task]
-
-
-def to_typed(config: DictConfig, where: str) -> Any:
-    """OmegaConf -> dataclass; a value that is still missing is an error that names it."""
-    missing = OmegaConf.missing_keys(config)
-    if missing:
-        raise ValueError(f"{where}: no value for {', '.join(sorted(missing))}")
-    return OmegaConf.to_object(config)
-
-
-def check(config: TrainConfig | PretrainConfig) -> None:
-    """Refuses values outside their range and options that contradict each other."""
-    if not isinstance(config, TrainConfig):
-        return
-    for key, allowed in CHOICES.items():
-        section, name = key.split(".")
-        if (value := getattr(getattr(config, section), name)) not in allowed:
-            raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {value!r}")
-    prune_options(config)
-    read_layers = config.glimpse.read_layers or [config.glimpse.prune_layer]
-    if config.glimpse.prune_layer < 0:
-        raise ValueError(f"glimpse.prune_layer must be 0 or more, got {config.glimpse.prune_layer}")
-    if max(read_layers) > config.glimpse.prune_layer:
-        raise ValueError(
-            f"glimpse.read_layers {read_layers} read after glimpse.prune_layer {config.glimpse.prune_layer}: "
-            "the tokens would be gone"
-        )
-    if config.glimpse.layers is not None and 0 not in config.glimpse.layers:
-        raise ValueError(f"glimpse.layers must contain 0, where the token enters; got {config.glimpse.layers}")
-    if config.loss.dice == 0 and config.loss.bce == 0 and config.loss.answer == 0:
-        raise ValueError("loss.dice, loss.bce and loss.answer are all 0: nothing would be trained")
-    if config.model.attn_implementation.startswith("flash") and config.model.dtype == "float32":
-        raise ValueError(
-            f"{config.model.attn_implementation} attention needs model.dtype bfloat16 or float16, got float32"
-        )
-    _check_length(config.optim)
-    if config.data.worker_start_method not in (None, *START_METHODS):
-        given = config.data.worker_start_method
-        raise ValueError(f"data.worker_start_method must be null or one of {', '.join(START_METHODS)}, got {given!r}")
-    for name in ("batch_size", "eval_batch_size", "bucket_batches"):
-        if getattr(config.data, name) < 1:
-            raise ValueError(f"data.{name} must be at least 1, got {getattr(config.data, name)}")
-    if not 0.0 <= config.data.max_skipped_fraction <= 1.0:
-        raise ValueError(f"data.max_skipped_fraction must be in [0, 1], got {config.data.max_skipped_fraction}")
-    if unknown := set(config.eval.splits) - set(config.data.test):
-        raise ValueError(f"eval.splits {sorted(unknown)} not in data.test, which has {sorted(config.data.test)}")
-    for budget in config.eval.budgets:
-        if budget is not None and not 0.0 < budget <= 1.0:
-            raise ValueError(f"eval.budgets must be null or in (0, 1], got {budget}")
-
-
-def _check_length(optim: OptimConfig) -> None:
-    """A run is as long as the one of the two options says that is given."""
-    if optim.max_steps is None and optim.epochs is None:
-        raise ValueError("no value for optim.max_steps or optim.epochs: expected one of the two")
-    if optim.max_steps is not None and optim.epochs is not None:
-        raise ValueError(
-            f"optim.max_steps {optim.max_steps} and optim.epochs {optim.epochs:g} contradict each other: "
-            "give one of the two and set the other to null"
-        )
-    for name in ("max_steps", "epochs"):
-        if (value := getattr(optim, name)) is not None and value <= 0:
-            raise ValueError(f"optim.{name} must be more than 0, got {value:g}")
 
 
 def prune_options(config: TrainConfig) -> PruneOptions:
     """The config's default pruning options."""
+    from gp.types import PruneOptions  # here, because it needs torch, which `--help` does not wait for
+
     values = dataclasses.asdict(config.prune)
     return PruneOptions(**{**values, "anchors": tuple(values["anchors"])})
 
@@ -171,33 +145,29 @@ def processor_options(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _merge(base: DictConfig, extra: DictConfig, where: str) -> DictConfig:
-    _refuse_unknown(OmegaConf.get_type(base), OmegaConf.to_container(extra), where)
-    try:
-        return OmegaConf.merge(base, extra)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{where}: {str(error).splitlines()[0]} (key {error.full_key!r})") from error
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merged key by key, anything else replaced."""
+    both = {key: _over(below[key], above[key]) for key in above if _are_mappings(below.get(key), above[key])}
+    return {**below, **above, **both}
 
 
-def _refuse_unknown(schema: type, given: dict[str, Any], where: str, prefix: str = "") -> None:
-    """Names the first key that the schema does not have, and the nearest one that it has."""
-    sections = _sections(schema)
-    for key, value in given.items():
-        if key not in schema.__dataclass_fields__:
-            full = f"{prefix}{key}"
-            nearest = difflib.get_close_matches(full, _all_keys(schema, prefix), n=1, cutoff=0.0)
-            raise ValueError(f"{where}: unknown key {full!r}; the nearest known one is {nearest[0]!r}")
-        if key in sections and isinstance(value, dict):
-            _refuse_unknown(sections[key], value, where, f"{prefix}{key}.")
+def _are_mappings(*values: Any) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
-def _all_keys(schema: type, prefix: str = "") -> list[str]:
-    """Dotted names of all keys of a schema."""
-    keys = [f"{prefix}{name}" for name in schema.__dataclass_fields__]
-    return keys + [k for name, section in _sections(schema).items() for k in _all_keys(section, f"{prefix}{name}.")]
+def _has(source: dict[str, Any], key: str) -> bool:
+    section, _, name = key.rpartition(".")
+    return name in (source.get(section, {}) if section else source)
 
 
-def _sections(schema: type) -> dict[str, type]:
-    """The fields of a schema that are schemas themselves."""
-    hints = get_type_hints(schema)
-    return {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+def _line_of(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f", line {mark.line + 1}" if mark is not None else ""
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""Every option of training and evaluating a glimpse, with its default; a YAML file states only what differs."""
+"""Every option of training and evaluating a glimpse, as data; a YAML file states only what differs."""
 
 from __future__ import annotations
 
@@ -7,143 +7,184 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from gp.config.option import option
+
+FROM_0 = "[0, inf)"
+FROM_1 = "[1, inf)"
+ABOVE_0 = "(0, inf)"
+SHARE = "[0, 1]"
+SEED = "[0, 4294967295]"
+DTYPES = ("float32", "bfloat16", "float16")
+ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
+
 
 @dataclass
 class ModelConfig:
     """The frozen LVLM."""
 
-    base: str = MISSING  # hub id, folder, or "tiny" (the embedded model)
-    revision: str | None = None
-    dtype: str = "float32"  # float32, bfloat16, float16
-    attn_implementation: str = "sdpa"  # eager, sdpa, flash_attention_2, flash_attention_3
-    min_pixels: int | None = None  # None: the base's own image processor settings
-    max_pixels: int | None = None
-    do_pad: bool | None = None  # LLaVA: pad images to a square, not crop them; None: as the base was saved
+    base: str = option(MISSING, 'hub id, folder, or "tiny" (the embedded model)')
+    revision: str | None = option(None, "commit, branch or tag of a hub id; null: its main branch")
+    dtype: str = option("float32", "type of the frozen weights", choices=DTYPES)
+    attn_implementation: str = option("sdpa", "attention kernel", choices=ATTENTIONS)
+    min_pixels: int | None = option(None, "smaller images are enlarged to this; null: as the base says", within=FROM_1)
+    max_pixels: int | None = option(None, "larger images are reduced to this; null: as the base says", within=FROM_1)
+    do_pad: bool | None = option(None, "LLaVA: pad images to a square, not crop them; null: as the base was saved")
 
 
 @dataclass
 class GlimpseConfig:
-    """The learned token and where it is read (DESIGN: glimpse token, glimpse attention)."""
+    """The learned token and where it is read."""
 
-    num_tokens: int = 1
-    layers: list[int] | None = None  # decoder layers that get a vector of their own; None: all
-    norm: str = "rmsnorm"  # rmsnorm, layernorm
-    init_from_prompt: bool = False  # start the layer-0 vector from the embedding of the last prompt token
-    prune_layer: int = MISSING  # 0-based, the last layer that sees all tokens
-    read_layers: list[int] | None = None  # None: the prune layer
-    attention_logits: bool = True  # raw q.k / sqrt(d); false: log-softmax over all keys
+    num_tokens: int = option(1, "glimpse tokens behind the prompt", within=FROM_1)
+    layers: list[int] | None = option(
+        None,
+        "decoder layers that get a vector of their own, 0 among them; null: all",
+        within=FROM_0,
+        length=FROM_1,
+        distinct=True,
+    )
+    norm: str = option("rmsnorm", "normalisation of the token's vectors", choices=("rmsnorm", "layernorm"))
+    init_from_prompt: bool = option(False, "start the layer-0 vector from the embedding of the last prompt token")
+    prune_layer: int = option(MISSING, "last decoder layer that sees all tokens, from 0", within=FROM_0)
+    read_layers: list[int] | None = option(
+        None,
+        "decoder layers whose attention is read, up to prune_layer; null: the prune layer",
+        within=FROM_0,
+        length=FROM_1,
+        distinct=True,
+    )
+    attention_logits: bool = option(True, "read raw q.k / sqrt(d); false: log-softmax over all keys")
 
 
 @dataclass
 class VIPConfig:
-    """Size of the visual importance predictor."""
+    """The visual importance predictor."""
 
-    hidden_size: int = 256
-    cond_size: int = 512
-    num_heads: int = 4
-    taps: list[int] = MISSING  # vision layers, deepest first; one VIP block each
-    attention: str = "global"  # global, window
-    deep_supervision: bool = False
+    hidden_size: int = option(256, "width", within=FROM_1)
+    cond_size: int = option(512, "width of the projected vision features", within=FROM_1)
+    num_heads: int = option(4, "attention heads", within=FROM_1)
+    taps: list[int] = option(
+        MISSING, "vision layers, deepest first; one block each", within=FROM_0, length=FROM_1, distinct=True
+    )
+    attention: str = option("global", "attention among the visual tokens", choices=("global", "window"))
+    deep_supervision: bool = option(False, "train every block's importance, not only the last one's")
 
 
 @dataclass
 class LossConfig:
-    """Weights of the loss terms; without the answer's, layers after the last read layer do not run."""
+    """Weights of the loss terms."""
 
-    dice: float = 1.0
-    bce: float = 0.1
-    answer: float = 1.0
+    dice: float = option(1.0, "dice loss of the importance against the evidence", within=FROM_0)
+    bce: float = option(0.1, "binary cross-entropy of the same", within=FROM_0)
+    answer: float = option(1.0, "answer loss; 0: layers after the last read layer do not run", within=FROM_0)
 
 
 @dataclass
 class PruneConfig:
-    """Default `gp.PruneOptions` of validation, evaluation and the saved checkpoint."""
+    """Pruning in validation, evaluation and by default in the saved checkpoint."""
 
-    threshold: float = 0.5
-    max_keep_ratio: float | None = None
-    fixed_keep_ratio: float | None = None
-    min_kept: int = 1
-    anchors: list[str] = field(default_factory=list)
-    budget_scope: str = "prompt"
+    threshold: float = option(0.5, "a token is kept if its importance is greater", within="[0, 1)")
+    max_keep_ratio: float | None = option(None, "upper bound of kept / visual tokens; null: none", within="(0, 1]")
+    fixed_keep_ratio: float | None = option(None, "keep this share whatever the threshold says", within="(0, 1]")
+    min_kept: int = option(1, "tokens of each prompt, or image, that are always kept", within=FROM_0)
+    anchors: list[str] = option(
+        [], "grid corners of every image that are always kept", choices=("tl", "tr", "bl", "br"), distinct=True
+    )
+    budget_scope: str = option("prompt", "what a ratio is counted over", choices=("prompt", "image"))
 
 
 @dataclass
 class DataConfig:
-    """Shards: paths or urls with braces ("gqa-{000000..000019}.tar"), paths with wildcards ("gqa-*.tar"), or
-    "tiny:SPLIT" for the embedded data; see docs/streaming.md.
+    """Shards: paths or urls with braces (`gqa-{000000..000019}.tar`), paths with wildcards (`gqa-*.tar`), or
+    `tiny:SPLIT` for the embedded data; see docs/streaming.md.
     """
 
-    root: str = "shards"  # relative paths and the embedded data live below it
-    train: list[str] = MISSING
-    val: list[str] = MISSING
-    test: dict[str, list[str]] = MISSING  # split name -> shards
-    batch_size: int = 1  # per device
-    eval_batch_size: int = 8
-    num_workers: int = 2
-    worker_start_method: str | None = None  # fork, spawn, forkserver; None: torch's default
-    shuffle_buffer: int = 1000  # records a worker, not decoded
-    bucket_batches: int = 1  # batches' worth of records that are pooled and cut into batches of similar length; 1: off
-    max_skipped_fraction: float = 0.02  # unusable samples tolerated before the run stops
+    root: str = option("data", "relative paths and the embedded data live below it")
+    train: list[str] = option(MISSING, "training shards", length=FROM_1)
+    val: list[str] = option(MISSING, "validation shards", length=FROM_1)
+    test: dict[str, list[str]] = option(MISSING, "name of a test split -> its shards", length=FROM_1)
+    batch_size: int = option(1, "questions per device and micro-batch", within=FROM_1)
+    eval_batch_size: int = option(8, "questions per batch of validation and evaluation", within=FROM_1)
+    num_workers: int = option(2, "loading processes per device; 0: none", within=FROM_0)
+    worker_start_method: str | None = option(
+        None, "how they are started; null: torch's default", choices=("fork", "spawn", "forkserver")
+    )
+    shuffle_buffer: int = option(1000, "records per worker to draw from, not decoded; 0: as stored", within=FROM_0)
+    bucket_batches: int = option(
+        1, "batches' worth of records pooled and cut into batches of similar length; 1: off", within=FROM_1
+    )
+    max_skipped_fraction: float = option(0.02, "unusable samples tolerated before the run stops", within=SHARE)
 
 
 @dataclass
 class OptimConfig:
     """AdamW with linear warm-up and cosine decay."""
 
-    lr: float = 1e-4
-    glimpse_lr_scale: float = 1.0  # learning rate of the glimpse token relative to the VIP's
-    weight_decay: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    warmup_fraction: float = 0.1
-    final_lr_fraction: float = 0.0
-    max_steps: int | None = None  # optimizer steps; either these ...
-    epochs: float | None = None  # ... or passes over data.train, which then needs a manifest; may be a fraction
+    lr: float = option(1e-4, "peak learning rate", within=ABOVE_0)
+    glimpse_lr_scale: float = option(1.0, "learning rate of the glimpse token / that of the VIP", within=FROM_0)
+    weight_decay: float = option(0.0, "weight decay", within=FROM_0)
+    betas: list[float] = option([0.9, 0.999], "decay of AdamW's averages", within="[0, 1)", length="[2, 2]")
+    warmup_fraction: float = option(0.1, "share of the steps in which the rate rises", within=SHARE)
+    final_lr_fraction: float = option(0.0, "learning rate at the end / peak", within=SHARE)
+    max_steps: int | None = option(None, "optimizer steps; either these or epochs", within=FROM_1)
+    epochs: float | None = option(None, "passes over data.train, which then needs a manifest", within=ABOVE_0)
 
 
 @dataclass
 class TrainerConfig:
-    """What goes to lightning.Trainer."""
+    """The trainer, lightning.Trainer."""
 
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-    accumulate_grad_batches: int = 1
-    gradient_clip_val: float | None = 1.0
-    log_every: int = 10  # optimizer steps between TensorBoard points
-    val_every: int = 50  # optimizer steps between validations
-    save_every: int = 50  # optimizer steps between writes of last.ckpt, which every validation begins with too
-    val_samples: int | None = None  # None: the whole validation split
-    paint_images: int = 4  # validation images whose kept tokens are painted in TensorBoard
+    accelerator: str = option("auto", "kind of device", choices=ACCELERATORS)
+    devices: int | str = option("auto", 'number of devices (-1: all), their numbers as in "0,1", or auto')
+    num_nodes: int = option(1, "machines", within=FROM_1)
+    strategy: str = option("auto", "a name that Lightning knows, e.g. auto or ddp")
+    precision: str = option("32-true", "of the trained parts and their arithmetic", choices=PRECISIONS)
+    accumulate_grad_batches: int = option(1, "micro-batches per optimizer step", within=FROM_1)
+    gradient_clip_val: float | None = option(
+        1.0, "norm that gradients are clipped to; null: no clipping", within=ABOVE_0
+    )
+    log_every: int = option(10, "optimizer steps between TensorBoard points", within=FROM_1)
+    val_every: int = option(50, "optimizer steps between validations", within=FROM_1)
+    save_every: int = option(
+        50, "optimizer steps between writes of last.ckpt; every validation begins with one, too", within=FROM_1
+    )
+    val_samples: int | None = option(None, "validation questions; null: the whole split", within=FROM_1)
+    paint_images: int = option(4, "validation images whose kept tokens TensorBoard shows", within=FROM_0)
 
 
 @dataclass
 class EvalConfig:
-    """What evaluate.py runs, and what train.py runs at its end."""
+    """The evaluation by evaluate.py, and at the end of train.py."""
 
-    splits: list[str] = field(default_factory=lambda: ["test"])
-    pruners: list[str] = field(default_factory=lambda: ["none", "glimpse", "random", "oracle"])
-    # shares of visual entries in the KV cache, mean over layers; null: the method's own decision
-    budgets: list[float | None] = field(default_factory=lambda: [None])
-    # pruner -> its settings, where they are not the published ones: eval.methods.fastv.layer=1
-    methods: dict[str, dict[str, Any]] = field(default_factory=dict)
-    max_new_tokens: int = 64
-    num_samples: int | None = None  # None: the whole split
-    overlays: int = 8  # example images in the report
-    after_training: bool = True
-    out: str | None = None  # None: eval/ beside the checkpoint
+    splits: list[str] = option(["test"], "names in data.test", length=FROM_1, distinct=True)
+    pruners: list[str] = option(["none", "glimpse", "random", "oracle"], "pruning methods, or all", length=FROM_1)
+    budgets: list[float | None] = option(
+        [None],
+        "shares of visual entries in the KV cache, mean over layers; null: the method's own decision",
+        within="(0, 1]",
+        length=FROM_1,
+    )
+    methods: dict[str, dict[str, Any]] = option(
+        {}, "method -> settings that are not the published ones, e.g. eval.methods.fastv.layer=1"
+    )
+    max_new_tokens: int = option(64, "longest answer", within=FROM_1)
+    num_samples: int | None = option(None, "questions per split; null: the whole split", within=FROM_1)
+    overlays: int = option(8, "example images in the report", within=FROM_0)
+    after_training: bool = option(True, "train.py evaluates at its end")
+    out: str | None = option(None, "folder of the results; null: eval/ beside the checkpoint")
 
 
 @dataclass
 class TrainConfig:
-    """Root of a glimpse run."""
+    """A glimpse run."""
 
-    task: str = "glimpse"
-    name: str = MISSING  # results go to {runs_dir}/{name}
-    runs_dir: str = "runs"
-    seed: int = 0
-    ckpt: str | None = None  # resume: "last", or a path
+    task: str = option("glimpse", "what train.py does", choices=("glimpse", "pretrain"))
+    name: str = option(MISSING, "results go to {runs_dir}/{name}")
+    runs_dir: str = option("runs", "folder of all runs")
+    seed: int = option(0, "seed of every draw", within=SEED)
+    ckpt: str | None = option(None, 'resume: "last", or a path')
     model: ModelConfig = field(default_factory=ModelConfig)
     glimpse: GlimpseConfig = field(default_factory=GlimpseConfig)
     vip: VIPConfig = field(default_factory=VIPConfig)

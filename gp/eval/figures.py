@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gp.eval.plan import known_pruners
+from gp.eval.names import known_pruners
 from gp.eval.table import accuracy_text, budget_text, percent
 from gp.pruners import NoPruner
 

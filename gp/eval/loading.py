@@ -9,6 +9,7 @@ import torch
 
 from gp.config import TrainConfig, load_config
 from gp.embedded import GLIMPSE_DIR
+from gp.eval.names import check_names
 from gp.formats.glimpse_folder import EMBEDDED, base_shape, load_glimpse
 from gp.loading import load_base
 from gp.model import GlimpseModel
@@ -44,6 +45,7 @@ def load_run(
     config = load_config(config_file, overrides)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"config {config_file}: expected task glimpse, got {config.task}")
+    check_names(config.eval)
     model = load_base(config)
     if path.is_dir():
         model.glimpse, _ = load_glimpse(path, model.backbone)

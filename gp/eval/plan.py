@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gp.eval.names import check_pruners, check_settings, known_pruners
 from gp.model import GlimpseModel
-from gp.pruners import BASELINES, GlimpsePruner, NoPruner, OraclePruner, RandomPruner, RankingPruner, make_baseline
+from gp.pruners import BASELINES, GlimpsePruner, NoPruner, OraclePruner, RankingPruner, make_baseline
 from gp.types import PruneOptions
 
-ALL = "all"
 # One row whatever the budgets: these keep what they keep.
 WITHOUT_BUDGET = (NoPruner.name, OraclePruner.name)
 NEARLY_NOTHING = 1e-6  # a budget that stands for "one token": what glimpse may have kept of a prompt
@@ -48,13 +47,6 @@ class LeftOut:
     reason: str
 
 
-def known_pruners() -> list[str]:
-    """The names that `eval.pruners` may hold, in the order of the table."""
-    last = [RandomPruner.name, OraclePruner.name]
-    others = [name for name in BASELINES if name not in (NoPruner.name, *last)]
-    return [NoPruner.name, GlimpsePruner.name, *others, *last]
-
-
 def plan_rows(
     model: GlimpseModel, pruners: Sequence[str], budgets: Sequence[float | None]
 ) -> tuple[list[Method], list[LeftOut]]:
@@ -73,7 +65,7 @@ def plan_rows(
         ValueError: an unknown name, settings that a method does not take, nothing to run, or `glimpse` on a model
             without trained parts.
     """
-    names = _check_names(pruners)
+    names = check_pruners(pruners)
     if not budgets:
         raise ValueError("eval.budgets is empty: give kept ratios, or null for the method's own decision")
     _check_settings(model)
@@ -137,20 +129,8 @@ def _why_not(model: GlimpseModel, method: Method) -> str | None:
 def _check_settings(model: GlimpseModel) -> None:
     """Refuses settings of methods that do not exist or do not take them."""
     for name, settings in model.pruner_settings.items():
-        if name == GlimpsePruner.name:
-            raise ValueError(f"eval.methods.{name}: it is as it was trained; its decision follows the section prune")
+        check_settings(name, settings)
         try:
             make_baseline(name, model.backbone, settings=settings)
         except (ValueError, TypeError) as error:
             raise ValueError(f"eval.methods.{name}: {error}") from error
-
-
-def _check_names(pruners: Sequence[str]) -> list[str]:
-    known = known_pruners()
-    if not pruners:
-        raise ValueError(f"eval.pruners is empty: name some of {', '.join(known)}, or {ALL}")
-    for name in pruners:
-        if name not in (ALL, *known):
-            nearest = difflib.get_close_matches(name, [ALL, *known], n=1, cutoff=0.0)[0]
-            raise ValueError(f"eval.pruners: unknown pruner {name!r}; the nearest known one is {nearest!r}")
-    return known if ALL in pruners else list(dict.fromkeys(pruners))

@@ -51,12 +51,17 @@ def make_baseline(
     Raises:
         ValueError: no such method or setting.
     """
+    return find_baseline(name, settings or {}).for_model(backbone, prune_layer, **(settings or {}))
+
+
+def find_baseline(name: str, settings: Mapping[str, Any]) -> type[Pruner]:
+    """The class of a method that needs no training; ValueError if it does not exist or does not take a setting."""
     if name not in BASELINES:
         raise ValueError(f"no pruner {name!r}; there is {', '.join(sorted(METHODS))}")
     known = BASELINES[name].settings()
-    if unknown := [key for key in settings or () if key not in known]:
+    if unknown := [key for key in settings if key not in known]:
         raise ValueError(f"pruner {name!r} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}")
-    return BASELINES[name].for_model(backbone, prune_layer, **(settings or {}))
+    return BASELINES[name]
 
 
 __all__ = [
@@ -70,5 +75,6 @@ __all__ = [
     "Pruner",
     "RandomPruner",
     "RankingPruner",
+    "find_baseline",
     "make_baseline",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method, known_pruners, options_of, plan_rows
+from gp.eval.names import known_pruners
+from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method, options_of, plan_rows
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.tiny_models import tiny_llava, tiny_qwen
@@ -66,7 +67,7 @@ def test_a_setting_can_make_a_budget_reachable(half_way):
     [
         ({"halfway": {}}, "eval.methods.halfway: no pruner 'halfway'"),
         ({"half_way": {"layr": 1}}, "eval.methods.half_way: pruner 'half_way' has no setting 'layr'; it has layer"),
-        ({"half_way": {"layer": "x"}}, "eval.methods.half_way: "),
+        ({"half_way": {"layer": "x"}}, "eval.methods.half_way.layer must be a whole number"),
         ({"glimpse": {"layer": 1}}, "eval.methods.glimpse: it is as it was trained"),
     ],
 )

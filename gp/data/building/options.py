@@ -4,51 +4,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING as NO_DEFAULT
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING
 
-from gp.config.load import merge_options, parse_overrides, read_yaml
+from gp.config.load import COMMAND_LINE, merge_options, parse_overrides, read_yaml
+from gp.config.option import option
+from gp.config.reference import describe_schema
+from gp.config.schema import ABOVE_0, FROM_0, FROM_1, SHARE
 
-CHECKS = ("decode", "header")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-HELP = {
-    "name": "of the output: shards are {out}/{name}-{split}-000000.tar, or {name}-000000.tar without splits",
-    "annotations": "Visual-CoT training jsonl, its benchmark json, a V* folder, or jsonl of your own; a list",
-    "images": "the image folder, one tar, or the pieces of a split tar (folder, glob, braces or list)",
-    "out": "folder of the shards and their manifest.json",
-    "sample": "random:N draws N questions; null takes all",
-    "seed": "of the drawing, of the splits and of the dealing to shards",
-    "splits": "split -> fraction, or split -> number of questions; an image is in one split only",
-    "shard_samples": "questions a shard, about",
-    "shard_mib": "size of a shard, about, instead of shard_samples; walks the headers of a tar once more",
-    "max_pixels": "larger images are re-encoded to at most so many pixels; null keeps all bytes as they are",
-    "check": "decode: every image must decode; header: only its header is read, damage behind it is met in training",
-    "workers": "processes that check and write; null: one a CPU; 0: this one",
-    "max_skipped_fraction": "unusable questions tolerated before the build stops",
-}
 
 
 @dataclass
 class BuildConfig:
-    """See `HELP` for what each means."""
+    """All settings of `gp.data.building.build`."""
 
-    name: str = MISSING
-    annotations: list[str] = MISSING
-    images: list[str] = MISSING
-    out: str = "shards/viscot"
-    sample: str | None = None
-    seed: int = 42
-    splits: dict[str, float] = field(default_factory=dict)
-    shard_samples: int = 1000
-    shard_mib: float | None = None
-    max_pixels: int | None = None
-    check: str = "decode"
-    workers: int | None = None
-    max_skipped_fraction: float = 0.02
+    name: str = option(MISSING, "shards are {out}/{name}-{split}-000000.tar, or {name}-000000.tar without splits")
+    annotations: list[str] = option(
+        MISSING,
+        "Visual-CoT training jsonl, its benchmark json, a V* folder, or jsonl of your own; a list",
+        length=FROM_1,
+    )
+    images: list[str] = option(
+        MISSING, "the image folder, one tar, or pieces of a split tar (folder, glob, braces or list)", length=FROM_1
+    )
+    out: str = option("data/viscot", "folder of the shards and their manifest.json")
+    sample: str | None = option(None, "random:N draws N questions; null takes all")
+    seed: int = option(42, "seed of the drawing, of the splits and of the dealing to shards")
+    splits: dict[str, float] = option(
+        {}, "split -> fraction, or split -> number of questions; an image is in one split only", within=ABOVE_0
+    )
+    shard_samples: int = option(1000, "questions per shard, about", within=FROM_1)
+    shard_mib: float | None = option(
+        None, "size of a shard, about, instead of shard_samples; walks the headers of a tar once more", within=ABOVE_0
+    )
+    max_pixels: int | None = option(
+        None, "larger images are re-encoded to at most so many pixels; null keeps all bytes as they are", within=FROM_1
+    )
+    check: str = option(
+        "decode",
+        "whether every image must decode, or only its header is read and damage behind it is met in training",
+        choices=("decode", "header"),
+    )
+    workers: int | None = option(None, "processes that check and write; null: one per CPU; 0: this one", within=FROM_0)
+    max_skipped_fraction: float = option(0.02, "unusable questions tolerated before the build stops", within=SHARE)
 
     @property
     def num_drawn(self) -> int | None:
@@ -69,48 +71,29 @@ def load_build_config(path: str | Path | None, overrides: Sequence[str]) -> Buil
         ValueError: an unknown or missing key, a wrong type, a value out of range, or options that contradict.
     """
     given = {} if path is None else {f"config {path}": _as_meant(read_yaml(path))}
-    given["command line"] = _as_meant(parse_overrides(overrides))
+    given[COMMAND_LINE] = _as_meant(parse_overrides(overrides))
     config = merge_options(BuildConfig, given)
     check_options(config)
     return config
 
 
 def check_options(config: BuildConfig) -> None:
-    """ValueError for values out of range and options that contradict each other."""
-    for key in ("annotations", "images"):
-        if not getattr(config, key):
-            raise ValueError(f"{key}: expected at least one path, got an empty list")
+    """ValueError for names and draws of another form, and for options that contradict each other."""
     for name in (config.name, *config.splits):
         if not NAME.fullmatch(name):
             raise ValueError(f"name and splits: expected letters, digits, - and _, got {name!r}")
     if config.sample is not None and not re.fullmatch(r"random:[1-9]\d*", config.sample):
         raise ValueError(f"sample: expected null or random:N, got {config.sample!r}")
-    if config.check not in CHECKS:
-        raise ValueError(f"check must be one of {', '.join(CHECKS)}, got {config.check!r}")
-    for key in ("shard_samples", "shard_mib", "max_pixels"):
-        if (value := getattr(config, key)) is not None and value <= 0:
-            raise ValueError(f"{key} must be more than 0, got {value}")
-    if config.workers is not None and config.workers < 0:
-        raise ValueError(f"workers must be 0 or more, got {config.workers}")
-    if not 0.0 <= config.max_skipped_fraction <= 1.0:
-        raise ValueError(f"max_skipped_fraction must be in [0, 1], got {config.max_skipped_fraction}")
     _check_splits(config)
 
 
 def describe_options() -> str:
-    """One line an option, for `--help`."""
-    lines = []
-    for option in fields(BuildConfig):
-        default = option.default_factory() if option.default is NO_DEFAULT else option.default
-        shown = "required" if default == MISSING else f"default {'null' if default is None else default}"
-        lines.append(f"  {option.name:21}{HELP[option.name]} ({shown})")
-    return "\n".join(lines)
+    """One line per option, for `--help`."""
+    return describe_schema(BuildConfig)
 
 
 def _check_splits(config: BuildConfig) -> None:
     values = config.splits.values()
-    if any(value <= 0 for value in values):
-        raise ValueError(f"splits: expected fractions or numbers of questions above 0, got {dict(config.splits)}")
     if config.splits_are_counts:
         if any(value != int(value) for value in values):
             raise ValueError(f"splits: expected fractions only, or numbers only, got {dict(config.splits)}")
@@ -118,15 +101,14 @@ def _check_splits(config: BuildConfig) -> None:
         raise ValueError(f"splits: fractions must sum to 1 or less, got {dict(config.splits)}")
 
 
-def _as_meant(given: DictConfig) -> DictConfig:
+def _as_meant(values: dict[str, Any]) -> dict[str, Any]:
     """One path is a list of one, and `{train:0.98}`, which YAML reads as a key without a value, is a mapping."""
-    values: dict[str, Any] = OmegaConf.to_container(given)
     for key in ("annotations", "images"):
         if isinstance(values.get(key), str):
             values[key] = [values[key]]
     if isinstance(splits := values.get("splits"), dict):
         values["splits"] = dict(_split_entry(key, value) for key, value in splits.items())
-    return OmegaConf.create(values)
+    return values
 
 
 def _split_entry(key: str, value: Any) -> tuple[str, Any]:

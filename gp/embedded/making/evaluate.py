@@ -6,13 +6,15 @@ Prints the share of answers that are right as a whole, and of single digits.
 """
 
 import argparse
-import json
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from gp import cli
 from gp.backbones.processor import load_processor
 from gp.data.batch import Collator
 from gp.data.sample import Sample, parse_record
@@ -73,19 +75,26 @@ def _sample(split: str, spec: SplitSpec, index: int, builder: SceneBuilder) -> S
     return parse_record(Record(str(index), split, str(index), {"jpg": jpeg, "json": json.dumps(record).encode()}))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluates a folder; returns the exit status, see `gp.cli.run`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=BASE_DIR, help="model folder (the embedded one)")
     parser.add_argument("--split", choices=sorted(TINY_SPLITS), default="test")
     parser.add_argument("--num-questions", type=int, default=512)
-    args = parser.parse_args()
-    result = evaluate_folder(args.folder, args.split, args.num_questions)
+    cli.add_traceback(parser)
+    options = parser.parse_args(arguments)
+    return cli.run(lambda: run(options.folder, options.split, options.num_questions), options.traceback)
+
+
+def run(folder: Path, split: str, num_questions: int) -> None:
+    """Prints both shares."""
+    result = evaluate_folder(folder, split, num_questions)
     error = (result.exact * (1 - result.exact) / result.num_questions) ** 0.5
     print(
-        f"{args.split}: exact match {result.exact:.4f} (standard error {error:.4f}), "
+        f"{split}: exact match {result.exact:.4f} (standard error {error:.4f}), "
         f"single digits {result.digit:.4f}, n = {result.num_questions}"
     )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Regenerate gp/embedded/material from the files inside the scikit-learn and scikit-image wheels.
+"""Regenerates gp/embedded/material from the files inside the scikit-learn and scikit-image wheels.
 
 Run by hand, once; the product itself needs neither package.
 
@@ -13,12 +13,15 @@ only; the splits are fixed here and nowhere else. Sources and licences: `LICENSE
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from gp import cli
 from gp.embedded import MATERIAL_DIR
 
 SPLIT_CODES = {"train": 0, "val": 1, "test": 2}
@@ -69,10 +72,17 @@ def write_photo(source: Path, target: Path) -> None:
     image.save(target, quality=90)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the material; returns the exit status, see `gp.cli.run`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=MATERIAL_DIR, help="folder to write")
-    out = parser.parse_args().out
+    cli.add_traceback(parser)
+    options = parser.parse_args(arguments)
+    return cli.run(lambda: run(options.out), options.traceback)
+
+
+def run(out: Path) -> None:
+    """Writes digits and photographs below `out`."""
     (out / "photos").mkdir(parents=True, exist_ok=True)
     write_digits(out / "digits.npz")
     for split, names in PHOTOS.items():
@@ -84,4 +94,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -78,7 +78,7 @@ def test_tokens_of_a_local_base(tmp_path):
 
 
 def test_the_program(built, tmp_path, capsys):
-    main = runpy.run_path(str(ROOT / "shards" / "inspect.py"))["main"]
+    main = runpy.run_path(str(ROOT / "shards" / "check.py"))["main"]
     sheet = tmp_path / "sheet.png"
     assert main([str(built), "--config", str(ROOT / "configs" / "qwen7b.yaml"), "--sheet", str(sheet)]) == 0
     shown = capsys.readouterr().out

@@ -1,0 +1,86 @@
+"""The frame of every command: a mistake becomes one line and an exit status, anything else keeps its traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+MISTAKES = (ValueError, OSError)  # of settings, files and data; any other error is one of the program
+MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
+
+
+class Terminated(SystemExit):
+    """SIGTERM came; raised in the main thread, so that what is open is closed."""
+
+
+def add_traceback(parser: argparse.ArgumentParser) -> None:
+    """Adds `--traceback`, which every command has."""
+    parser.add_argument("--traceback", action="store_true", help="show where a mistake in settings or data was noticed")
+
+
+def run(work: Callable[[], int | None], traceback: bool = False, again: str = "") -> int:
+    """Runs a command.
+
+    Args:
+        work: does everything, and returns the exit status; None: 0.
+        traceback: raise mistakes instead of describing them.
+        again: what to do after an interrupt, e.g. "run the same command again to go on".
+
+    Returns:
+        The status: that of `work`, 2 after a mistake (`error: ...` on stderr), 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    try:
+        with _sigterm_raises():
+            return work() or 0
+    except MISTAKES as error:
+        if traceback:
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        return _stopped("interrupted", again, INTERRUPTED)
+    except Terminated:
+        return _stopped("terminated", again, TERMINATED)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning answers Ctrl-C with exit(1)
+            return _stopped("interrupted", again, INTERRUPTED)
+        raise
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error; of the system's own, file and reason without the number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line) or type(error).__name__
+
+
+def _stopped(how: str, again: str, status: int) -> int:
+    print(": ".join(part for part in (how, again) if part), file=sys.stderr)
+    return status
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Makes SIGTERM an exception in this process, unless someone else already handles it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    owner = os.getpid()
+
+    def handle(number: int, frame: object) -> None:
+        if os.getpid() == owner:
+            raise Terminated(TERMINATED)
+        signal.signal(number, signal.SIG_DFL)  # a forked worker dies of it, as it would have without this handler
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,104 @@
+"""Refuses options that contradict each other, and values of a form that a range cannot state."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+
+from gp.config.schema import (
+    DataConfig,
+    EvalConfig,
+    GlimpseConfig,
+    ModelConfig,
+    OptimConfig,
+    PruneConfig,
+    TrainConfig,
+    VIPConfig,
+)
+
+DEVICES = re.compile(r"auto|\d+(,\d+)*,?")
+SPLIT = re.compile(r"[^/\\\0]+")
+
+
+def check(config: TrainConfig) -> None:
+    """Checks a config whose options are each in their range.
+
+    Raises:
+        ValueError: names the keys and their values.
+    """
+    check_name(config.name)
+    _check_model(config.model)
+    _check_glimpse(config.glimpse)
+    _check_vip(config.vip)
+    _check_prune(config.prune)
+    _check_length(config.optim)
+    _check_devices(config.trainer.devices)
+    _check_splits(config.eval, config.data)
+    if config.loss.dice == 0 and config.loss.bce == 0 and config.loss.answer == 0:
+        raise ValueError("loss.dice, loss.bce and loss.answer are all 0: nothing would be trained")
+
+
+def check_name(name: str) -> None:
+    """A run's folder lies inside `runs_dir`."""
+    path = PurePath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise ValueError(f"name must be a folder inside runs_dir, got {name!r}")
+
+
+def _check_model(model: ModelConfig) -> None:
+    if model.attn_implementation.startswith("flash") and model.dtype == "float32":
+        raise ValueError(f"{model.attn_implementation} attention needs model.dtype bfloat16 or float16, got float32")
+    low, high = model.min_pixels, model.max_pixels
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"model.min_pixels {low} is more than model.max_pixels {high}")
+
+
+def _check_glimpse(glimpse: GlimpseConfig) -> None:
+    if max(glimpse.read_layers or [0]) > glimpse.prune_layer:
+        raise ValueError(
+            f"glimpse.read_layers {glimpse.read_layers} read after glimpse.prune_layer {glimpse.prune_layer}: "
+            "the tokens would be gone"
+        )
+    if glimpse.layers is not None and 0 not in glimpse.layers:
+        raise ValueError(f"glimpse.layers must contain 0, where the token enters; got {glimpse.layers}")
+
+
+def _check_vip(vip: VIPConfig) -> None:
+    heads, width, joint = vip.num_heads, vip.hidden_size, vip.hidden_size + vip.cond_size
+    if width % heads or joint % (4 * heads):
+        raise ValueError(
+            f"vip.num_heads {heads} must divide vip.hidden_size {width}, "
+            f"and 4 * vip.num_heads must divide vip.hidden_size + vip.cond_size {joint}"
+        )
+
+
+def _check_prune(prune: PruneConfig) -> None:
+    if prune.max_keep_ratio is not None and prune.fixed_keep_ratio is not None:
+        raise ValueError("prune.max_keep_ratio and prune.fixed_keep_ratio contradict each other: give one of them")
+
+
+def _check_length(optim: OptimConfig) -> None:
+    """A run is as long as the one of the two options says that is given."""
+    if optim.max_steps is None and optim.epochs is None:
+        raise ValueError("no value for optim.max_steps or optim.epochs: expected one of the two")
+    if optim.max_steps is not None and optim.epochs is not None:
+        raise ValueError(
+            f"optim.max_steps {optim.max_steps} and optim.epochs {optim.epochs:g} contradict each other: "
+            "give one of the two and set the other to null"
+        )
+
+
+def _check_devices(devices: int | str) -> None:
+    fits = DEVICES.fullmatch(devices) if isinstance(devices, str) else devices == -1 or devices >= 1
+    if not fits:
+        raise ValueError(
+            f'trainer.devices must be auto, 1 or more, -1 for all, or numbers as in "0,1", got {devices!r}'
+        )
+
+
+def _check_splits(evaluation: EvalConfig, data: DataConfig) -> None:
+    """Splits exist, and their names can be part of a file's name."""
+    if wrong := [name for name in data.test if not SPLIT.fullmatch(name)]:
+        raise ValueError(f"data.test: a split's name must be one without slashes, got {wrong[0]!r}")
+    if unknown := set(evaluation.splits) - set(data.test):
+        raise ValueError(f"eval.splits {sorted(unknown)} not in data.test, which has {sorted(data.test)}")
