@@ -6,6 +6,7 @@ Prints the share of answers that are right as a whole, and of single digits.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
