@@ -1,17 +1,10 @@
-"""A config with nothing but what must be given."""
+"""The least config that loads, as a file."""
 
 from __future__ import annotations
 
 import pytest
 
-MINIMAL = """
-name: test
-model: {base: tiny}
-glimpse: {prune_layer: 2}
-vip: {taps: [3, 1]}
-data: {train: ["tiny:train"], val: ["tiny:val"], test: {test: ["tiny:test"]}}
-optim: {max_steps: 3}
-"""
+from tests.support.config_files import MINIMAL
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gp.config import load_config
 from gp.config.fitting import fit
 from gp.config.load import prune_options
 from gp.config.option import Rule
-from tests.config.conftest import MINIMAL
+from tests.support.config_files import MINIMAL
 
 ROOT = Path(__file__).resolve().parents[2]
 

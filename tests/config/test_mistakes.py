@@ -14,7 +14,7 @@ from gp.config.pretrain import PretrainConfig
 from gp.config.table import options_of, sections_of
 from gp.data.building import BuildConfig
 from gp.types import ANCHORS, BUDGET_SCOPES, PruneOptions
-from tests.config.conftest import MINIMAL
+from tests.support.config_files import MINIMAL
 
 # what is given, and what the line must hold
 UNKNOWN = [
@@ -173,7 +173,7 @@ TEXT = (str, str | None, int | str)
 SENSE = {("prune.anchors", "[]"), ("eval.methods", NONSENSE[0])}
 
 
-@pytest.mark.parametrize("one", options_of(TrainConfig), ids=lambda one: one.key)
+@pytest.mark.parametrize("one", list(options_of(TrainConfig)), ids=lambda one: one.key)
 def test_nonsense_for_any_option_is_refused(minimal, one):
     for given in NONSENSE:
         if (one.key, given) in SENSE or (given == "-7" and one.hint in TEXT and not one.rule.choices):
