@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from gp import cli
 from gp.doctor import devices, disk, host, kernels, libraries, question
 from gp.doctor.imports import Imports
 from gp.doctor.report import Check, Section, as_json, has_problems, verdict
@@ -29,8 +30,13 @@ CHECKS: dict[str, Check] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs every check; returns 0, or 1 if there are problems."""
+    """Runs every check; returns 0, or 1 if there are problems, else see `gp.cli.run`."""
     options = make_parser().parse_args(arguments)
+    return cli.run(lambda: run(options), options.traceback)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what every check finds; 1 if there are problems."""
     start = time.monotonic()
     with Imports() as imports:
         sections = examine({**CHECKS, "imports": imports.check}, options)
@@ -61,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m gp.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--traceback", action="store_true", help="print the whole error behind each problem")
+    cli.add_traceback(parser)
     return parser
 
 

@@ -132,7 +132,7 @@ def test_a_broken_library_is_noticed_before_the_first_step(micro, monkeypatch, c
 
 
 def test_broken_painting_is_noticed(micro, monkeypatch, capsys):
-    monkeypatch.setattr(paint, "paint_tokens", raising(ValueError("no such colour")))
+    monkeypatch.setattr(paint, "paint_sample", raising(ValueError("no such colour")))
     assert call(micro) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
     assert "before training: validation of one batch" in line and "no such colour" in line
@@ -203,14 +203,17 @@ def test_the_last_validation_is_made_up_for(micro, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "message"),
     [
-        ("eval.methods.random.layer=1", r"evaluation \(eval\.after_training\): eval\.methods\.random: .*layer"),
+        (
+            "eval.pruners=[fastv] eval.budgets=[0.5] eval.methods.fastv.layer=9",
+            r"evaluation \(eval\.after_training\): .*fastv",
+        ),
         ("data.test.test=[none.tar]", r"reading split test: .*none\.tar"),
     ],
 )
-def test_a_mistake_in_the_evaluation_is_noticed_before_training(micro, override, message, capsys):
-    assert call(micro, "eval.after_training=true", override) == 2
+def test_a_mistake_in_the_evaluation_is_noticed_before_training(micro, overrides, message, capsys):
+    assert call(micro, "eval.after_training=true", *overrides.split()) == 2
     captured = capsys.readouterr()
     assert re.search(rf"error: before training: .*{message}", captured.err) and "train step" not in captured.out
 

@@ -18,6 +18,9 @@ from gp.config.schema import ABOVE_0, FROM_0, FROM_1, SHARE
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
+CHECKS = ("decode", "header")
+
+
 @dataclass
 class BuildConfig:
     """All settings of `gp.data.building.build`."""
@@ -47,7 +50,7 @@ class BuildConfig:
     check: str = option(
         "decode",
         "whether every image must decode, or only its header is read and damage behind it is met in training",
-        choices=("decode", "header"),
+        choices=CHECKS,
     )
     workers: int | None = option(None, "processes that check and write; null: one per CPU; 0: this one", within=FROM_0)
     max_skipped_fraction: float = option(0.02, "unusable questions tolerated before the build stops", within=SHARE)
