@@ -38,7 +38,7 @@ def test_all_methods_killed_between_two_of_them_and_resumed(micro, few_methods, 
 
     def dying(model, batch, method, *rest):
         calls.append(method)
-        if len(calls) == len(labels) + 4:  # in the second batch, after three of its methods
+        if len(calls) == 2 * len(labels) + 4:  # behind the rehearsal, in the second batch, after three of its methods
             raise Killed
         return answer(model, batch, method, *rest)
 

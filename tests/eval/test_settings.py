@@ -22,7 +22,7 @@ from tests.support.eval_results import OVERRIDES, lines_of
 )
 def test_results_of_other_settings_are_refused(copied, micro, override, key):
     before = sorted((path, path.read_bytes()) for path in copied.rglob("*") if path.is_file())
-    with pytest.raises(ValueError, match=rf"made with {key} .*; delete {re.escape(str(copied))} .*eval.out="):
+    with pytest.raises(ValueError, match=rf"made with {key}.*; delete {re.escape(str(copied))} .*eval.out="):
         evaluate(*load_run(micro.ckpt, [*OVERRIDES, override]), copied)
     assert sorted((path, path.read_bytes()) for path in copied.rglob("*") if path.is_file()) == before
 

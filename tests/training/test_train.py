@@ -139,14 +139,14 @@ def test_a_checkpoint_of_another_base_is_refused(tmp_path, finished):
 
 def test_a_checkpoint_of_other_glimpse_settings_is_refused(tmp_path, base, finished):
     config = write_config(tmp_path, base, *STEPS, "vip.hidden_size=32", f"ckpt={finished[2] / 'last.ckpt'}")
-    with pytest.raises(ValueError, match=r"ckpt: model.glimpse.vip\S+ is \(.*\) there, \(.*\) here"):
+    with pytest.raises(ValueError, match=r"last\.ckpt: vip\S+ is \(.*\) there, \(.*\) here"):
         runs.train(config)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path, base, finished):
     path = tmp_path / "cut.ckpt"
     path.write_bytes((finished[2] / "last.ckpt").read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"cut\.ckpt: not a checkpoint, or a truncated one"):
+    with pytest.raises(ValueError, match=r"cut\.ckpt: not a checkpoint of a run"):
         runs.train(write_config(tmp_path, base, f"ckpt={path}"))
 
 

@@ -48,7 +48,7 @@ def patchify(images: torch.Tensor, patch_size: int, merge_size: int) -> torch.Te
 @cache
 def _pixel_table() -> PixelTable:
     """Pixel values of the embedded model's processor."""
-    return PixelTable.of(build_processor())
+    return PixelTable.from_processor(build_processor())
 
 
 class DenseHeads(nn.Module):
