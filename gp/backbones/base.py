@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import create_causal_mask
 
 from gp.backbones.attention import Rotary, rotate
@@ -137,7 +137,7 @@ class Backbone(Family):
             self.text_config, hidden, padding_mask, cache, allow_is_causal_skip=padding_mask is None
         )
 
-    def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
+    def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: Cache) -> Tensor:
         """Runs one stock decoder layer; appends keys and values to the cache."""
         return self.text_model.layers[index](
             hidden, attention_mask=mask, position_embeddings=rotary, use_cache=True, **{CACHE: cache}
@@ -227,7 +227,7 @@ class Backbone(Family):
             built.append(create_causal_mask(self.text_config, hidden, mask, one_layer))
         return built
 
-    def _takes_plain_mask(self, new_tokens: Tensor, layers: Sequence[CacheLayerMixin]) -> bool:
+    def _takes_plain_mask(self, new_tokens: Tensor, layers: Sequence[object]) -> bool:
         """Tells if the kernel's mask for a single new token is the padding mask itself, so that none has to be built.
 
         It is under `sdpa`; other kernels want another form, and a static cache has room that must be masked, too.

@@ -8,4 +8,4 @@ from __future__ import annotations
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 # What every forward, every output and `generate` call the KV cache: 5.24 renamed it.
-CACHE = next(name for name in ("cache", "past_key_values") if name in CausalLMOutputWithPast.__dataclass_fields__)
+CACHE: str = next(name for name in ("cache", "past_key_values") if name in CausalLMOutputWithPast.__dataclass_fields__)

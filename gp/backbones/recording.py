@@ -17,7 +17,7 @@ def record_outputs(modules: Sequence[nn.Module], reduce: Callable[[Tensor], Tens
     During the block and of this thread's calls only; nothing stays attached.
     """
     owner = threading.get_ident()
-    recorded: list[Tensor | None] = [None] * len(modules)
+    recorded: list = [None] * len(modules)
 
     def hook(slot: int):
         def keep(module: nn.Module, args: tuple, output: Tensor) -> None:

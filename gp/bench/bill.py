@@ -81,7 +81,7 @@ def step_mib(preset: Preset, itemsize: int, attn: str, way: str) -> float:
 def standing_bytes(preset: Preset, itemsize: int) -> dict[str, int]:
     """Frozen weights in the model's type, the rest in float32; parameters counted on the model itself."""
     model = random_model(preset, "meta")
-    trained = _parameters(model.glimpse) * TRAINED_ITEMSIZE
+    trained = _parameters(model.find_pruner("glimpse")) * TRAINED_ITEMSIZE
     return {
         "frozen weights": _parameters(model.base) * itemsize,
         "trained parts": trained,

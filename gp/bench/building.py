@@ -151,9 +151,9 @@ def write_archive(folder: Path, images: list[bytes], count: int, num_pieces: int
             info = tarfile.TarInfo(f"cot/synthetic/{number:08d}.jpg")
             info.size = len(images[number % len(images)])
             tar.addfile(info, io.BytesIO(images[number % len(images)]))
-            tar.members.clear()
+            tar.members.clear()  # type: ignore[attr-defined]  # or it remembers every file
     size = -(-whole.stat().st_size // num_pieces)
-    pieces = []
+    pieces: list[Path] = []
     with whole.open("rb") as file:
         while block := file.read(size):
             pieces.append(folder / PIECE.format(len(pieces)))
@@ -237,12 +237,13 @@ def _actions(config: BuildConfig, copy: Path, keep: float) -> dict[str, Action]:
 
 
 def _result(case: Case, mib: float, seconds: Mapping[tuple[float, str, str], list[float]]) -> dict[str, Any]:
-    result: dict[str, Any] = {"keep": case[0], "check": case[1]}
+    keep, check = case
+    result: dict[str, Any] = {"keep": keep, "check": check}
     for way in (way for *of, way in seconds if tuple(of) == case):
-        values = seconds[(*case, way)]
+        values = seconds[keep, check, way]
         result[f"{way}_mib_s"] = mib / Spread.from_values(values).median
         if way != "build":
-            result[f"build_to_{way}"] = ratio(values, seconds[(*case, "build")])
+            result[f"build_to_{way}"] = ratio(values, seconds[keep, check, "build"])
     return result
 
 

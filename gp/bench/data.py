@@ -79,7 +79,7 @@ def measure_speed(folder: Path, options: argparse.Namespace) -> tuple[dict[str, 
     collator = Collator(load_processor(BASE_DIR), max_pixels=options.max_pixels)
     config = data_config(folder, options.batch, options.workers, options.bucket_batches)
     bound = Bound(sorted(map(str, folder.glob("*.tar"))), collator, options.batch, options.deliver)
-    loaders = {
+    loaders: dict[str, Iterator[Any]] = {
         "loader": map(_as_training_uses_it, GlimpseDataModule(config, collator).train_dataloader()),
         "bound": iter(DataLoader(bound, batch_size=None, num_workers=options.workers)),
     }
@@ -98,12 +98,13 @@ def measure_memory(folder: Path, options: argparse.Namespace) -> tuple[dict[str,
     write_shards(folder, options.samples, photos(56, 28)[:1], samples_a_shard=2000)
     collator = Collator(load_processor(BASE_DIR))
     config = data_config(folder, options.batch, options.workers, options.bucket_batches)
-    done, seconds, marks, watch = 0, 0.0, [], Stopwatch("cpu")
+    done, seconds, watch = 0, 0.0, Stopwatch("cpu")
+    marks: list[dict[str, Any]] = []
     table = TextTable("Resident memory", ("samples", "this process, MiB", "each worker, MiB", "samples / s"))
     for batch in GlimpseDataModule(config, collator).train_dataloader():
         done += len(batch)
         if done * MARKS >= (len(marks) + 1) * options.samples:
-            workers = [resident_mib(process.pid) for process in multiprocessing.active_children()]
+            workers = [resident_mib(str(process.pid)) for process in multiprocessing.active_children()]
             marks.append({"samples": done, "rss_mib": resident_mib(), "workers_rss_mib": workers})
             seconds += watch.lap()
             cells = (f"{marks[-1]['rss_mib']:.0f}", ", ".join(f"{value:.0f}" for value in workers))
@@ -191,7 +192,7 @@ def _as_training_uses_it(batch: Batch) -> Batch:
     return moved
 
 
-def _speed(batches: Iterator, options: argparse.Namespace) -> float:
+def _speed(batches: Iterator[Any], options: argparse.Namespace) -> float:
     """Samples per second and worker, once what was read ahead is gone."""
     for _ in range((PREFETCHED + 1) * options.workers):
         next(batches)

@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> BenchReport | None:
     return summarize(setup, options.new_tokens, seconds, memory_mib)
 
 
-def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int, consume: bool = False) -> Tensor:
+def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int, consume: bool = False) -> Any:
     """Greedy, exactly so many tokens."""
     exactly = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
     return model.decode(input_ids, done, consume, do_sample=False, **exactly)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -67,8 +68,8 @@ def ways(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor]) -> dict[s
     images = model.see(inputs, ["glimpse"])
     runs: dict[str, Callable[[], Any]] = {}
     for part, seen in ((WITH, None), (WITHOUT, images)):
-        runs[f"{UNPRUNED} {part}"] = lambda seen=seen: model.prefill(inputs, "none", images=seen)
-        runs[f"{PRUNED} {part}"] = lambda seen=seen: model.prefill(inputs, "glimpse", setup.prune_options, images=seen)
+        runs[f"{UNPRUNED} {part}"] = partial(model.prefill, inputs, "none", images=seen)
+        runs[f"{PRUNED} {part}"] = partial(model.prefill, inputs, "glimpse", setup.prune_options, images=seen)
     return runs
 
 
@@ -76,7 +77,7 @@ def measure_stages(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor])
     """Stage -> seconds in a pruned prefill."""
     rounds: list[dict[str, float]] = []
     for number in range(setup.repeats):
-        timeline = Timeline(model.backbone, model.glimpse, setup.device)
+        timeline = Timeline(model.backbone, model.find_pruner("glimpse"), setup.device)
         with timeline.watching() as seconds:
             model.prefill(inputs, "glimpse", setup.prune_options)
         rounds.append(seconds)

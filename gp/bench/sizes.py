@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from transformers import PretrainedConfig
 
@@ -103,7 +104,8 @@ class VisionSizes:
 
     def window_pairs(self, grid: Grid) -> int:
         """... and in a block with windows; windows at the border are smaller."""
-        heights, widths = (_parts(side, self.window) for side in grid)
+        window: Any = self.window  # not asked of a tower without any
+        heights, widths = (_parts(side, window) for side in grid)
         return sum(h * h for h in heights) * sum(w * w for w in widths) * self.merge**4
 
 

@@ -40,7 +40,9 @@ class Option:
 
 def sections_of(schema: type) -> dict[str, type]:
     """Name -> dataclass of the sections of a schema; "" is the schema itself, first."""
-    inner = {name: hint for name, hint in get_type_hints(schema).items() if dataclasses.is_dataclass(hint)}
+    inner: dict[str, Any] = {
+        name: hint for name, hint in get_type_hints(schema).items() if dataclasses.is_dataclass(hint)
+    }
     return {"": schema, **inner}
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ class PrefixCache:
         self._prefix = prefix
 
     def update(self, keys: Tensor, values: Tensor, index: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        layer = self._prefix.layers[index]
+        layer: Any = self._prefix.layers[index]
         return torch.cat([layer.keys, keys], dim=2), torch.cat([layer.values, values], dim=2)
 
 
@@ -196,4 +197,5 @@ class Suffix:
 
 
 def _rows(rotary: Rotary, start: int, end: int) -> Rotary:
-    return tuple(x[:, start:end] for x in rotary)
+    cos, sin = rotary
+    return cos[:, start:end], sin[:, start:end]

@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Protocol
+from typing import Any, Protocol
 
 from gp.data.building.packer import Packer, PackReport, Task, Work
 from gp.data.building.shard_file import ShardState
@@ -192,7 +192,8 @@ class Processes:
         """Runs in a thread, so that no process ever waits to be heard while this one waits for it."""
         open_answers = dict(zip(self._answers, range(len(self._answers))))
         while open_answers:
-            for answers in wait(list(open_answers)):
+            ready: list[Any] = wait(list(open_answers))  # pipes all
+            for answers in ready:
                 number = open_answers[answers]
                 try:
                     self._inbox.put((number, answers.recv()))

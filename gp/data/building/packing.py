@@ -142,8 +142,7 @@ class Packing:
 
     def _saved(self, pending: Progress | None) -> tuple[Progress | None, bool]:
         """Writes the journal if the crew has answered; returns what is still pending, and True if it was written."""
-        states = self.crew.states() if pending is not None else None
-        if states is None:
+        if pending is None or (states := self.crew.states()) is None:
             return pending, False
         pending.shards = [states[number] for number in range(len(states))]
         self.journal.save(pending)
