@@ -193,15 +193,15 @@ def test_missing_checkpoint_is_named(tmp_path):
 
 def test_an_earlier_run_is_not_overwritten(straight_run):
     before = (straight_run / "last.ckpt").read_bytes()
-    with pytest.raises(ValueError, match=r"last\.ckpt is there already: go on with ckpt=last"):
+    with pytest.raises(ValueError, match=r"last\.ckpt .*ckpt=last"):
         run(micro_config(straight_run.parent))
     assert (straight_run / "last.ckpt").read_bytes() == before
 
 
 def test_contradictions_are_refused():
-    with pytest.raises(ValueError, match=r"joint_stage.evidence_layer must be in 0..2"):
+    with pytest.raises(ValueError, match=r"joint_stage\.evidence_layer .*0\.\.2"):
         PretrainConfig(model=MICRO, joint_stage=JointStageConfig(evidence_layer=3))
-    with pytest.raises(ValueError, match=r"model.hidden_size must be a multiple of"):
+    with pytest.raises(ValueError, match=r"model\.hidden_size .*multiple"):
         PretrainConfig(model=PretrainModelConfig(hidden_size=100))
 
 

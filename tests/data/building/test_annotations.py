@@ -150,7 +150,7 @@ def test_entries_of_another_kind(tmp_path):
     path.write_text('[{"image": ["a.jpg"]}, 3, {"image": ["a.jpg###[1, 2"], "conversations": []}]')
     assert read(path)[1].reasons == {"not an entry of the Visual-CoT benchmark": 3}
     path.write_text('{"a": 1}')
-    with pytest.raises(ValueError, match=r"b\.json: expected the list of a benchmark, got a dict"):
+    with pytest.raises(ValueError, match=r"b\.json: expected .*list.*dict"):
         read(path)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"b\.json: not JSON"):

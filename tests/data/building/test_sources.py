@@ -76,14 +76,14 @@ def test_truncated_anywhere_is_an_error_that_names_the_last_piece(tmp_path):
     end = len(whole.rstrip(b"\0")) // 512 * 512 + 1024
     for size in [*range(1024, end, 512), 512 * 3 + 1]:
         pieces = write_pieces(tmp_path / "p", whole[:size], 2)
-        with pytest.raises(ValueError, match=rf"piece {pieces[-1]}: the archive ends .*truncated, or pieces after it"):
+        with pytest.raises(ValueError, match=rf"{pieces[-1]}: .* ends .*truncated"):
             got(TarStream(pieces))
 
 
 def test_a_short_piece_in_the_middle_is_suspected(tmp_path):
     pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 4)
     pieces[1].write_bytes(pieces[1].read_bytes()[:-700])
-    with pytest.raises(ValueError, match=rf"archive is damaged.*perhaps incomplete: {pieces[1]}"):
+    with pytest.raises(ValueError, match=rf"damaged.*incomplete: {pieces[1]}"):
         got(TarStream(pieces))
 
 
@@ -93,9 +93,7 @@ def test_a_damaged_header_is_an_error_that_names_its_piece(tmp_path):
     whole[at] ^= 1
     pieces = write_pieces(tmp_path / "p", bytes(whole), 4)
     number, place = divmod(at, -(-len(whole) // 4))
-    with pytest.raises(
-        ValueError, match=rf"piece {pieces[number]}, byte {place}: the archive is damaged: bad checksum"
-    ):
+    with pytest.raises(ValueError, match=rf"{pieces[number]}, byte {place}: .*checksum"):
         got(TarStream(pieces))
 
 
@@ -103,7 +101,7 @@ def test_a_zero_block_in_the_middle_is_no_end(tmp_path):
     whole = tar_bytes(IMAGES)
     at = whole.index(b"cot/gqa/3.jpg")
     pieces = write_pieces(tmp_path / "p", whole[:at] + bytes(512) + whole[at:], 1)
-    with pytest.raises(ValueError, match="damaged: a single zero block"):
+    with pytest.raises(ValueError, match=r"damaged: .*zero block"):
         got(TarStream(pieces))
 
 
@@ -112,7 +110,7 @@ def test_a_gap_in_the_numbers_is_an_error_before_anything_is_read(tmp_path, name
     pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 12, names)
     assert order_pieces(sorted(pieces)) == pieces
     pieces[5].unlink()
-    with pytest.raises(ValueError, match=rf"expected 12 in a row, got 11; missing after {pieces[4].name}"):
+    with pytest.raises(ValueError, match=rf"12 .*11.*missing after {pieces[4].name}"):
         open_source([str(tmp_path / "p")])
 
 
@@ -123,7 +121,7 @@ def test_letters_that_split_appends(tmp_path):
         pieces.append(tmp_path / letters)
         pieces[-1].write_bytes(whole[number * 4000 : (number + 1) * 4000 if number < 2 else None])
     assert order_pieces(pieces[::-1]) == pieces and got(TarStream(pieces)) == IMAGES
-    with pytest.raises(ValueError, match="expected 3 in a row, got 2; missing after xay"):
+    with pytest.raises(ValueError, match=r"3 .*2.*missing after xay"):
         order_pieces([pieces[0], pieces[2]])
 
 
@@ -131,11 +129,11 @@ def test_pieces_that_cannot_be(tmp_path):
     pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3)
     with pytest.raises(ValueError, match="given twice"):
         order_pieces([pieces[0], pieces[0]])
-    with pytest.raises(ValueError, match="no one number in their names"):
+    with pytest.raises(ValueError, match="number in their names"):
         order_pieces([pieces[0].rename(tmp_path / "first"), pieces[1].rename(tmp_path / "second")])
     with pytest.raises(FileNotFoundError, match=r"cot_images_07: no such file"):
         order_pieces([tmp_path / "cot_images_07"])
-    with pytest.raises(ValueError, match="not the beginning of a plain tar"):
+    with pytest.raises(ValueError, match="plain tar"):
         open_source([str(pieces[2])])
     with pytest.raises(FileNotFoundError, match="no such files"):
         expand_paths([f"{tmp_path}/nothing-*"])
@@ -146,7 +144,7 @@ def test_pieces_that_cannot_be(tmp_path):
 def test_first_piece_missing(tmp_path):
     pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3)
     pieces[0].unlink()
-    with pytest.raises(ValueError, match=r"cot_images_01: not the beginning of a plain tar"):
+    with pytest.raises(ValueError, match=r"cot_images_01: .*plain tar"):
         open_source([str(tmp_path / "p")])
 
 

@@ -114,13 +114,13 @@ def test_a_shard_that_does_not_match_is_an_error_that_names_both(out):
     data = bytearray(shard.read_bytes())
     data[700] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(ValueError, match=rf"shard {shard}: {out / MANIFEST} .*SHA-256"):
+    with pytest.raises(ValueError, match=rf"{shard}: {out / MANIFEST} .*SHA-256"):
         inspect_shards(named_shards(str(out)), token_counter())
     shard.write_bytes(data[:-512])
-    with pytest.raises(ValueError, match=rf"shard {shard}: {out / MANIFEST} says \d+ bytes"):
+    with pytest.raises(ValueError, match=rf"{shard}: {out / MANIFEST} .*\d+ bytes"):
         inspect_shards(named_shards(str(out)), token_counter())
     shard.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"shard {shard}: .*manifest"):
+    with pytest.raises(FileNotFoundError, match=rf"{shard}: .*manifest"):
         named_shards(str(out))
 
 
@@ -129,7 +129,7 @@ def test_wrong_counts_are_an_error(out):
     name, entry = next(iter(manifest.shards.items()))
     wrong = {**vars(entry), "samples": entry.samples + 1}
     write_manifest(out, Manifest({**manifest.shards, name: type(entry)(**wrong)}, manifest.sets))
-    with pytest.raises(ValueError, match=rf"shard {out / name}: .*{MANIFEST} says {entry.samples + 1} questions"):
+    with pytest.raises(ValueError, match=rf"{out / name}: .*{MANIFEST} .*{entry.samples + 1} questions"):
         inspect_shards(named_shards(str(out)), token_counter())
 
 
@@ -157,7 +157,7 @@ def test_records_out_of_schema_are_named(tmp_path, files, message):
 
 def test_no_tar(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"hello" * 1000)
-    with pytest.raises(ValueError, match=r"x\.tar: truncated, or not a plain tar"):
+    with pytest.raises(ValueError, match=r"x\.tar: truncated"):
         inspect_shards([tmp_path / "x.tar"], token_counter())
     with pytest.raises(FileNotFoundError, match=r"empty.*no file matches"):
         (tmp_path / "empty").mkdir()
