@@ -128,7 +128,7 @@ def memory(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], T
 
 
 def drawn_images(width: int) -> list[bytes]:
-    """JPEGs of smooth colours with noise: about as many bytes a pixel as photographs."""
+    """JPEGs of smooth colours with noise: about as many bytes per pixel as photographs."""
     rng = np.random.default_rng(0)
     height = width * 3 // 4
     images = []
@@ -227,7 +227,7 @@ def speed_table(results: list[dict[str, Any]], mib: float, count: int, options: 
 
 
 def _actions(config: BuildConfig, copy: Path, keep: float) -> dict[str, Action]:
-    """What is timed, in this order; copying everything is no bound for taking a part."""
+    """Actions to time, in this order; copying everything is no bound for taking a part."""
     actions = {
         "tar": read_with_tar,
         "copy": lambda pieces: copy_with_tar(pieces, copy),

@@ -43,7 +43,7 @@ from gp.measure.peak_memory import resident_mib
 from gp.measure.spread import Spread, ratio
 from gp.measure.stopwatch import Stopwatch
 
-PREFETCHED = 2  # batches a worker, torch's default
+PREFETCHED = 2  # batches per worker, torch's default
 SHARD_SIZE = 128  # samples
 MARKS = 10  # printed lines of --memory
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=640, help="of the images, pixels (640)")
     parser.add_argument("--height", type=int, default=480, help="of the images, pixels (480)")
     parser.add_argument("--mixed", action="store_true", help="images of many sizes, from a quarter of these sides up")
-    parser.add_argument("--batch", type=int, default=8, help="samples a batch (8)")
+    parser.add_argument("--batch", type=int, default=8, help="samples per batch (8)")
     parser.add_argument("--workers", type=int, default=1, help="processes of each loader (1); 0: in this process")
     parser.add_argument("--batches", type=int, default=6, help="timed batches of a round (6)")
     add_repeats(parser, 15)
@@ -109,7 +109,7 @@ def measure_memory(folder: Path, options: argparse.Namespace) -> tuple[dict[str,
             seconds += watch.lap()
             cells = (f"{marks[-1]['rss_mib']:.0f}", ", ".join(f"{value:.0f}" for value in workers))
             table.add(f"{done:,}", *cells, f"{done / seconds:.0f}")
-            print(f"{done:,} samples, {done / seconds:.0f} a second", file=sys.stderr)
+            print(f"{done:,} samples, {done / seconds:.0f} per second", file=sys.stderr)
         if done >= options.samples:
             break
     return {"samples": options.samples, "marks": marks}, table
@@ -186,7 +186,7 @@ def write_shards(folder: Path, samples: int, images: list[bytes], samples_a_shar
 
 
 def _as_training_uses_it(batch: Batch) -> Batch:
-    """What the training process does with a batch before the model sees it, on its device (here: the CPU)."""
+    """Does what the training process does with a batch before the model sees it, on its device (here: the CPU)."""
     moved = batch.to("cpu")
     _ = moved.inputs  # made when first asked for
     return moved

@@ -64,7 +64,7 @@ def prefill_costs(setup: Setup, cost: CostModel) -> tuple[dict[str, Work], dict[
 
 
 def ways(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name."""
+    """Calls to time, by name."""
     images = model.see(inputs, ["glimpse"])
     runs: dict[str, Callable[[], Any]] = {}
     for part, seen in ((WITH, None), (WITHOUT, images)):
@@ -87,7 +87,7 @@ def measure_stages(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor])
 
 
 def count_host_syncs(model: GlimpseModel, inputs: dict[str, Tensor]) -> HostSyncs:
-    """Of a prefill pruned by a threshold; an exact budget, as timed here, tells the host what will be kept."""
+    """Counts those of a prefill pruned by a threshold: an exact budget, as timed here, tells the host what is kept."""
     copies = {key: value.clone() for key, value in inputs.items()}  # what is noted on them goes with them
     with HostSyncs(host=copies.values()) as syncs:
         model.prefill(copies, "glimpse", PruneOptions())

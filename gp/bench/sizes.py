@@ -1,4 +1,4 @@
-"""What the cost model knows of a model: its sizes, read from transformers' config objects."""
+"""Sizes of a model for the cost model, read from transformers' config objects."""
 
 from __future__ import annotations
 

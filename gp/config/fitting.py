@@ -46,7 +46,7 @@ def fit(value: Any, hint: Any, rule: Rule, key: str) -> Any:
 
 
 def describe(hint: Any, rule: Rule) -> str:
-    """What an option takes, in words, e.g. "null or a number in (0, 1]"."""
+    """Describes the values that an option takes, e.g. "null or a number in (0, 1]"."""
     if rule.choices and str in _alternatives(hint):
         words = [f"one of {', '.join(rule.choices)}"]
     else:

@@ -145,7 +145,7 @@ def prune_options(config: TrainConfig) -> PruneOptions:
 
 
 def processor_options(config: TrainConfig) -> dict[str, Any]:
-    """What the config says about the base's processor: options of `gp.from_pretrained`."""
+    """Options of `gp.from_pretrained` for the base's processor that the config sets."""
     given = {name: getattr(config.model, name) for name in ("min_pixels", "max_pixels", "do_pad")}
     return {name: value for name, value in given.items() if value is not None}
 

@@ -47,7 +47,7 @@ def sections_of(schema: type) -> dict[str, type]:
 
 
 def options_of(schema: type) -> Iterator[Option]:
-    """All options of a schema, section by section."""
+    """Yields the options of a schema, section by section."""
     for section, part in sections_of(schema).items():
         hints = get_type_hints(part)
         for one in dataclasses.fields(part):

@@ -32,7 +32,7 @@ SDPA_SHAPE = (1, 4, 128, 64)  # [B, A, S, d]: sizes that every backend takes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kernel computed.
+    """Result of one kernel.
 
     Args:
         tokens: [new tokens] int64, the answer.

@@ -7,16 +7,10 @@ import tarfile
 
 import pytest
 
-from gp.data.building.keys import image_key, wanted_key
-from gp.data.building.pieces import Pieces, expand_paths, order_pieces
+from gp.data.building.keys import wanted_key
+from gp.data.building.pieces import Pieces
 from gp.data.building.sources import ImageFolder, TarStream, open_source
-from tests.support.viscot_files import tar_bytes, write_folder, write_pieces
-
-IMAGES = {f"gqa/{number}.jpg": bytes([number]) * (300 * number) for number in range(1, 9)}
-
-
-def got(source, wanted=IMAGES, position=0):
-    return {found.key: source.read(found) for found in source.walk(wanted, position)}
+from tests.support.viscot_files import IMAGES, got, tar_bytes, write_folder, write_pieces
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
@@ -27,20 +21,6 @@ def test_pieces_hold_the_same_as_the_folder(tmp_path, count, prefix):
     assert got(source) == IMAGES
     assert len(source.describe()["pieces"]) == len(pieces) == count
     assert got(open_source([str(write_folder(tmp_path / "f", IMAGES))])) == IMAGES
-
-
-def test_every_way_to_name_pieces(tmp_path):
-    pieces = write_pieces(tmp_path / "cot_images_tar_split", tar_bytes(IMAGES), 12)
-    (tmp_path / "cot_images_tar_split" / "README.md").write_text("notes")
-    inside = tmp_path / "cot_images_tar_split"
-    for entries in (
-        [str(tmp_path)],
-        [str(inside)],
-        [f"{inside}/cot_images_*"],
-        [f"{inside}/cot_images_{{00..11}}"],
-        [str(piece) for piece in reversed(pieces)],
-    ):
-        assert open_source(entries).pieces.paths == pieces
 
 
 def test_walking_from_any_position_goes_on_there(tmp_path):
@@ -105,60 +85,11 @@ def test_a_zero_block_in_the_middle_is_no_end(tmp_path):
         got(TarStream(pieces))
 
 
-@pytest.mark.parametrize("names", ["part-{:02d}", "part{}", "x{:03d}.tar", "cot.tar.{}"])
-def test_a_gap_in_the_numbers_is_an_error_before_anything_is_read(tmp_path, names):
-    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 12, names)
-    assert order_pieces(sorted(pieces)) == pieces
-    pieces[5].unlink()
-    with pytest.raises(ValueError, match=rf"12 .*11.*missing after {pieces[4].name}"):
-        open_source([str(tmp_path / "p")])
-
-
-def test_letters_that_split_appends(tmp_path):
-    whole = tar_bytes(IMAGES)
-    pieces = []
-    for number, letters in enumerate(("xay", "xaz", "xba")):
-        pieces.append(tmp_path / letters)
-        pieces[-1].write_bytes(whole[number * 4000 : (number + 1) * 4000 if number < 2 else None])
-    assert order_pieces(pieces[::-1]) == pieces and got(TarStream(pieces)) == IMAGES
-    with pytest.raises(ValueError, match=r"3 .*2.*missing after xay"):
-        order_pieces([pieces[0], pieces[2]])
-
-
-def test_pieces_that_cannot_be(tmp_path):
-    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3)
-    with pytest.raises(ValueError, match="given twice"):
-        order_pieces([pieces[0], pieces[0]])
-    with pytest.raises(ValueError, match="number in their names"):
-        order_pieces([pieces[0].rename(tmp_path / "first"), pieces[1].rename(tmp_path / "second")])
-    with pytest.raises(FileNotFoundError, match=r"cot_images_07: no such file"):
-        order_pieces([tmp_path / "cot_images_07"])
-    with pytest.raises(ValueError, match="plain tar"):
-        open_source([str(pieces[2])])
-    with pytest.raises(FileNotFoundError, match="no such files"):
-        expand_paths([f"{tmp_path}/nothing-*"])
-    with pytest.raises(ValueError, match="braces"):
-        expand_paths(["a{0..1"])
-
-
-def test_first_piece_missing(tmp_path):
-    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3)
-    pieces[0].unlink()
-    with pytest.raises(ValueError, match=r"cot_images_01: .*plain tar"):
-        open_source([str(tmp_path / "p")])
-
-
 def test_a_piece_that_shrinks_while_it_is_read(tmp_path):
     pieces = Pieces(write_pieces(tmp_path / "p", tar_bytes(IMAGES), 2))
     pieces.paths[0].write_bytes(b"")
     with pytest.raises(ValueError, match="became shorter"):
         pieces.read(0, 512)
-
-
-def test_keys():
-    assert image_key("./cot/gqa/1.jpg") == image_key("datas/cot/gqa/1.jpg") == "gqa/1.jpg"
-    assert image_key("shots/1.png") == "shots/1.png" and image_key("a/cot") == "a/cot"
-    assert [image_key(path) for path in ("/etc/x", "cot/../x", "..", "", "a\\b", "cot/gqa/../../x")] == [None] * 6
 
 
 def test_names_that_climb_out_answer_nobody(tmp_path):
