@@ -20,8 +20,8 @@ def test_disk_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
     (tmp_path / "runs").write_text("a file, in which no run can be")
     lines = by_name(disk.check)
     assert lines["runs"].status == PROBLEM and "cannot be written" in lines["runs"].text
-    assert lines["shards"].status != PROBLEM
+    assert lines["data"].status != PROBLEM
 
 
-def test_disk_looks_where_runs_and_shards_go():
-    assert {"runs": TrainConfig.runs_dir, "shards": DataConfig.root} == disk.PLACES
+def test_disk_looks_where_runs_and_data_go():
+    assert {"runs": TrainConfig.runs_dir, "data": DataConfig.root} == disk.PLACES
