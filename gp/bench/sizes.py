@@ -103,7 +103,7 @@ class VisionSizes:
         return (self.patches(grid) + self.class_tokens) ** 2
 
     def window_pairs(self, grid: Grid) -> int:
-        """... and in a block with windows; windows at the border are smaller."""
+        """(query, key) pairs of an image in a block with windows; windows at the border are smaller."""
         window: Any = self.window  # not asked of a tower without any
         heights, widths = (_parts(side, window) for side in grid)
         return sum(h * h for h in heights) * sum(w * w for w in widths) * self.merge**4

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from gp.backbones import CACHE, Backbone, LayerMasks
 from gp.engine.prefill import Prefill
 
-# Greedy whatever the base's own generation config says; unset what would only draw a warning about sampling.
+# Greedy whatever the base's generation config says; its sampling options are unset, or transformers would warn.
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
 

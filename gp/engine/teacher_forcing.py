@@ -144,7 +144,7 @@ class Suffix:
             parts.append(backbone.text_model.embed_tokens(answer_ids).detach())
             masks.append(answer_mask.bool())
         hidden = torch.cat(parts, dim=1)
-        # answers of one length are padded, too, for all that the host knows; their mask has to be built in any case
+        # the host does not know if answers differ in length, so they count as padded; their mask is built in any case
         has_padding = prompt.has_padding or answer_ids is not None
         return cls(hidden, torch.cat(masks, dim=1), has_padding, prompt.next_positions(hidden.shape[1]), vectors)
 
