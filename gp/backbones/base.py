@@ -96,7 +96,7 @@ class Backbone(Family):
         is_visual = (input_ids == self.image_token_id) & mask
         number = is_visual.flatten().long().cumsum(0).view_as(input_ids) - 1
         visual_id = self.send(torch.where(is_visual, number, -1))
-        # the image token may lie outside the vocabulary, so token 0 stands in for it; its embedding is overwritten below
+        # the image token may lie outside the vocabulary, so token 0 stands in; its embedding is overwritten below
         hidden = self.text_model.embed_tokens(self.send(input_ids.masked_fill(is_visual, 0)))
         images = images or self.see(inputs, taps, attended)
         hidden = hidden.masked_scatter((visual_id >= 0).unsqueeze(-1), images.embeds.to(hidden.dtype))
