@@ -29,7 +29,7 @@ class Progress:
         self,
         label: str,
         total: float | None,
-        completed: float = 0,
+        completed: int = 0,
         *,
         console: Console | None,
         unit: str = "",
@@ -59,14 +59,15 @@ class Progress:
         """Shows the bar, if there is one."""
         self._bar.start()
 
-    def update(self, text: str = "", **done: float) -> None:
+    def update(self, text: str = "", completed: float | None = None, advance: float | None = None) -> None:
         """Tells how far the work is.
 
         Args:
             text: shown beside the figures until the next update.
-            done: `completed` units of the total, or `advance` by so many.
+            completed: units of the total that are done.
+            advance: units done since the last update.
         """
-        self._bar.update(self._task.id, **done)
+        self._bar.update(self._task.id, completed=completed, advance=advance)
         speed = (self._task.finished_speed or self._task.speed) if self._unit else None
         rate = "" if speed is None else f"{speed:.1f} {self._unit}/s"
         self._bar.update(self._task.id, done=self._done(), text=_joined(rate, text))

@@ -61,7 +61,7 @@ def warn_outside() -> None:
 
 
 def _is_worker() -> bool:
-    """Whether another process of the same program warns already. `multiprocessing` is imported in every worker."""
+    """Tells if another process of the same program warns already: `multiprocessing` is imported in every worker."""
     workers = sys.modules.get("multiprocessing.process")
     return os.environ.get("LOCAL_RANK", "0") != "0" or (workers is not None and workers.parent_process() is not None)
 
@@ -94,7 +94,7 @@ def _version(name: str) -> str:
 
 
 def _holds(tested: SpecifierSet, installed: str) -> bool:
-    """Whether the release that a version belongs to is in the window; what is no version at all is not."""
+    """Tells if the release that a version belongs to is in the window; text that is no version is not."""
     try:
         release = Version(installed).base_version
     except InvalidVersion:

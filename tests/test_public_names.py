@@ -19,7 +19,7 @@ def test_every_public_name_is_there(name):
 
 
 def test_a_name_that_is_not_there():
-    with pytest.raises(AttributeError, match="module 'gp' has no attribute 'from_pretraned'"):
+    with pytest.raises(AttributeError, match=r"'gp' .*'from_pretraned'"):
         _ = gp.from_pretraned
 
 

@@ -17,13 +17,13 @@ def rotate(states: Tensor, rotary: Rotary | None) -> Tensor:
     return states * cos + torch.cat([-second, first], dim=-1) * sin
 
 
-def read_attention(query: Tensor, keys: Tensor, visible: Tensor, log_softmax: bool) -> Tensor:
+def read_attention(query: Tensor, keys: Tensor, visible: Tensor | None, log_softmax: bool) -> Tensor:
     """The attention row of some queries over all cached keys, read from a layer's own projections.
 
     Args:
         query: [B, H, Q, d], rotated.
         keys: [B, H_kv, S, d], rotated, as in the cache.
-        visible: [B, S] bool, keys that the queries may see.
+        visible: [B, S] bool, keys that the queries may see; None: all, and raw logits need none.
         log_softmax: normalise over the visible keys; else the raw logits q.k / sqrt(d).
 
     Returns:
@@ -32,6 +32,8 @@ def read_attention(query: Tensor, keys: Tensor, visible: Tensor, log_softmax: bo
     batch, heads, rows, size = query.shape
     grouped = query.reshape(batch, keys.shape[1], -1, size)  # [B, H_kv, H / H_kv * Q, d]
     logits = (grouped @ keys.transpose(-1, -2) * size**-0.5).view(batch, heads, rows, -1)
-    if log_softmax:
-        logits = logits.float().masked_fill(~visible[:, None, None], float("-inf")).log_softmax(-1)
-    return logits
+    if not log_softmax:
+        return logits
+    if visible is not None:
+        logits = logits.masked_fill(~visible[:, None, None], float("-inf"))
+    return logits.float().log_softmax(-1)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import create_causal_mask
 
 from gp.backbones.attention import Rotary, rotate
@@ -96,7 +96,7 @@ class Backbone(Family):
         is_visual = (input_ids == self.image_token_id) & mask
         number = is_visual.flatten().long().cumsum(0).view_as(input_ids) - 1
         visual_id = self.send(torch.where(is_visual, number, -1))
-        # the image token may lie outside the vocabulary: what is looked up for it is overwritten below
+        # the image token may lie outside the vocabulary, so token 0 stands in; its embedding is overwritten below
         hidden = self.text_model.embed_tokens(self.send(input_ids.masked_fill(is_visual, 0)))
         images = images or self.see(inputs, taps, attended)
         hidden = hidden.masked_scatter((visual_id >= 0).unsqueeze(-1), images.embeds.to(hidden.dtype))
@@ -132,12 +132,12 @@ class Backbone(Family):
         Args:
             padding_mask: [B, cached + Q] bool; None without padding: the kernel's plain causal path is used.
         """
-        # told that there is padding, or none, transformers does not look, for which the host would wait
+        # transformers is told whether there is padding: looking for it would make the host wait for the device
         return create_causal_mask(
             self.text_config, hidden, padding_mask, cache, allow_is_causal_skip=padding_mask is None
         )
 
-    def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
+    def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: Cache) -> Tensor:
         """Runs one stock decoder layer; appends keys and values to the cache."""
         return self.text_model.layers[index](
             hidden, attention_mask=mask, position_embeddings=rotary, use_cache=True, **{CACHE: cache}
@@ -227,7 +227,7 @@ class Backbone(Family):
             built.append(create_causal_mask(self.text_config, hidden, mask, one_layer))
         return built
 
-    def _takes_plain_mask(self, new_tokens: Tensor, layers: Sequence[CacheLayerMixin]) -> bool:
+    def _takes_plain_mask(self, new_tokens: Tensor, layers: Sequence[object]) -> bool:
         """Tells if the kernel's mask for a single new token is the padding mask itself, so that none has to be built.
 
         It is under `sdpa`; other kernels want another form, and a static cache has room that must be masked, too.

@@ -7,5 +7,5 @@ from __future__ import annotations
 
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-# What every forward, every output and `generate` call the KV cache: 5.24 renamed it.
-CACHE = next(name for name in ("cache", "past_key_values") if name in CausalLMOutputWithPast.__dataclass_fields__)
+# Name of the KV cache in every forward, every output and `generate`; 5.24 renamed it.
+CACHE: str = next(name for name in ("cache", "past_key_values") if name in CausalLMOutputWithPast.__dataclass_fields__)

@@ -26,13 +26,13 @@ class Family(ABC):
     window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
+        self.model: Any = model  # families call their parts by name, which a type checker cannot follow
 
     # ---- what each family states ------------------------------------------------------------------------------
 
     @property
     @abstractmethod
-    def text_model(self) -> PreTrainedModel:
+    def text_model(self) -> Any:
         """The stock decoder: `embed_tokens`, `layers`, `norm`, `rotary_emb`, and a forward with a cache."""
 
     @property

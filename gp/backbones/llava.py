@@ -96,7 +96,7 @@ class Llava(Backbone):
         """Positions counted from each row's first real token."""
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0).unsqueeze(0)
 
-    def _hidden_state_modules(self) -> list[nn.Module]:
+    def _hidden_state_modules(self) -> list[Any]:
         """The modules whose outputs are CLIP's hidden states 0, 1, ..."""
         tower = self.model.model.vision_tower
         return [tower.pre_layrnorm, *tower.encoder.layers]

@@ -104,9 +104,10 @@ def from_original(
         raise ValueError(f"LLaVA: expected mm_projector_type {PROJECTOR!r}, got {config.get('mm_projector_type')!r}")
     renamed = {new: value for old, value in weights.items() if (new := _renamed(old)) is not None}
     renamed |= {f"model.vision_tower.{name}": value for name, value in vision.state_dict().items()}
-    model, problems = LlavaForConditionalGeneration.from_pretrained(
+    loaded: Any = LlavaForConditionalGeneration.from_pretrained(
         None, config=_config(config, vision), state_dict=renamed, output_loading_info=True, **options
     )
+    model, problems = loaded
     missing, unknown = sorted(problems["missing_keys"]), sorted(problems["unexpected_keys"])
     if missing or unknown or problems["mismatched_keys"]:
         raise ValueError(f"LLaVA: weights do not fit: missing {missing[:4]}, unknown {unknown[:4]}")

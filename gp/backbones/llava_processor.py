@@ -114,7 +114,15 @@ def _resized(images: Any, width: int, height: int) -> tuple[int, int]:
 
 def _padding(images: Any, do_pad: bool) -> LlavaImageProcessorPil:
     """Puts the same settings into the class that can pad to a square; resized by Pillow, as the original does."""
-    names = ("size", "crop_size", "do_resize", "do_center_crop", "do_rescale", "rescale_factor", "do_normalize")
+    names: tuple[str, ...] = (
+        "size",
+        "crop_size",
+        "do_resize",
+        "do_center_crop",
+        "do_rescale",
+        "rescale_factor",
+        "do_normalize",
+    )
     names += ("image_mean", "image_std", "resample", "do_convert_rgb")
     return LlavaImageProcessorPil(do_pad=do_pad, **{name: getattr(images, name) for name in names})
 
@@ -123,7 +131,7 @@ def _original_tokenizer(source: BaseSource) -> LlamaTokenizer:
     """The original encodes the text before and behind an image apart, each with a leading space: `legacy` does so."""
     try:
         return LlamaTokenizer.from_pretrained(
-            str(source.place), revision=source.revision, legacy=True, add_bos_token=True
+            str(source.place), revision=source.revision or "main", legacy=True, add_bos_token=True
         )
     except (ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

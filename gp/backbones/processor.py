@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import transformers
 from torch import Tensor
@@ -14,6 +14,9 @@ from transformers import ProcessorMixin
 from gp.backbones.source import BaseSource
 from gp.boxes import WHOLE_IMAGE, Frame
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class ImageGrids(ABC):
     """Mixed into a family's stock processor; the class keeps its parent's name, which `save_pretrained` writes.
@@ -21,12 +24,16 @@ class ImageGrids(ABC):
     `levels_only`: the call's `images_kwargs` for pixel values that are resized 8-bit pixels and no more, each once.
     """
 
+    image_processor: Any  # both from the stock class
+    tokenizer: Any
+
     levels_only: ClassVar[dict[str, Any]] = {"do_rescale": False, "do_normalize": False}
 
     @classmethod
-    def load(cls, source: BaseSource, **options: Any) -> ImageGrids:
+    def load(cls, source: BaseSource, **options: Any) -> Self:
         """Loads the processor of a base; `options` replace saved settings."""
-        return cls.from_pretrained(str(source.place), revision=source.revision or "main", **options)
+        stock: Any = cls  # the class that this one is mixed into
+        return stock.from_pretrained(str(source.place), revision=source.revision or "main", **options)
 
     @abstractmethod
     def grids(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
@@ -51,7 +58,7 @@ class QwenImages(ImageGrids):
     levels_only: ClassVar[dict[str, Any]] = {**ImageGrids.levels_only, "temporal_patch_size": 1}
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
-        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)  # type: ignore[call-arg]
 
     def __call__(self, images=None, text=None, videos=None, **kwargs):
         """Calls the parent; the result has `input_ids`, `pixel_values` [n_patches, C], `image_grid_thw`, ...
@@ -61,7 +68,7 @@ class QwenImages(ImageGrids):
         """
         if videos is not None:
             raise ValueError("this processor takes images and text, got videos: gp prunes the tokens of images only")
-        return super().__call__(images=images, text=text, **kwargs)
+        return super().__call__(images=images, text=text, **kwargs)  # type: ignore[misc]  # the stock class has it
 
     def grids(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
         merge = self.image_processor.merge_size
@@ -103,6 +110,6 @@ def load_processor(name_or_dir: str | Path, revision: str | None = None, **optio
 
     family, source = find_family(name_or_dir, revision)
     given = {name: value for name, value in options.items() if value is not None}
-    processor = family.processor.load(source, **given)
+    processor: Any = family.processor.load(source, **given)
     processor.tokenizer.padding_side = "left"
     return processor

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gp.backbones.base import Backbone
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
-from gp.backbones.processor import Qwen2_5_VLProcessor
+from gp.backbones.processor import ImageGrids, Qwen2_5_VLProcessor
 from gp.backbones.recording import record_calls, record_outputs
 from gp.backbones.vision_attention import fused_attention
 from gp.backbones.vision_index import VisionIndex
@@ -23,7 +23,7 @@ class Qwen2_5_VL(Backbone):
     """Three rotary axes (time, height, width); vision blocks in windows, 2 x 2 patches merged into a visual token."""
 
     model_type = "qwen2_5_vl"
-    processor = Qwen2_5_VLProcessor
+    processor: type[ImageGrids] = Qwen2_5_VLProcessor
     prompt_keys = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
     num_position_axes = 3
 
@@ -48,7 +48,7 @@ class Qwen2_5_VL(Backbone):
         return self.vision_config.depth
 
     @property
-    def window(self) -> int:
+    def window(self) -> int | None:
         return self.vision_config.window_size // self.vision_config.patch_size // self._merge
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gp.backbones.attention import Rotary, rotate
 from gp.backbones.processor import Qwen3VLProcessor
@@ -40,6 +41,6 @@ class Qwen3VL(Qwen2_5_VL):
         decoder_layer = self.text_model.layers[index]
         return decoder_layer.self_attn, decoder_layer.input_layernorm(hidden)
 
-    def _deepstack(self, seen: BaseModelOutputWithPooling) -> dict[int, Tensor]:
+    def _deepstack(self, seen: Any) -> dict[int, Tensor]:
         """The k-th deepstack feature belongs behind decoder layer k."""
         return dict(enumerate(seen.deepstack_features))

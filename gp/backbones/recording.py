@@ -17,7 +17,7 @@ def record_outputs(modules: Sequence[nn.Module], reduce: Callable[[Tensor], Tens
     During the block and of this thread's calls only; nothing stays attached.
     """
     owner = threading.get_ident()
-    recorded: list[Tensor | None] = [None] * len(modules)
+    recorded: list = [None] * len(modules)
 
     def hook(slot: int):
         def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
@@ -39,7 +39,7 @@ def record_calls(modules: Sequence[nn.Module]) -> Iterator[list[tuple[tuple, dic
     recorded: list = [None] * len(modules)
 
     def hook(slot: int):
-        # without kwargs: another thread's call, while torch adds or removes the hook and the wish for kwargs in turn
+        # kwargs may be missing in another thread's call: torch adds and removes a hook and its `with_kwargs` one by one
         def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any] | None = None) -> None:
             if threading.get_ident() == owner:
                 recorded[slot] = (args, kwargs)

@@ -49,8 +49,8 @@ def attend_in_windows(
     parts = zip(*(states[0].split([length * count for length, count in runs], dim=1) for states in (query, key, value)))
     out = []
     for (length, count), part in zip(runs, parts):
-        windows = (states.unflatten(1, (count, length)).transpose(0, 1) for states in part)  # [count, H, length, d]
-        attended = scaled_dot_product_attention(*windows, dropout_p=dropout, scale=scaling)
+        q, k, v = (states.unflatten(1, (count, length)).transpose(0, 1) for states in part)  # [count, H, length, d]
+        attended = scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
         out.append(attended.transpose(1, 2).flatten(0, 1))
     return torch.cat(out).unsqueeze(0), None
 

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """All benches with their options."""
+    """Builds the parser of all benches with their options."""
     parser = argparse.ArgumentParser(
         prog="python -m gp.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

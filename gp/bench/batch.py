@@ -2,8 +2,8 @@
 
 Rows of a batch that keep different numbers are padded to the longest, which costs time and cache. `uneven` spreads the
 kept numbers from about none to twice the mean; `equal` gives every row the mean. All three in turn in one process, at
-each batch size: prompts a second of the prefill (vision tower included), tokens a second of `generate` behind it. The
-bound is the ratio of floating-point operations for the prefill and of bytes read for a token.
+each batch size: prompts per second of the prefill (vision tower included), tokens per second of `generate` behind
+it. The bound is the ratio of floating-point operations for the prefill and of bytes read for a token.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[s
     """Tables and figures of all batch sizes."""
     model = f"{setup.preset.layers} layers of {setup.preset.hidden}, {setup.preset.visual} visual"
     title = f"Throughput, {model} + {setup.preset.text} text tokens; {setup.kept} kept on average"
-    rates = TextTable(title, ("batch", "rows", "padding", "prompts a second", "tokens a second"))
+    rates = TextTable(title, ("batch", "rows", "padding", "prompts per second", "tokens per second"))
     ratios = SpeedUps("Time saved by pruning, and lost by padding")
     figures: dict[str, Any] = {"batches": {}}
     for size, measured in seconds.items():
@@ -93,7 +93,7 @@ def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[s
 
 
 def padded_share(setup: Setup, kept: tuple[int, ...] | None) -> float:
-    """Of the positions behind the pruning, those that are padding."""
+    """Share of padding among the positions behind the pruning, 0..1."""
     if kept is None:
         return 0.0
     lengths = [setup.preset.text + count for count in kept]

@@ -73,7 +73,7 @@ def bill_of(preset: Preset, itemsize: int, attn: str, way: str) -> Bill:
 
 
 def step_mib(preset: Preset, itemsize: int, attn: str, way: str) -> float:
-    """What a step adds to the model, MiB: the worst moment and the gradients."""
+    """Memory that a step needs beside the model, MiB: its worst moment and the gradients."""
     bill = bill_of(preset, itemsize, attn, way)
     return (bill.step_bytes + bill.standing["gradients"]) / MIB
 
@@ -81,7 +81,7 @@ def step_mib(preset: Preset, itemsize: int, attn: str, way: str) -> float:
 def standing_bytes(preset: Preset, itemsize: int) -> dict[str, int]:
     """Frozen weights in the model's type, the rest in float32; parameters counted on the model itself."""
     model = random_model(preset, "meta")
-    trained = _parameters(model.glimpse) * TRAINED_ITEMSIZE
+    trained = _parameters(model.find_pruner("glimpse")) * TRAINED_ITEMSIZE
     return {
         "frozen weights": _parameters(model.base) * itemsize,
         "trained parts": trained,
@@ -165,7 +165,7 @@ class _Step:
         return {"activations of all layers": self.decoder.layers * self._kept_layer(length)}
 
     def _kept_layer(self, tokens: int, keys: bool = True) -> int:
-        """Of one decoder layer, for the backward pass."""
+        """Bytes that one decoder layer keeps for the backward pass."""
         decoder = self.decoder
         wide = 2 * decoder.attention_size + 3 * decoder.inner  # query, output, and the MLP's
         if keys:
@@ -194,12 +194,12 @@ class _Step:
         return len(self.preset.taps) * self.visual * self.tower.hidden * self.itemsize
 
     def _vip(self) -> int:
-        """Of all blocks: nine tensors of its width, the joint one with query and key, four of the MLP's width."""
+        """Bytes of all blocks: nine tensors of its width, the joint one with query and key, four of the MLP's width."""
         width, joint = self.preset.vip_hidden, self.preset.vip_hidden + self.preset.vip_cond
         return len(self.preset.taps) * self.visual * (9 * width + 3 * joint + 4 * 2 * width) * self.itemsize
 
     def _logits(self) -> int:
-        """In the model's type, then three times in float32: copy, log-softmax and gradient."""
+        """Bytes of the logits: once in the model's type, three times in float32 (copy, log-softmax and gradient)."""
         return self.preset.batch * self.preset.answer * self.decoder.vocabulary * (self.itemsize + 3 * 4)
 
 

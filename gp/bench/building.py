@@ -128,7 +128,7 @@ def memory(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], T
 
 
 def drawn_images(width: int) -> list[bytes]:
-    """JPEGs of smooth colours with noise: about as many bytes a pixel as photographs."""
+    """JPEGs of smooth colours with noise: about as many bytes per pixel as photographs."""
     rng = np.random.default_rng(0)
     height = width * 3 // 4
     images = []
@@ -151,9 +151,9 @@ def write_archive(folder: Path, images: list[bytes], count: int, num_pieces: int
             info = tarfile.TarInfo(f"cot/synthetic/{number:08d}.jpg")
             info.size = len(images[number % len(images)])
             tar.addfile(info, io.BytesIO(images[number % len(images)]))
-            tar.members.clear()
+            tar.members.clear()  # type: ignore[attr-defined]  # or it remembers every file
     size = -(-whole.stat().st_size // num_pieces)
-    pieces = []
+    pieces: list[Path] = []
     with whole.open("rb") as file:
         while block := file.read(size):
             pieces.append(folder / PIECE.format(len(pieces)))
@@ -227,7 +227,7 @@ def speed_table(results: list[dict[str, Any]], mib: float, count: int, options: 
 
 
 def _actions(config: BuildConfig, copy: Path, keep: float) -> dict[str, Action]:
-    """What is timed, in this order; copying everything is no bound for taking a part."""
+    """Actions to time, in this order; copying everything is no bound for taking a part."""
     actions = {
         "tar": read_with_tar,
         "copy": lambda pieces: copy_with_tar(pieces, copy),
@@ -237,12 +237,13 @@ def _actions(config: BuildConfig, copy: Path, keep: float) -> dict[str, Action]:
 
 
 def _result(case: Case, mib: float, seconds: Mapping[tuple[float, str, str], list[float]]) -> dict[str, Any]:
-    result: dict[str, Any] = {"keep": case[0], "check": case[1]}
+    keep, check = case
+    result: dict[str, Any] = {"keep": keep, "check": check}
     for way in (way for *of, way in seconds if tuple(of) == case):
-        values = seconds[(*case, way)]
+        values = seconds[keep, check, way]
         result[f"{way}_mib_s"] = mib / Spread.from_values(values).median
         if way != "build":
-            result[f"build_to_{way}"] = ratio(values, seconds[(*case, "build")])
+            result[f"build_to_{way}"] = ratio(values, seconds[keep, check, "build"])
     return result
 
 

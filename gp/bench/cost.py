@@ -84,7 +84,7 @@ class CostModel:
         return Work(count * flops, count * self.itemsize * (decoder.layer_weights + cache))
 
     def glimpse_vectors(self) -> Work:
-        """The vectors of all layers, made once a prompt."""
+        """The vectors of all layers, made once per prompt."""
         layers = self.decoder.layers if self.glimpse.layers is None else len(self.glimpse.layers)
         return Work(2 * layers * self.glimpse.num_tokens * self.decoder.hidden**2)
 
@@ -118,7 +118,7 @@ class CostModel:
         """Stage -> cost of a batch of prompts with one image each; rows are padded to the longest.
 
         Args:
-            grids: one a prompt.
+            grids: one per prompt.
             text: other tokens of each prompt.
             kept: visual tokens that survive in each prompt; None: nothing is pruned and no glimpse appended.
             prune_layer: the last layer that sees all tokens; None: the glimpse's.

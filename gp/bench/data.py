@@ -43,7 +43,7 @@ from gp.measure.peak_memory import resident_mib
 from gp.measure.spread import Spread, ratio
 from gp.measure.stopwatch import Stopwatch
 
-PREFETCHED = 2  # batches a worker, torch's default
+PREFETCHED = 2  # batches per worker, torch's default
 SHARD_SIZE = 128  # samples
 MARKS = 10  # printed lines of --memory
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=int, default=640, help="of the images, pixels (640)")
     parser.add_argument("--height", type=int, default=480, help="of the images, pixels (480)")
     parser.add_argument("--mixed", action="store_true", help="images of many sizes, from a quarter of these sides up")
-    parser.add_argument("--batch", type=int, default=8, help="samples a batch (8)")
+    parser.add_argument("--batch", type=int, default=8, help="samples per batch (8)")
     parser.add_argument("--workers", type=int, default=1, help="processes of each loader (1); 0: in this process")
     parser.add_argument("--batches", type=int, default=6, help="timed batches of a round (6)")
     add_repeats(parser, 15)
@@ -79,7 +79,7 @@ def measure_speed(folder: Path, options: argparse.Namespace) -> tuple[dict[str, 
     collator = Collator(load_processor(BASE_DIR), max_pixels=options.max_pixels)
     config = data_config(folder, options.batch, options.workers, options.bucket_batches)
     bound = Bound(sorted(map(str, folder.glob("*.tar"))), collator, options.batch, options.deliver)
-    loaders = {
+    loaders: dict[str, Iterator[Any]] = {
         "loader": map(_as_training_uses_it, GlimpseDataModule(config, collator).train_dataloader()),
         "bound": iter(DataLoader(bound, batch_size=None, num_workers=options.workers)),
     }
@@ -98,17 +98,18 @@ def measure_memory(folder: Path, options: argparse.Namespace) -> tuple[dict[str,
     write_shards(folder, options.samples, photos(56, 28)[:1], samples_a_shard=2000)
     collator = Collator(load_processor(BASE_DIR))
     config = data_config(folder, options.batch, options.workers, options.bucket_batches)
-    done, seconds, marks, watch = 0, 0.0, [], Stopwatch("cpu")
+    done, seconds, watch = 0, 0.0, Stopwatch("cpu")
+    marks: list[dict[str, Any]] = []
     table = TextTable("Resident memory", ("samples", "this process, MiB", "each worker, MiB", "samples / s"))
     for batch in GlimpseDataModule(config, collator).train_dataloader():
         done += len(batch)
         if done * MARKS >= (len(marks) + 1) * options.samples:
-            workers = [resident_mib(process.pid) for process in multiprocessing.active_children()]
+            workers = [resident_mib(str(process.pid)) for process in multiprocessing.active_children()]
             marks.append({"samples": done, "rss_mib": resident_mib(), "workers_rss_mib": workers})
             seconds += watch.lap()
             cells = (f"{marks[-1]['rss_mib']:.0f}", ", ".join(f"{value:.0f}" for value in workers))
             table.add(f"{done:,}", *cells, f"{done / seconds:.0f}")
-            print(f"{done:,} samples, {done / seconds:.0f} a second", file=sys.stderr)
+            print(f"{done:,} samples, {done / seconds:.0f} per second", file=sys.stderr)
         if done >= options.samples:
             break
     return {"samples": options.samples, "marks": marks}, table
@@ -185,13 +186,13 @@ def write_shards(folder: Path, samples: int, images: list[bytes], samples_a_shar
 
 
 def _as_training_uses_it(batch: Batch) -> Batch:
-    """What the training process does with a batch before the model sees it, on its device (here: the CPU)."""
+    """Does what the training process does with a batch before the model sees it, on its device (here: the CPU)."""
     moved = batch.to("cpu")
     _ = moved.inputs  # made when first asked for
     return moved
 
 
-def _speed(batches: Iterator, options: argparse.Namespace) -> float:
+def _speed(batches: Iterator[Any], options: argparse.Namespace) -> float:
     """Samples per second and worker, once what was read ahead is gone."""
     for _ in range((PREFETCHED + 1) * options.workers):
         next(batches)

@@ -56,14 +56,14 @@ def run(options: argparse.Namespace) -> BenchReport | None:
     return summarize(setup, options.new_tokens, seconds, memory_mib)
 
 
-def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int, consume: bool = False) -> Tensor:
+def generate(model: GlimpseModel, input_ids: Tensor, done: Prefill, new_tokens: int, consume: bool = False) -> Any:
     """Greedy, exactly so many tokens."""
     exactly = {"min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
     return model.decode(input_ids, done, consume, do_sample=False, **exactly)
 
 
 def measure_step_s(setup: Setup, new_tokens: int) -> dict[str, list[float]]:
-    """Seconds a token of every round of each way."""
+    """Seconds per token, of every round of each way."""
     model = setup.model()
     ways = {}
     for way in WAYS:
@@ -105,7 +105,7 @@ def summarize(
     lengths[SHORT] = lengths[PRUNED]
     title = f"Decoding {new_tokens} tokens, {workload(setup)}; {setup.kept} kept"
     memory = ("cache, MiB", "held after prefill, MiB", "decode peak, MiB", "prefill peak, MiB")
-    steps = TextTable(title, ("prompt", "ms a token", "quartiles", *memory))
+    steps = TextTable(title, ("prompt", "ms per token", "quartiles", *memory))
     ratios = SpeedUps("Speed-up of a token")
     figures: dict[str, Any] = {"ways": {}, "against_unpruned": {}}
     step_bytes = {way: cost.decode(preset.batch, length + new_tokens // 2).bytes for way, length in lengths.items()}

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -111,7 +112,7 @@ def _has_boolean(index: Any) -> bool:
 
 def _caller() -> str:
     """Package-relative file and line of the code that called torch."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         for package in ("gp", "transformers"):

@@ -33,12 +33,12 @@ def run(options: argparse.Namespace) -> BenchReport:
 
 
 def fits(bill: Bill, card_gb: int) -> bool:
-    """Whether a step fits a card of so many times 10^9 bytes."""
+    """Tells if a step fits a card of so many times 10^9 bytes."""
     return bill.total_bytes + LEFT_OUT_BYTES <= card_gb * 10**9
 
 
 def bill_table(title: str, bills: dict[str, Bill]) -> TextTable:
-    """One column a way; only the entries of each way's worst moment."""
+    """One column per way; only the entries of each way's worst moment."""
     table = TextTable(title, ("entry", *bills))
     standing = next(iter(bills.values())).standing
     for name, size in standing.items():

@@ -33,7 +33,7 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a bench measures and where."""
+    """Model, device and sizes that a bench measures."""
 
     preset: Preset
     device: str

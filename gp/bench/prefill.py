@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -63,12 +64,12 @@ def prefill_costs(setup: Setup, cost: CostModel) -> tuple[dict[str, Work], dict[
 
 
 def ways(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor]) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name."""
+    """Calls to time, by name."""
     images = model.see(inputs, ["glimpse"])
     runs: dict[str, Callable[[], Any]] = {}
     for part, seen in ((WITH, None), (WITHOUT, images)):
-        runs[f"{UNPRUNED} {part}"] = lambda seen=seen: model.prefill(inputs, "none", images=seen)
-        runs[f"{PRUNED} {part}"] = lambda seen=seen: model.prefill(inputs, "glimpse", setup.prune_options, images=seen)
+        runs[f"{UNPRUNED} {part}"] = partial(model.prefill, inputs, "none", images=seen)
+        runs[f"{PRUNED} {part}"] = partial(model.prefill, inputs, "glimpse", setup.prune_options, images=seen)
     return runs
 
 
@@ -76,7 +77,7 @@ def measure_stages(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor])
     """Stage -> seconds in a pruned prefill."""
     rounds: list[dict[str, float]] = []
     for number in range(setup.repeats):
-        timeline = Timeline(model.backbone, model.glimpse, setup.device)
+        timeline = Timeline(model.backbone, model.find_pruner("glimpse"), setup.device)
         with timeline.watching() as seconds:
             model.prefill(inputs, "glimpse", setup.prune_options)
         rounds.append(seconds)
@@ -86,7 +87,7 @@ def measure_stages(setup: Setup, model: GlimpseModel, inputs: dict[str, Tensor])
 
 
 def count_host_syncs(model: GlimpseModel, inputs: dict[str, Tensor]) -> HostSyncs:
-    """Of a prefill pruned by a threshold; an exact budget, as timed here, tells the host what will be kept."""
+    """Counts those of a prefill pruned by a threshold: an exact budget, as timed here, tells the host what is kept."""
     copies = {key: value.clone() for key, value in inputs.items()}  # what is noted on them goes with them
     with HostSyncs(host=copies.values()) as syncs:
         model.prefill(copies, "glimpse", PruneOptions())

@@ -1,4 +1,4 @@
-"""What a bench prints and writes: tables on the screen and in markdown, all figures in JSON, and the machine."""
+"""Reports of benches: tables on the screen and in markdown, all figures in JSON, and the machine."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ class BenchReport:
 
 
 def environment(setup: Setup) -> dict[str, Any]:
-    """Where a model was measured."""
+    """Machine, libraries and model of a measurement."""
     model = {"dtype": dtype_name(setup.dtype), "attn": setup.attn, "preset": asdict(setup.preset)}
     return {**machine(setup.device), **model}
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Where anything was measured."""
+    """Machine and libraries of a measurement."""
     where = {"device": device_name(device), "threads": torch.get_num_threads(), "memory_gib": memory_gib()[0]}
     return {**where, **versions()}
 

@@ -33,7 +33,7 @@ from gp.pruners.vscan import merge_into_kept
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured beside the number of tokens.
+    """Sizes that are measured, besides the number of tokens.
 
     Args:
         heads, head_size: of the vision block.
@@ -95,7 +95,7 @@ def measure(way: str, tokens: int, size: Size, device: str) -> dict[str, float]:
 
 
 def matrix_mib(way: str, tokens: int, size: Size) -> float:
-    """What all pairs at once would take."""
+    """Memory that the matrix of all pairs would take, MiB."""
     return (size.heads if way == "received" else 1) * tokens**2 * 4 / MIB
 
 

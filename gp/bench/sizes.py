@@ -1,10 +1,11 @@
-"""What the cost model knows of a model: its sizes, read from transformers' config objects."""
+"""Sizes of a model for the cost model, read from transformers' config objects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from transformers import PretrainedConfig
 
@@ -102,8 +103,9 @@ class VisionSizes:
         return (self.patches(grid) + self.class_tokens) ** 2
 
     def window_pairs(self, grid: Grid) -> int:
-        """... and in a block with windows; windows at the border are smaller."""
-        heights, widths = (_parts(side, self.window) for side in grid)
+        """(query, key) pairs of an image in a block with windows; windows at the border are smaller."""
+        window: Any = self.window  # not asked of a tower without any
+        heights, widths = (_parts(side, window) for side in grid)
         return sum(h * h for h in heights) * sum(w * w for w in widths) * self.merge**4
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a prefill goes, told by the calls that the engine makes to backbone and pruner."""
+"""Times the stages of a prefill by the calls that the engine makes to backbone and pruner."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def whole_sequence(
     answer_mask: Tensor,
     checkpointed: bool = False,
 ) -> TeacherForced:
-    """As `gp.engine.teacher_forcing.teacher_forced`, with gradients flowing through one sequence of S + T + A tokens.
+    """Runs what `gp.engine.teacher_forcing.teacher_forced` does, with gradients through all S + T + L tokens.
 
     Works with the attention kernels `eager` and `sdpa`. `checkpointed`: only the inputs of the layers are kept for the
     backward pass, which runs each layer again.

@@ -32,12 +32,12 @@ def fit(value: Any, hint: Any, rule: Rule, key: str) -> Any:
         return None
     for kind in kinds:
         if get_origin(kind) in LISTS and isinstance(value, list):
-            fitted = [fit(entry, get_args(kind)[0], rule, f"{key}[{i}]") for i, entry in enumerate(value)]
-            return _counted(fitted, hint, rule, key)
+            entries = [fit(entry, get_args(kind)[0], rule, f"{key}[{i}]") for i, entry in enumerate(value)]
+            return _counted(entries, hint, rule, key)
         if get_origin(kind) in MAPPINGS and isinstance(value, dict):
             inner = get_args(kind)[1]
-            fitted = {str(name): fit(entry, inner, rule, f"{key}.{name}") for name, entry in value.items()}
-            return _counted(fitted, hint, rule, key)
+            named = {str(name): fit(entry, inner, rule, f"{key}.{name}") for name, entry in value.items()}
+            return _counted(named, hint, rule, key)
         if kind not in SCALARS and get_origin(kind) not in (*LISTS, *MAPPINGS):
             return _finite(value, key)
         if kind in SCALARS and (fitted := _scalar(value, kind)) is not None and _taken(fitted, rule):
@@ -46,7 +46,7 @@ def fit(value: Any, hint: Any, rule: Rule, key: str) -> Any:
 
 
 def describe(hint: Any, rule: Rule) -> str:
-    """What an option takes, in words, e.g. "null or a number in (0, 1]"."""
+    """Describes the values that an option takes, e.g. "null or a number in (0, 1]"."""
     if rule.choices and str in _alternatives(hint):
         words = [f"one of {', '.join(rule.choices)}"]
     else:

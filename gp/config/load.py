@@ -65,11 +65,11 @@ def merge_options(schema: type, given: Mapping[str, dict[str, Any]]) -> Any:
         ValueError: an unknown or missing key, a wrong type, or a value out of range.
     """
     values = defaults_of(schema)
-    for where, source in given.items():
-        refuse_unknown(schema, source, where)
+    for name, source in given.items():
+        refuse_unknown(schema, source, name)
         values = _over(values, source)
     try:
-        values = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
+        values = _plain(OmegaConf.create(values), resolve=True)
     except WRONG_YAML as error:
         raise ValueError(f"{next(iter(given))}: {_first_line(error)}") from error
 
@@ -100,7 +100,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             f"config {path}, line {line}: expected text in UTF-8, got byte {content[error.start]:#x}"
         ) from error
     try:
-        given = OmegaConf.load(io.StringIO(text)) if text.strip() else None
+        given: Any = OmegaConf.load(io.StringIO(text)) if text.strip() else None
     except OSError:  # OmegaConf's word for a number or a text
         given = text.strip()
     except WRONG_YAML as error:
@@ -108,7 +108,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not OmegaConf.is_dict(given) or not given:
         found = "an empty file" if not given else "a list" if OmegaConf.is_list(given) else f"{given!r:.50}"
         raise ValueError(f"config {path}, line 1: expected keys and values, got {found}")
-    return OmegaConf.to_container(given)
+    return _plain(given)
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -120,7 +120,12 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             OmegaConf.from_dotlist([text])
         except WRONG_YAML as error:
             raise ValueError(f"{COMMAND_LINE}: the value of {text!r} is not YAML: {_reason(error)}") from error
-    return OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
+    return _plain(OmegaConf.from_dotlist(list(overrides)))
+
+
+def _plain(config: Any, resolve: bool = False) -> Any:
+    """Dicts and lists of what OmegaConf read."""
+    return OmegaConf.to_container(config, resolve=resolve)
 
 
 def schema_of(task: Any, where: str) -> type:
@@ -140,7 +145,7 @@ def prune_options(config: TrainConfig) -> PruneOptions:
 
 
 def processor_options(config: TrainConfig) -> dict[str, Any]:
-    """What the config says about the base's processor: options of `gp.from_pretrained`."""
+    """Options of `gp.from_pretrained` for the base's processor that the config sets."""
     given = {name: getattr(config.model, name) for name in ("min_pixels", "max_pixels", "do_pad")}
     return {name: value for name, value in given.items() if value is not None}
 

@@ -25,7 +25,7 @@ class Interval:
         return above and below  # never with NaN
 
     def __str__(self) -> str:
-        """In words; empty where any finite number will do."""
+        """The range in words; empty where any finite number will do."""
         low, high = self._ends()
         if low == high:
             return f"exactly {low:g}"
@@ -40,7 +40,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Rule:
-    """What an option means and takes.
+    """Meaning and allowed values of an option.
 
     Args:
         help: one line.

@@ -24,12 +24,12 @@ WIDTH = 33  # of the column of keys in --help
 
 
 def help_text(*tasks: str) -> str:
-    """All options of some tasks, one line each, by section."""
+    """Lists all options of some tasks, one line each, by section."""
     return "\n\n".join(f"options of task {task}:\n\n{describe_schema(SCHEMAS[task])}" for task in tasks)
 
 
 def describe_schema(schema: type) -> str:
-    """All options of a schema, one line each, by section."""
+    """Lists all options of a schema, one line each, by section."""
     blocks = []
     for section, part in sections_of(schema).items():
         title = [f"  {section}: {_summary(part)}"] if section else []

@@ -40,12 +40,14 @@ class Option:
 
 def sections_of(schema: type) -> dict[str, type]:
     """Name -> dataclass of the sections of a schema; "" is the schema itself, first."""
-    inner = {name: hint for name, hint in get_type_hints(schema).items() if dataclasses.is_dataclass(hint)}
+    inner: dict[str, Any] = {
+        name: hint for name, hint in get_type_hints(schema).items() if dataclasses.is_dataclass(hint)
+    }
     return {"": schema, **inner}
 
 
 def options_of(schema: type) -> Iterator[Option]:
-    """All options of a schema, section by section."""
+    """Yields the options of a schema, section by section."""
     for section, part in sections_of(schema).items():
         hints = get_type_hints(part)
         for one in dataclasses.fields(part):

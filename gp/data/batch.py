@@ -140,7 +140,8 @@ class Collator:
         grids = self.processor.grids(inputs)
         frames = [self.processor.frame(*sample.image.size) for sample in samples]
         masks = [
-            sample_evidence(sample, *grid, frame) for sample, grid, frame in zip(samples, grids, frames, strict=True)
+            sample_evidence(sample, height, width, frame)
+            for sample, (height, width), frame in zip(samples, grids, frames, strict=True)
         ]
         return Batch(inputs, answer_ids, answer_mask, masks, list(samples), None, frames, self.pixel_table)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import lightning as L
@@ -155,7 +156,7 @@ class GlimpseDataModule(L.LightningDataModule):
 
         Shards count by name, not by path: their folder may have been moved.
         """
-        named = [f"{name} {count}" for name, count in zip(shard_names(shards), counts or [None] * len(shards))]
+        named = [f"{name} {count}" for name, count in zip(shard_names(shards), counts or repeat(None))]
         config = self.config
         return {
             "seed": self.seed,
@@ -178,4 +179,7 @@ class GlimpseDataModule(L.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _batches_done(self) -> int:
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if self.trainer is None:
+            return 0
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        return progress.total.processed

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import webdataset as wds
 
@@ -97,7 +97,7 @@ class EpochReader:
         slices = self.slices(span)
         is_done = self._done(slices, span, first)
         files = (_blanks(piece) if done else _read(piece) for piece, done in zip(slices, is_done, strict=True))
-        records = islice(self._shuffled(chain.from_iterable(files), span), first, None)
+        records: Iterator[Record] = islice(self._shuffled(chain.from_iterable(files), span), first, None)
         if self.buckets:
             records = self._pooled(records, span, first // pool_size)
         return islice(records, span.start - first, None if span.stop is None else span.stop - first)
@@ -139,7 +139,7 @@ class EpochReader:
             number += 1
 
 
-def _blanks(piece: ShardSlice) -> Iterator[None]:
+def _blanks(piece: ShardSlice) -> Iterator[Any]:
     """Stands for records that would only be dropped."""
     return repeat(None, piece.last - piece.first)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -26,7 +27,7 @@ def paint_sample(
         keep_mask, frame: see `paint_tokens`.
         max_side_px: longest side of the picture; a larger image is reduced to it. None: any.
     """
-    image = sample.image
+    image: Any = sample.image  # not None
     if max_side_px is not None and (scale := max_side_px / max(image.size)) < 1:
         image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
     painted = paint_tokens(image, keep_mask, frame)

@@ -147,7 +147,7 @@ def _resolve(entry: str, root: Path) -> list[str]:
 def _braces(entry: str) -> list[str]:
     try:
         return list(braceexpand.braceexpand(entry))
-    except braceexpand.UnbalancedBracesError as error:
+    except ValueError as error:
         raise ValueError(f"shard pattern {entry!r}: its braces do not match") from error
 
 

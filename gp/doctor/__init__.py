@@ -1,1 +1,1 @@
-"""What a bug report needs to know about an installation: `python -m gp.doctor`."""
+"""Facts about an installation for bug reports: `python -m gp.doctor`."""

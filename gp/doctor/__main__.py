@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from gp import cli
 from gp.doctor import devices, disk, host, kernels, libraries, question
 from gp.doctor.imports import Imports
-from gp.doctor.report import Check, Section, as_json, has_problems, verdict
+from gp.doctor.report import Check, CheckSection, as_json, has_problems, verdict
 
 CHECKS: dict[str, Check] = {
     "host": host.check,
@@ -49,11 +49,11 @@ def run(options: argparse.Namespace) -> int:
     return int(has_problems(sections))
 
 
-def examine(checks: Mapping[str, Check], options: argparse.Namespace) -> list[Section]:
+def examine(checks: Mapping[str, Check], options: argparse.Namespace) -> list[CheckSection]:
     """Runs checks one after the other; as text, each line is out before the next thing is tried."""
     sections = []
     for name, check in checks.items():
-        sections.append(Section(name))
+        sections.append(CheckSection(name))
         if not options.json:
             print(name, flush=True)
         for line in sections[-1].run(check):

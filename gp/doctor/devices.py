@@ -61,7 +61,7 @@ def driver_of_nvidia() -> str | None:
 
 
 def _cuda_line(count: int, driver: str | None) -> Line:
-    """What torch was built for and what there is; a GPU that torch does not see is worth a warning."""
+    """Yields what torch was built for and what it finds; a GPU that torch does not see is worth a warning."""
     import torch
 
     built = f"torch built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch built without CUDA"

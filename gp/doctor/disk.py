@@ -1,4 +1,4 @@
-"""Room on the disks where runs, shards and downloaded models go; nothing is left there."""
+"""Room on the disks where runs, data and downloaded models go; nothing is left there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gp.doctor.report import OK, WARNING, Line, attempt, tidy
 
 GIB = 2**30
 SHORT_BYTES = GIB  # the embedded shards and a run need a third of it
-PLACES = {"runs": "runs", "shards": "shards"}  # defaults of gp/config/schema.py, which needs torch to be imported
+PLACES = {"runs": "runs", "data": "data"}  # defaults of gp/config/schema.py, which needs torch to be imported
 
 
 def check() -> Iterator[Line]:

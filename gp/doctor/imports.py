@@ -1,4 +1,4 @@
-"""Whether the libraries can be imported, tried in a second process beside the other checks.
+"""Imports of the libraries, tried in a second process beside the other checks.
 
 One that crashes, as one compiled for another version of torch may, takes only that process along.
 """

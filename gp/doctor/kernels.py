@@ -32,7 +32,7 @@ SDPA_SHAPE = (1, 4, 128, 64)  # [B, A, S, d]: sizes that every backend takes
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kernel computed.
+    """Result of one kernel.
 
     Args:
         tokens: [new tokens] int64, the answer.
@@ -139,13 +139,13 @@ def describe_sdpa(backend: SDPBackend, device: torch.device, dtype: torch.dtype)
     from torch.nn.functional import scaled_dot_product_attention
 
     name = sdpa_name(backend.name)
-    states = torch.randn(3, *SDPA_SHAPE, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+    q, k, v = torch.randn(3, *SDPA_SHAPE, generator=torch.Generator().manual_seed(0)).to(device, dtype)
     with sdpa_kernel(type(backend).MATH):
-        expected = scaled_dot_product_attention(*states, is_causal=True)
+        expected = scaled_dot_product_attention(q, k, v, is_causal=True)
     with warnings.catch_warnings(record=True) as reasons, sdpa_kernel(backend):
         warnings.simplefilter("always")
         try:
-            found = scaled_dot_product_attention(*states, is_causal=True)
+            found = scaled_dot_product_attention(q, k, v, is_causal=True)
         except RuntimeError as error:
             said = [str(reason.message).split(" (Triggered")[0].strip() for reason in reasons] or [str(error)]
             return Line(name, f"not here: {' '.join(said[-1].split())}", NOTE)

@@ -49,7 +49,7 @@ def describe(name: str, installed: str | None, tested: str, inside: bool, option
 
 
 def requirements() -> list[str]:
-    """What setup.cfg requires, extras with their marker; `CORE` where gp is not installed."""
+    """Requirements of setup.cfg, extras with their marker; `CORE` where gp is not installed."""
     return list(CORE) if installed_version(DISTRIBUTION) is None else metadata.requires(DISTRIBUTION) or []
 
 
@@ -81,4 +81,4 @@ def plain(name: str) -> str:
 
 
 def _name(requirement: str) -> str:
-    return re.match(r"[\w.-]+", requirement)[0]
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]

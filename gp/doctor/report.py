@@ -1,4 +1,4 @@
-"""What a check says, line by line, and what follows from all of them.
+"""Lines of the checks, and the verdict that follows from all of them.
 
 No library is imported here: this must work where one of them is broken.
 """
@@ -50,7 +50,7 @@ Check = Callable[[], Iterator[Line]]
 
 
 @dataclass
-class Section:
+class CheckSection:
     """Lines of one check, and the seconds that it took."""
 
     name: str
@@ -75,18 +75,18 @@ def attempt(name: str, find: Callable[..., Line], *arguments: Any) -> Line:
         return Line.of_error(name, error)
 
 
-def verdict(sections: list[Section]) -> str:
+def verdict(sections: list[CheckSection]) -> str:
     """The last line: "all well", or the number of problems and their names; warnings behind it."""
     problems, warnings = (_named(sections, status) for status in (PROBLEM, WARNING))
     text = f"{_count(problems, 'problem')}: {', '.join(problems)}" if problems else "all well"
     return f"{text} ({_count(warnings, 'warning')}: {', '.join(warnings)})" if warnings else text
 
 
-def has_problems(sections: list[Section]) -> bool:
+def has_problems(sections: list[CheckSection]) -> bool:
     return bool(_named(sections, PROBLEM))
 
 
-def as_json(sections: list[Section], seconds: float, with_traceback: bool) -> dict[str, Any]:
+def as_json(sections: list[CheckSection], seconds: float, with_traceback: bool) -> dict[str, Any]:
     """Everything that was found, with keys `verdict`, `has_problems`, `seconds` and `sections`."""
     found = [asdict(section) for section in sections]
     for line in (line for section in found for line in section["lines"] if not with_traceback):
@@ -112,7 +112,7 @@ def _until_error(check: Check) -> Iterator[Line]:
         yield Line.of_error("this check", error)
 
 
-def _named(sections: list[Section], status: str) -> list[str]:
+def _named(sections: list[CheckSection], status: str) -> list[str]:
     return [f"{section.name}/{line.name}" for section in sections for line in section.lines if line.status == status]
 
 

@@ -137,8 +137,8 @@ class SceneBuilder:
         for box, (color, shape) in zip(_place_boxes(rng, MAX_CARDS[kind]), _draw_looks(rng, kind), strict=False):
             picks = rng.integers(len(self.material.labels), size=2)
             self._paint_card(pixels, box, color, shape, picks, rng)
-            digits = tuple(int(d) for d in self.material.labels[picks])
-            cards.append(Card(box, color, shape, digits, tuple(int(i) for i in self.material.scan_ids[picks])))
+            digits, scan_ids = (_pair(of_scan[picks]) for of_scan in (self.material.labels, self.material.scan_ids))
+            cards.append(Card(box, color, shape, digits, scan_ids))
         image = Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
         source_id = f"{self.split}/{kind}/{seed}/{self.material.photo_names[photo_id]}"
         return Scene(image, tuple(cards), tuple(_ask(rng, cards, kind)), source_id)
@@ -232,6 +232,11 @@ def _shape_mask(shape: str, inset_px: int) -> np.ndarray:
         draw.polygon(points, fill=255)
     small = canvas.resize((CARD_WIDTH_PX, CARD_HEIGHT_PX), Image.Resampling.BOX)
     return np.asarray(small, dtype=np.float32) / 255.0
+
+
+def _pair(values: np.ndarray) -> tuple[int, int]:
+    left, right = values.tolist()
+    return left, right
 
 
 def _place_boxes(rng: np.random.Generator, num_cards: int) -> list[tuple[int, int, int, int]]:

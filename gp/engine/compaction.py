@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,8 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
 def compact(cache: DynamicCache, index: Tensor) -> None:
     """Removes dropped tokens from the caches of layers that have already run."""
     flat: dict[torch.Size, Tensor] = {}  # layers that hold as many tokens share it
-    for layer in cache.layers:
+    layers: list[Any] = cache.layers  # of the kind that holds keys and values
+    for layer in layers:
         if layer.is_initialized:
             shape = layer.keys.shape[:-1]
             if shape not in flat:

@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from gp.backbones import CACHE, Backbone, LayerMasks
 from gp.engine.prefill import Prefill
 
-# Greedy whatever the base's own generation config says; unset what would only draw a warning about sampling.
+# Greedy whatever the base's generation config says; its sampling options are unset, or transformers would warn.
 GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
 
@@ -113,7 +113,8 @@ class PrunedDecoder(GenerationMixin):
             kwargs: the cache that `generate` made, under the name that transformers gives it (empty on the first
                 call), and outputs that the caller wants.
         """
-        prefill, cache = handover.prefill, kwargs.pop(CACHE)
+        prefill = handover.prefill
+        cache: Any = kwargs.pop(CACHE)
         if cache.get_seq_length() == 0:
             copies = input_ids.shape[0] // prefill.logits.shape[0]
             handover.start(copies)
@@ -146,7 +147,7 @@ def fill_cache(target: Cache, source: DynamicCache, copies: int, consume: bool =
     """
     layers = source.layers if consume else list(source.layers)
     for index in range(len(layers)):
-        layer = layers.pop(0)
+        layer: Any = layers.pop(0)
         keys, values = layer.keys, layer.values
         if copies > 1:
             keys, values = keys.repeat_interleave(copies, 0), values.repeat_interleave(copies, 0)

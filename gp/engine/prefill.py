@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -176,8 +177,8 @@ class _Run:
         self.cache_masks.add_layer(self.prompt)
         if index in self.pruner.read_layers:
             query = self.backbone.query(index, hidden[:, -1:], self._last_rotary())
-            keys = self.cache.layers[index].keys
-            self.attention[index] = self._attention_row(query, keys, self.pruner.log_softmax)
+            layer: Any = self.cache.layers[index]
+            self.attention[index] = self._attention_row(query, layer.keys, self.pruner.log_softmax)
 
     def prune(self, index: int) -> None:
         """Asks the pruner and drops what it does not keep; with the last stage, the pruner's own tokens too."""
@@ -231,7 +232,8 @@ class _Run:
         return self._attention_row(query, self.backbone.key(index, hidden, rotary), log_softmax=True)
 
     def _last_rotary(self) -> Rotary:
-        return tuple(x[:, -1:] for x in self.rotary)
+        cos, sin = self.rotary
+        return cos[:, -1:], sin[:, -1:]
 
     def _attention_row(self, query: Tensor, keys: Tensor, log_softmax: bool) -> Tensor:
         """Reads one row [N, H] from a layer's own projections: no second attention, no S x S weights."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -104,7 +105,7 @@ class PrefixCache:
         self._prefix = prefix
 
     def update(self, keys: Tensor, values: Tensor, index: int, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        layer = self._prefix.layers[index]
+        layer: Any = self._prefix.layers[index]
         return torch.cat([layer.keys, keys], dim=2), torch.cat([layer.values, values], dim=2)
 
 
@@ -143,7 +144,7 @@ class Suffix:
             parts.append(backbone.text_model.embed_tokens(answer_ids).detach())
             masks.append(answer_mask.bool())
         hidden = torch.cat(parts, dim=1)
-        # answers of one length are padded, too, for all that the host knows; their mask has to be built in any case
+        # the host does not know if answers differ in length, so they count as padded; their mask is built in any case
         has_padding = prompt.has_padding or answer_ids is not None
         return cls(hidden, torch.cat(masks, dim=1), has_padding, prompt.next_positions(hidden.shape[1]), vectors)
 
@@ -196,4 +197,5 @@ class Suffix:
 
 
 def _rows(rotary: Rotary, start: int, end: int) -> Rotary:
-    return tuple(x[:, start:end] for x in rotary)
+    cos, sin = rotary
+    return cos[:, start:end], sin[:, start:end]

@@ -37,7 +37,7 @@ class PeakMemory:
         return self._read() - self._before if self._can_tell else None
 
     def held_mib(self) -> float | None:
-        """What is in use now above the use at the start, MiB; None where the system cannot tell."""
+        """Memory in use now above that at the start, MiB; None where the system cannot tell."""
         if not self._can_tell:
             return None
         if self._device.type == "cuda":

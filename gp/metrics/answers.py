@@ -43,6 +43,11 @@ class AnswerScores(Metric):
     """Accuracy by exact match with pruning and without, and agreement of the two. Only counts are kept and synced."""
 
     full_state_update = False
+    num_right: Tensor
+    num_right_unpruned: Tensor
+    num_agreed: Tensor
+    num_samples: Tensor
+    num_compared: Tensor
 
     def __init__(self, **options):
         super().__init__(**options)

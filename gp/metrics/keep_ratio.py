@@ -28,6 +28,10 @@ class KeepRatio(Metric):
     """
 
     full_state_update = False
+    total_ratio: Tensor
+    num_kept: Tensor
+    num_visual: Tensor
+    histogram: Tensor
 
     def __init__(self, **options):
         super().__init__(**options)

@@ -63,6 +63,7 @@ class MaskScores(Metric):
     """
 
     full_state_update = False
+    counts: Tensor
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -81,6 +82,8 @@ class EvidenceRecall(Metric):
     """Mean over samples of the share of their evidence tokens that were kept; samples without any do not count."""
 
     full_state_update = False
+    total: Tensor
+    num_samples: Tensor
 
     def __init__(self, **options):
         super().__init__(**options)

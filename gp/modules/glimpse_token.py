@@ -46,7 +46,7 @@ class GlimpseToken(nn.Module):
         self.norm = nn.RMSNorm(hidden_size, eps=eps) if norm == "rmsnorm" else nn.LayerNorm(hidden_size, eps=eps)
 
     def vectors(self) -> Tensor:
-        """All vectors at once, [len(layers), T, D]."""
+        """Computes the vectors of all layers at once, [len(layers), T, D]."""
         projected = self.proj(self.embeddings)
         return rms_norm(projected, self.norm) if isinstance(self.norm, nn.RMSNorm) else self.norm(projected)
 

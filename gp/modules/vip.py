@@ -166,7 +166,7 @@ class AttentionSpans:
     @staticmethod
     def _attend_equal(query: Tensor, key: Tensor, value: Tensor, count: int) -> Tensor:
         size = value.shape[-1]
-        # on a GPU the memory-efficient kernel takes values of another size (multiples of 8), in 16 and 32 bits
+        # on a GPU only the memory-efficient kernel takes values of another size (multiples of 8; 16 and 32 bits)
         if query.device.type == "cpu":  # its fused kernel wants equal head sizes; the other one builds N x N weights
             value = F.pad(value, (0, query.shape[-1] - size))
         query, key, value = (x.unflatten(0, (count, -1)).transpose(1, 2) for x in (query, key, value))

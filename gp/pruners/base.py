@@ -45,7 +45,7 @@ class PruneView:
     attention: dict[int, Tensor] = field(default_factory=dict)
     evidence_masks: Sequence[Tensor] | None = None
     seed: int | Sequence[int] = 0
-    look_ahead: Callable[[bool], Tensor] | None = None
+    look_ahead: Callable[[bool], Tensor] = None  # type: ignore[assignment]  # the engine always gives it
 
     @property
     def layout(self) -> VisualLayout:
@@ -212,7 +212,8 @@ class RankingPruner(Pruner):
                 f"pruner {self.name!r} only ranks tokens: give fixed_keep_ratio, max_keep_ratio or num_keep"
             )
         if options.num_keep is None:
-            self.shares(options.fixed_keep_ratio or options.max_keep_ratio, num_layers)
+            budget: Any = options.fixed_keep_ratio or options.max_keep_ratio  # one of them, as checked above
+            self.shares(budget, num_layers)
 
 
 def flat_evidence(view: PruneView) -> Tensor:

@@ -1,4 +1,4 @@
-"""No pruning: all visual tokens stay. The line that every method is compared with."""
+"""Keeps all visual tokens: what every method is compared with."""
 
 from __future__ import annotations
 

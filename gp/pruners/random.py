@@ -1,4 +1,4 @@
-"""Uniform draw without replacement: the floor of every comparison."""
+"""Uniform draw without replacement: what every other method must beat."""
 
 from __future__ import annotations
 

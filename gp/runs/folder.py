@@ -152,7 +152,7 @@ def _settings_there(folder: Path) -> dict[str, Any] | None:
         if (folder / LAST).exists():
             raise ValueError(f"{folder} holds {LAST} but no {CONFIG}: choose another folder with name=...")
         return None
-    there = OmegaConf.to_container(OmegaConf.load(path))
+    there: Any = OmegaConf.to_container(OmegaConf.load(path))
     if not isinstance(there, dict):
         raise ValueError(f"{path} holds no settings: choose another folder with name=...")
     return there

@@ -184,14 +184,14 @@ def test_a_processor_survives_saving(processors, tmp_path):
 
 
 def test_what_cannot_work_is_refused(folders, processors, tmp_path):
-    with pytest.raises(ValueError, match=r"max_pixels=100: LLaVA-1\.5 sees all images in one size"):
+    with pytest.raises(ValueError, match=r"max_pixels=100: .*one size"):
         load_processor(folders[0], max_pixels=100)
     with pytest.raises(ValueError, match="one size"):
         Collator(processors["crop"], min_pixels=100)
     other = save_original(tmp_path / "words", micro_base())
     config = json.loads((tmp_path / "words" / "config.json").read_text())
     (tmp_path / "words" / "config.json").write_text(json.dumps({**config, "vocab_size": 80}))
-    with pytest.raises(ValueError, match="expected a tokenizer of 80 tokens"):
+    with pytest.raises(ValueError, match="tokenizer of 80 tokens"):
         load_processor(other)
 
 
@@ -211,7 +211,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"missing \['model.multi_modal_projector.linear_1.bias'\]"):
         gp.from_pretrained(folder)
     (tmp_path / "base" / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"no .*safetensors and no pytorch_model"):
+    with pytest.raises(ValueError, match=r"safetensors.*pytorch_model"):
         gp.from_pretrained(folder)
 
 
@@ -228,5 +228,5 @@ def test_pickled_weights_are_read(tmp_path, models):
 
 def test_an_unknown_family_is_named(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(ValueError, match=r"no backbone for model type 'bert'"):
+    with pytest.raises(ValueError, match=r"model type 'bert'"):
         gp.from_pretrained(tmp_path)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gp.backbones import backbone_of
-from gp.backbones.recording import record_calls
 from gp.backbones.vision_attention import received_attention
 from tests.support.tiny_models import MERGE, WINDOW, tiny_inputs, tiny_llava, tiny_llava_inputs, tiny_qwen
 
 GRIDS = [(3, 5), (4, 2)]  # merged tokens; no multiple of the window, not square
+
+
 PROMPTS = [([GRIDS[0]], 4), ([GRIDS[1]], 6)]
 
 
@@ -143,17 +142,3 @@ def test_memory_is_bounded_by_the_chunk(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "softmax", lambda x, *a, **k: sizes.append(x.numel()) or softmax(x, *a, **k))
     received_attention(torch.randn(2, 50, 8), torch.randn(2, 60, 8), max_entries=300)
     assert max(sizes) == 300 and sum(sizes) == 2 * 50 * 60
-
-
-def test_a_call_of_another_thread_is_not_recorded_and_not_disturbed():
-    module = torch.nn.Linear(2, 2)
-    with record_calls([module]) as calls:
-        (hook,) = module._forward_pre_hooks.values()
-        # torch calls it without kwargs in the instant in which it is known, but not yet that it wants them
-        thread = threading.Thread(target=lambda: (hook(module, (torch.ones(2),)), module(torch.zeros(2))))
-        thread.start()
-        thread.join()
-        assert calls == [None]
-        module(torch.ones(2))
-        assert calls[0][0][0].tolist() == [1, 1]
-    assert not module._forward_pre_hooks

@@ -8,10 +8,8 @@ import pytest
 import torch
 
 from gp.bench import train_step
-from gp.bench.bill import Bill, bill_of, standing_bytes
-from gp.bench.memory import fits
+from gp.bench.bill import bill_of, standing_bytes
 from gp.bench.presets import PRESETS, random_answers, random_inputs, random_model
-from tests.support.bench_commands import run_bench
 
 TINY = PRESETS["tiny"]
 
@@ -68,17 +66,3 @@ def test_what_autograd_keeps(way):
     # on a CPU the VIP's values, and what comes of them, are padded to the width of its queries
     expected += len(preset.taps) * preset.visual * 2 * preset.vip_cond * 4
     assert sum(kept.values()) == pytest.approx(expected, rel=0.15)
-
-
-def test_a_card_must_leave_room_for_what_is_not_counted():
-    bill = Bill({"frozen weights": 22_000_000_000}, {"backward": {"VIP": 600_000_000}})
-    assert not fits(bill, 24) and fits(bill, 40)
-    assert fits(Bill({"frozen weights": 22_000_000_000}, {"backward": {"VIP": 400_000_000}}), 24)
-
-
-def test_through_the_command(tmp_path):
-    figures, markdown = run_bench(tmp_path, "memory", "--preset", "qwen3b")
-    prefix, whole = (figures["bills"][way] for way in ("prefix", "whole"))
-    assert prefix["standing_bytes"]["frozen weights"] == 2 * 3_754_622_976  # as the released checkpoint has
-    assert prefix["total_bytes"] < whole["total_bytes"]
-    assert "24 GB" in markdown

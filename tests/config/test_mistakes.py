@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import re
-
 import pytest
 
-import train
-from gp.config import TrainConfig, load_config
-from gp.config.option import RULE
-from gp.config.pretrain import PretrainConfig
-from gp.config.table import options_of, sections_of
-from gp.data.building import BuildConfig
-from gp.types import ANCHORS, BUDGET_SCOPES, PruneOptions
-from tests.support.config_files import MINIMAL
+from tests.support.config_files import MINIMAL, refusal
 
 # what is given, and what the line must hold
 UNKNOWN = [
@@ -36,6 +26,8 @@ UNKNOWN = [
     ("eval.methods.fastv.layr=1", "eval.methods.fastv: pruner 'fastv' has no setting 'layr'"),
     ("trainer.strategy=dpd", "trainer.strategy dpd"),
 ]
+
+
 TYPES = [
     ("optim.max_steps=many", "optim.max_steps must be null or a whole number, 1 or more, got 'many'"),
     ("optim.max_steps=1.5", "got 1.5"),
@@ -56,6 +48,8 @@ TYPES = [
     ("eval.methods.fastv.layer=two", "eval.methods.fastv.layer must be a whole number, got 'two'"),
     ("eval.methods.pyramid_drop.layers=3", "eval.methods.pyramid_drop.layers must be null or a list"),
 ]
+
+
 RANGES = [
     ("optim.lr=nan", "optim.lr must be a number, more than 0, got 'nan'"),
     ("optim.lr=.nan", "got nan"),
@@ -88,6 +82,8 @@ RANGES = [
     ("model.base=''", "model.base must be text, got ''"),
     ("name=''", "name must be text, got ''"),
 ]
+
+
 CONTRADICTIONS = [
     ("name=../elsewhere", "name must be a folder inside runs_dir"),
     ("name=/elsewhere", "name must be a folder inside runs_dir"),
@@ -100,29 +96,14 @@ CONTRADICTIONS = [
     ("vip.num_heads=3", "vip.num_heads 3 must divide vip.hidden_size 256"),
     ("data.test={a/b: [x.tar], test: [x.tar]}", "a split's name must be one without slashes, got 'a/b'"),
 ]
+
+
 FORMS = [
     ("vip.taps", "command line: expected key=value, got 'vip.taps'"),
     ('data.test={a:["tiny:a"]}', "is not YAML"),
     ("name=${nothing}", "nothing"),
     ("name=???", "no value for name"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_training(monkeypatch):
-    """Whatever reaches the training was not refused."""
-
-    def reached(config):
-        raise AssertionError("the training was reached")
-
-    monkeypatch.setattr("gp.training.train.train", reached)
-
-
-def refusal(capsys, *arguments: str) -> str:
-    """The one line that a command ends with."""
-    assert train.main(["--config", *arguments]) == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    return line
 
 
 @pytest.mark.parametrize(("given", "expected"), [*UNKNOWN, *TYPES, *RANGES, *CONTRADICTIONS, *FORMS])
@@ -132,18 +113,6 @@ def test_a_mistake_is_one_line_and_status_2(minimal, given, expected, capsys):
     key = given.partition("=")[0]
     if (given, expected) in [*TYPES, *RANGES] and not key.startswith(("trainer.devices", "eval.methods.")):
         assert line.startswith(f"error: command line: {key}")
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        (["prune.max_keep_ratio=0.1", "prune.fixed_keep_ratio=0.1"], "contradict each other"),
-        (["model.min_pixels=100", "model.max_pixels=10"], "model.min_pixels 100 is more than model.max_pixels 10"),
-        (["loss.dice=0", "loss.bce=0", "loss.answer=0"], "nothing would be trained"),
-    ],
-)
-def test_options_that_contradict_each_other(minimal, given, expected, capsys):
-    assert expected in refusal(capsys, str(minimal), *given)
 
 
 def test_the_file_is_named_where_the_file_is_wrong(minimal, capsys):
@@ -156,52 +125,3 @@ def test_what_must_be_given_is_named(minimal, capsys):
     minimal.write_text(MINIMAL.replace("glimpse: {prune_layer: 2}", "").replace("base: tiny", ""))
     line = refusal(capsys, str(minimal))
     assert line == f"error: config {minimal}: no value for glimpse.prune_layer, model.base"
-
-
-def test_the_other_task_is_checked_too(capsys):
-    config = "configs/tiny_base.yaml"
-    for given, expected in (
-        ("joint_stage.lr=0", "command line: joint_stage.lr must be a number, more than 0, got 0"),
-        ("model.vision_num_heads=3", "model.vision_hidden_size must be a multiple of 4 * model.vision_num_heads"),
-        ("name=..", "name must be a folder inside runs_dir"),
-    ):
-        assert expected in refusal(capsys, config, given)
-
-
-NONSENSE = ("{a: {b: {c: 1}}}", "[[[1]]]", "''", "[.nan]", ".inf", "-7", "[]")
-TEXT = (str, str | None, int | str)
-SENSE = {("prune.anchors", "[]"), ("eval.methods", NONSENSE[0])}
-
-
-@pytest.mark.parametrize("one", list(options_of(TrainConfig)), ids=lambda one: one.key)
-def test_nonsense_for_any_option_is_refused(minimal, one):
-    for given in NONSENSE:
-        if (one.key, given) in SENSE or (given == "-7" and one.hint in TEXT and not one.rule.choices):
-            continue
-        with pytest.raises(ValueError, match=rf"^(command line: )?{re.escape(one.key)}"):
-            load_config(minimal, [f"{one.key}={given}"])
-
-
-SCHEMAS = (TrainConfig, PretrainConfig, BuildConfig)
-
-
-@pytest.mark.parametrize("schema", SCHEMAS)
-def test_every_option_has_a_rule_and_one_line(schema):
-    for part in sections_of(schema).values():
-        without = {one.name for one in dataclasses.fields(part) if RULE not in one.metadata}
-        assert without <= sections_of(schema).keys()
-    for one in options_of(schema):
-        assert one.rule.help and "\n" not in one.rule.help and len(one.rule.help) < 120
-
-
-def test_the_section_prune_takes_what_pruning_takes():
-    rules = {one.key: one for one in options_of(TrainConfig)}
-    assert rules["prune.anchors"].rule.choices == ANCHORS and rules["prune.budget_scope"].rule.choices == BUDGET_SCOPES
-    for name in ("threshold", "max_keep_ratio", "fixed_keep_ratio", "min_kept"):
-        for value in (-1, -0.1, 0, 0.5, 1, 1.1):
-            try:
-                PruneOptions(**{name: value})
-                taken = True
-            except ValueError:
-                taken = False
-            assert (value in rules[f"prune.{name}"].rule.within) == taken, (name, value)

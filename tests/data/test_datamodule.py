@@ -204,7 +204,7 @@ def test_a_manifest_that_appeared_or_changed_is_other_data(folder, folder_withou
     datamodule.train_dataloader()
     other = make(folder, collator)
     other.load_state_dict(datamodule.state_dict())
-    with pytest.raises(ValueError, match=r"number of samples \(from manifests\) None, this run has 24"):
+    with pytest.raises(ValueError, match=r"number of samples .*None, .*24"):
         other.train_dataloader()
 
 
@@ -225,7 +225,7 @@ def test_ranks_that_see_other_data_do_not_start(folder, collator, monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     datamodule = make(folder, collator)
     datamodule.trainer = SimpleNamespace(global_rank=0, world_size=2)
-    with pytest.raises(ValueError, match=r"rank 0 sees number of samples \(from manifests\) 24, rank 1 sees None"):
+    with pytest.raises(ValueError, match=r"rank 0 .*number of samples .*24, rank 1 .*None"):
         datamodule.train_dataloader()
 
 
@@ -279,7 +279,7 @@ def test_skips_of_an_evaluation_are_counted_over_its_workers(folder, collator, w
     list(loader)
     assert (loader.skips.seen, dict(loader.skips.reasons)) == (TOTAL, {"image does not open": 1})
     strict = make(folder, collator, num_workers=workers, max_skipped_fraction=0.04).test_dataloader("easy")
-    with pytest.raises(ValueError, match=r"max_skipped_fraction = 0.04 .*1 of 24 .*image does not open"):
+    with pytest.raises(ValueError, match=r"max_skipped_fraction = 0\.04 .*1 of 24 .*image"):
         list(strict)
 
 

@@ -28,7 +28,7 @@ def test_sets_share_a_folder_and_replace_their_own_entries(tmp_path):
     assert manifest.sets == {"a": {"samples": 4}, "b": {"samples": 3}}
     assert json.loads((tmp_path / MANIFEST).read_text())["format"] == 1
     assert {path.name for path in tmp_path.iterdir()} <= {MANIFEST, ".manifest.lock"}
-    with pytest.raises(ValueError, match=r"x\.tar is of set 'b', not 'a'"):
+    with pytest.raises(ValueError, match=r"x\.tar .*'b'.*'a'"):
         update_manifest(tmp_path, "a", {"x.tar": entry("b")}, {})
 
 
@@ -71,11 +71,11 @@ def test_a_changed_shard_is_found(tmp_path):
     path = Path(write_shards(tmp_path, [2])[0])
     good = ShardEntry("s", 2, 2, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
     check_shard(path, good)
-    with pytest.raises(ValueError, match=rf"s0\.tar.*{MANIFEST} says 7 bytes, the file has {good.bytes}"):
+    with pytest.raises(ValueError, match=rf"s0\.tar.*{MANIFEST} .*\b7 bytes, .*\b{good.bytes}"):
         check_shard(path, replace(good, bytes=7))
     content = path.read_bytes()
     path.write_bytes(content[:600] + bytes([content[600] ^ 1]) + content[601:])
-    with pytest.raises(ValueError, match=rf"s0\.tar.*{MANIFEST} says SHA-256 {good.sha256}"):
+    with pytest.raises(ValueError, match=rf"s0\.tar.*{MANIFEST} .*SHA-256 {good.sha256}"):
         check_shard(path, good)
 
 

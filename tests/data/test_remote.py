@@ -57,13 +57,13 @@ def test_a_missing_manifest_is_no_error_and_a_lost_server_is_one(server):
     assert read_manifest(url).shards.keys() == {"s0.tar", "s1.tar", "s2.tar"}
     (folder / MANIFEST).unlink()
     assert sample_counts([f"{url}/s0.tar", f"{url}/s1.tar?token=1"]) is None
-    with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9/manifest\.json: cannot be read"):
+    with pytest.raises(ValueError, match=r"http://127\.0\.0\.1:9/manifest\.json: "):
         read_manifest("http://127.0.0.1:9")
 
 
 def test_a_missing_shard_is_named(server):
     _, url = server
-    with pytest.raises(ValueError, match=r"shard http://127.*/gone\.tar"):
+    with pytest.raises(ValueError, match=r"http://127.*/gone\.tar"):
         list(EvalStream([f"{url}/gone.tar"]))
 
 

@@ -33,7 +33,7 @@ def test_wildcards_do_not_overlook_a_lost_shard(tmp_path):
     assert resolve_shards(["s*.tar"], tmp_path) == shards
     Path(shards[1]).unlink()
     assert resolve_shards(["s2*.tar"], tmp_path) == shards[2:]
-    with pytest.raises(FileNotFoundError, match=r"s1\.tar: in the folder's manifest, but no such file"):
+    with pytest.raises(FileNotFoundError, match=r"s1\.tar: .*manifest.*no such file"):
         resolve_shards(["s*.tar"], tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_embedded_data_are_built_at_need(tmp_path, monkeypatch):
 
 def test_missing_shards_are_named(tmp_path):
     write_shards(tmp_path, [1])
-    with pytest.raises(FileNotFoundError, match=r"s1\.tar: no such file \(and 1 more of the 3 .*s\{0\.\.2\}\.tar"):
+    with pytest.raises(FileNotFoundError, match=r"s1\.tar: no such file .*\b1 .*\b3 .*s\{0\.\.2\}\.tar"):
         resolve_shards(["s{0..2}.tar"], tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_no_tar_compressed_tar_and_two_tars_are_errors(tmp_path):
     for name, content in {"text": b"hello" * 1000, "gz": gzip.compress(whole), "two": whole + whole}.items():
         shard = tmp_path / f"{name}.tar"
         shard.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{name}\.tar: truncated, or not a plain tar"):
+        with pytest.raises(ValueError, match=rf"{name}\.tar: truncated"):
             list(read_records(str(shard), name))
 
 

@@ -16,7 +16,7 @@ def test_broken_data_stop_early_whatever_the_order():
     counter = SkipCounter(0.02)
     for _ in range(20):
         counter.bad(BAD)
-    with pytest.raises(ValueError, match=r"0\.02 of 1000 .*21 of 21 .*21 x no boxes, e\.g\. shard a\.tar, key 7"):
+    with pytest.raises(ValueError, match=r"0\.02 of 1000 .*21 of 21 .*21 x no boxes, .*a\.tar, key 7"):
         counter.bad(BAD)
 
 
@@ -37,7 +37,7 @@ def test_end_of_a_pass_is_exact():
     counter.bad(BAD)
     counter.finish(total=10)
     counter.bad(BadSample("wrong json", "shard b.tar, key 1"))
-    with pytest.raises(ValueError, match=r"0.1 of 11 samples.*2 of 11.*no boxes.*wrong json, e.g. shard b.tar"):
+    with pytest.raises(ValueError, match=r"0\.1 of 11 .*2 of 11.*no boxes.*wrong json, .*b\.tar"):
         counter.finish(total=11)
     counter.finish(total=20)  # one rank of two
 

@@ -166,7 +166,7 @@ def test_bad_samples_are_skipped_and_counted_in_training(tmp_path, caplog):
 
 def test_too_many_bad_samples_stop_training(tmp_path):
     shards = write_shards(tmp_path, [20], bad=set(range(0, 20, 2)))
-    with pytest.raises(ValueError, match=r"max_skipped_fraction = 0.02 .* x image does not open, e.g. shard .*s0\.tar"):
+    with pytest.raises(ValueError, match=r"max_skipped_fraction = 0\.02 .* x image .*s0\.tar"):
         list(islice(train_stream(shards, first_positions(1)), 100))
 
 
@@ -185,7 +185,7 @@ def test_bad_samples_in_evaluation_are_reported(tmp_path):
 
 
 def test_empty_and_repeated_shards(tmp_path, shards):
-    with pytest.raises(ValueError, match=r"no samples in shards .*s0.tar"):
+    with pytest.raises(ValueError, match=r"no samples.*s0\.tar"):
         list(EvalStream(write_shards(tmp_path, [0])))
     with pytest.raises(ValueError, match=r"s0.tar is listed twice"):
         EvalStream([shards[0], shards[1], shards[0]])

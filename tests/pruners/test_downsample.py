@@ -149,5 +149,5 @@ def test_images_of_one_size_only_are_refused_by_name():
     family = FAMILIES["llava"]
     model = GlimpseModel(family.make())
     inputs = family.inputs(family.fit([([(5, 5)], 5), ([(5, 5)], 5)]))
-    with pytest.raises(ValueError, match=r"images of one size in a batch, got \[\(2, 2\), \(3, 3\)\] tokens"):
+    with pytest.raises(ValueError, match=r"one size.*\[\(2, 2\), \(3, 3\)\]"):
         model.prefill(inputs, "downsample", PruneOptions(num_keep=(4, 9)))

@@ -86,7 +86,7 @@ def test_max_keep_ratio_is_the_same_budget(family, model, name):
 def test_a_number_of_tokens_for_each_prompt(family, model, name, settings):
     pruner, inputs = make_baseline(name, model.backbone, 3, settings), family.inputs(family.fit(RAGGED))
     if name == "downsample" and model.backbone.one_image_size:
-        with pytest.raises(ValueError, match=r"one size in a batch, got \[\(2, 2\), \(5, 5\)\] tokens"):
+        with pytest.raises(ValueError, match=r"one size.*\[\(2, 2\), \(5, 5\)\]"):
             model.prefill(inputs, pruner, PruneOptions(num_keep=(4, 50, 0)))
         return
     options = PruneOptions(num_keep=(11, 20, 0))
@@ -98,7 +98,7 @@ def test_a_number_of_tokens_for_each_prompt(family, model, name, settings):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_more_tokens_than_there_are_is_refused(family, model, name):
-    with pytest.raises(ValueError, match=r"num_keep 999 is outside 0\.\.\d+, the tokens of its prompt"):
+    with pytest.raises(ValueError, match=r"num_keep 999 .*0\.\.\d+"):
         model.prefill(family.inputs(family.fit(RAGGED)), name, PruneOptions(num_keep=(11, 999, 0)))
 
 
@@ -184,14 +184,14 @@ def test_images_that_were_seen_once_serve_every_method(family):
 @pytest.mark.parametrize("name", METHODS)
 def test_unknown_settings_are_named(family, model, name):
     settings = {name: {"number_of_layers": 3}}
-    with pytest.raises(ValueError, match=f"pruner '{name}' has no setting 'number_of_layers'; it has "):
+    with pytest.raises(ValueError, match=f"'{name}' has no setting 'number_of_layers'"):
         GlimpseModel(model.base, pruner_settings=settings).find_pruner(name)
     with pytest.raises(ValueError, match="'prune_layer'"):  # the call's own argument is no setting
         make_baseline(name, model.backbone, settings={"prune_layer": 1})
 
 
 def test_settings_of_unknown_methods_are_refused(model):
-    with pytest.raises(ValueError, match=r"pruner_settings: no pruner 'fastest'; there is .*fastv"):
+    with pytest.raises(ValueError, match=r"pruner_settings: .*'fastest'.*fastv"):
         GlimpseModel(model.base, pruner_settings={"fastest": {}})
 
 

@@ -91,12 +91,12 @@ def test_scores_are_what_the_next_layer_will_pay(family):
 
 
 def test_what_cannot_work_is_refused():
-    with pytest.raises(ValueError, match=r"'pyramid_drop': a budget of 0\.24 "):
+    with pytest.raises(ValueError, match=r"'pyramid_drop': .*0\.24 "):
         PyramidDrop([7, 15, 23]).check(PruneOptions(fixed_keep_ratio=0.24), 32)
     for layers in ([], [3, 1], [1, 1]):
         with pytest.raises(ValueError, match="must increase"):
             PyramidDrop(layers)
     family = FAMILIES["qwen2_5_vl"]
     inputs = family.inputs(family.fit([([(2, 2)], 4)]))
-    with pytest.raises(ValueError, match="'pyramid_drop' looks ahead after layer 3, which is the last"):
+    with pytest.raises(ValueError, match=r"'pyramid_drop' .*layer 3\b"):
         GlimpseModel(family.make()).prefill(inputs, PyramidDrop([1, 3]), PruneOptions(fixed_keep_ratio=0.9))

@@ -10,12 +10,15 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from gp.data.building import BuildConfig
+from gp.data.building.annotations import read_annotations
 from gp.data.building.keys import FOLDERS, image_key
+from gp.data.skipping import SkipCounter
 
 HERE = Path(__file__).resolve().parents[1] / "data" / "viscot"
 SETS = ("cub", "dude", "sroie", "vsr")
 BENCHMARKS = ("dude", "gqa", "textcap", "visual7w", "vsr")
 SCALE = 16
+IMAGES = {f"gqa/{number}.jpg": bytes([number]) * (300 * number) for number in range(1, 9)}  # for archives; not JPEGs
 
 
 def training_rows(name: str) -> list[dict]:
@@ -126,3 +129,14 @@ def _directory(name: str) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type = tarfile.DIRTYPE
     return info
+
+
+def got(source, wanted=IMAGES, position=0) -> dict[str, bytes]:
+    """Reads the wanted images of a source: key -> bytes."""
+    return {found.key: source.read(found) for found in source.walk(wanted, position)}
+
+
+def read(*paths, limit: float = 1.0):
+    """Reads annotations; also returns the counter of bad lines."""
+    counter = SkipCounter(limit)
+    return read_annotations([Path(path) for path in paths], counter), counter

@@ -20,7 +20,7 @@ Reader = Callable[[Any, str], tuple[Any, dict[str, Any]]]
 
 
 def read_annotations(paths: Sequence[Path], skips: SkipCounter) -> list[Row]:
-    """All usable questions, in the order of the files.
+    """Reads all usable questions, in the order of the files.
 
     Args:
         paths: Visual-CoT training `.jsonl`, own `.jsonl`, Visual-CoT benchmark `.json`, or folders of V*.

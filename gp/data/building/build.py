@@ -110,7 +110,8 @@ def _origin(paths: Sequence[Path], source: Source) -> dict[str, Any]:
 
 def _sizes(source: Source, keys: Sequence[str]) -> Mapping[str, int]:
     """Bytes of the images that are there; a walk of its own."""
-    wanted, sizes = set(keys), {}
+    wanted = set(keys)
+    sizes: dict[str, int] = {}
     for found in source.walk(wanted):
         sizes.setdefault(found.key, found.size)
         if len(sizes) == len(wanted):

@@ -13,21 +13,21 @@ import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Protocol
+from typing import Any, Protocol
 
-from gp.data.building.packer import Packer, PackReport, Task, Work
+from gp.data.building.packer import Packer, PackReport, PackWork, Task
 from gp.data.building.shard_file import ShardState
 
 BATCH = 8  # tasks sent at once to a process that has others to do
-MAX_WAITING = 4 * BATCH  # tasks a process: more would outrun the system's cache of the archive
+MAX_WAITING = 4 * BATCH  # tasks per process: more would outrun the system's cache of the archive
 STATES, FINISH = "states", "finish"
 
 
 class Crew(Protocol):
     """Packs images."""
 
-    def start(self, work: Work) -> None:
-        """To be called once, before any task."""
+    def start(self, work: PackWork) -> None:
+        """Takes up the work; call it once, before any task."""
 
     def submit(self, task: Task) -> None:
         """Packs an image, now or soon."""
@@ -62,7 +62,7 @@ def make_crew(workers: int | None) -> Crew:
 class ThisProcess:
     """Packs at once."""
 
-    def start(self, work: Work) -> None:
+    def start(self, work: PackWork) -> None:
         self._packer = Packer(work)
         self._report = PackReport()
         self._states: dict[int, ShardState] | None = None
@@ -114,7 +114,7 @@ class Processes:
         self._states: list[dict[int, ShardState]] = []
         self._closing = False
 
-    def start(self, work: Work) -> None:
+    def start(self, work: PackWork) -> None:
         for share, tasks in enumerate(self._tasks):
             self._send(tasks, (work, share, len(self._tasks)))
         threading.Thread(target=self._receive, daemon=True).start()
@@ -192,7 +192,8 @@ class Processes:
         """Runs in a thread, so that no process ever waits to be heard while this one waits for it."""
         open_answers = dict(zip(self._answers, range(len(self._answers))))
         while open_answers:
-            for answers in wait(list(open_answers)):
+            ready: list[Any] = wait(list(open_answers))  # pipes all
+            for answers in ready:
                 number = open_answers[answers]
                 try:
                     self._inbox.put((number, answers.recv()))

@@ -25,12 +25,12 @@ LOCK_WAIT_S = 10  # processes of a build that was killed need a moment to notice
 
 
 @dataclass
-class Progress:
+class SavePoint:
     """A consistent point of the pass.
 
     Args:
         position: place in the source; everything before it is done.
-        seen: one byte an image, 1 for those that came.
+        seen: one byte per image, 1 for those that came.
         shards: states, in the plan's order.
         packed: the pass is over and the shards are ended; they only need their names.
     """
@@ -53,8 +53,8 @@ class Journal:
         self.folder = folder
         self.identity = identity
 
-    def load(self) -> Progress | None:
-        """Progress to go on from; None: nothing was kept.
+    def load(self) -> SavePoint | None:
+        """Point to go on from; None: nothing was kept.
 
         Raises:
             ValueError: the unfinished build had other options, or its state cannot be read.
@@ -67,14 +67,14 @@ class Journal:
             there = saved["identity"]
             shards = [ShardState.from_json(shard) for shard in saved["shards"]]
             seen = bytearray(ord(mark) - ord("0") for mark in saved["seen"])
-            progress = Progress(saved["position"], seen, shards, saved["packed"])
+            progress = SavePoint(saved["position"], seen, shards, saved["packed"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not the state of a build ({error}); delete {self.folder}") from error
         remedy = f"finish it with those options, delete {self.folder}, or give another name= or out="
         refuse_other(there, self.identity, f"{self.folder} holds an unfinished build", remedy)
         return progress
 
-    def save(self, progress: Progress) -> None:
+    def save(self, progress: SavePoint) -> None:
         """Replaces the state at once."""
         content = {
             "identity": self.identity,

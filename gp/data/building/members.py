@@ -108,9 +108,9 @@ def _any(header: bytes, window: Window) -> Member | None:
     if not header or header == bytes(HEADER):
         return None
     tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")  # says what is wrong, where TarFile sees an end
-    tar = tarfile.TarFile(fileobj=window, mode="r")
+    tar = tarfile.TarFile(fileobj=window, mode="r")  # type: ignore[arg-type]  # has all that reading needs
     window.position = offset
-    info = tar.firstmember
+    info = tar.firstmember  # type: ignore[attr-defined]  # public, but missing from typeshed
     if info is None:
         raise tarfile.ReadError("a header without its file")
     regular = info.isreg() and not info.issparse()

@@ -17,7 +17,7 @@ SPARE_FILES = 64
 
 
 @dataclass(frozen=True)
-class Work:
+class PackWork:
     """Facts that all processes of a build have to know.
 
     Args:
@@ -72,7 +72,7 @@ class Packer:
         ValueError: more shards than the system lets a process open, or one that is not as it was left.
     """
 
-    def __init__(self, work: Work, share: int = 0, of: int = 1):
+    def __init__(self, work: PackWork, share: int = 0, of: int = 1):
         self.work = work
         numbers = range(share, len(work.paths), of)
         _allow_open_files(len(numbers))

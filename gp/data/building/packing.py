@@ -10,15 +10,15 @@ from pathlib import Path
 from rich.console import Console
 
 from gp.data.building.crew import Crew
-from gp.data.building.journal import Journal, Progress
+from gp.data.building.journal import Journal, SavePoint
 from gp.data.building.options import BuildConfig
-from gp.data.building.packer import Task, Work
+from gp.data.building.packer import PackWork, Task
 from gp.data.building.sampling import Plan
 from gp.data.building.shard_file import ShardState
 from gp.data.building.sources import Source
 from gp.data.sample import BadSample
 from gp.data.skipping import SkipCounter
-from gp.progress import Progress as Display
+from gp.progress import Progress
 
 TICK_S = 0.1
 
@@ -65,16 +65,16 @@ class Packing:
         self._count()
         shards = [ended[number] for number in range(len(ended))]
         self._count_missing(shards)
-        self.journal.save(Progress(self.progress.position, self.progress.seen, shards, packed=True))
+        self.journal.save(SavePoint(self.progress.position, self.progress.seen, shards, packed=True))
         return shards
 
-    def _begin(self) -> Progress:
+    def _begin(self) -> SavePoint:
         """Returns the place that an earlier attempt got to, or the beginning."""
         self.journal.folder.mkdir(exist_ok=True)
         progress = self.journal.load()
         if progress is None:
             fresh = [ShardState() for _ in self.plan.shard_sets]
-            progress = Progress(0, bytearray(len(self.plan.images)), fresh)
+            progress = SavePoint(0, bytearray(len(self.plan.images)), fresh)
             self.journal.save(progress)
         self.journal.clean({path.name for path in self._paths()})
         for shard in progress.shards:
@@ -82,9 +82,9 @@ class Packing:
             self.skips.add_earlier(shard.skipped)
         return progress
 
-    def _work(self) -> Work:
+    def _work(self) -> PackWork:
         decode = self.config.check == "decode"
-        return Work(self.source, self._paths(), self.progress.shards, decode, self.config.max_pixels)
+        return PackWork(self.source, self._paths(), self.progress.shards, decode, self.config.max_pixels)
 
     def _paths(self) -> list[Path]:
         return [self.journal.shard_path(number) for number in range(len(self.plan.shard_sets))]
@@ -93,10 +93,10 @@ class Packing:
         images, progress = self.plan.images, self.progress
         missing = len(images) - sum(progress.seen)
         saved_s = tick_s = time.monotonic()
-        pending: Progress | None = None
+        pending: SavePoint | None = None
         label, console = f"{self.config.name} -> {self.config.out}", Console(stderr=True)
         self.started_s = time.monotonic()
-        with Display(label, total=1.0, is_share=True, console=console) as display:
+        with Progress(label, total=1.0, is_share=True, console=console) as display:
             for found in self.source.walk(images, progress.position) if missing else ():
                 progress.position = found.position
                 now_s = time.monotonic()
@@ -106,7 +106,7 @@ class Packing:
                     pending, saved = self._saved(pending)
                     saved_s = now_s if saved else saved_s
                     if pending is None and now_s - saved_s >= self.checkpoint_every_s:
-                        pending = Progress(found.position, bytearray(progress.seen), [])
+                        pending = SavePoint(found.position, bytearray(progress.seen), [])
                         self.crew.ask_states()
                 wanted = images[found.key]
                 if progress.seen[wanted.number]:
@@ -122,7 +122,7 @@ class Packing:
                 pending, _ = self._saved(pending)
             self._tell(display, 1.0)
 
-    def _tell(self, display: Display, fraction: float) -> None:
+    def _tell(self, display: Progress, fraction: float) -> None:
         self._count()
         passed_s = max(time.monotonic() - self.started_s, 1e-9)
         rate = f"{self.image_bytes / 2**20 / passed_s:.0f} MiB/s {self.samples / passed_s:.0f} questions/s"
@@ -140,10 +140,9 @@ class Packing:
                 for _ in range(count):
                     self.skips.bad(example)
 
-    def _saved(self, pending: Progress | None) -> tuple[Progress | None, bool]:
+    def _saved(self, pending: SavePoint | None) -> tuple[SavePoint | None, bool]:
         """Writes the journal if the crew has answered; returns what is still pending, and True if it was written."""
-        states = self.crew.states() if pending is not None else None
-        if states is None:
+        if pending is None or (states := self.crew.states()) is None:
             return pending, False
         pending.shards = [states[number] for number in range(len(states))]
         self.journal.save(pending)

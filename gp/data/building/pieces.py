@@ -23,11 +23,11 @@ def expand_paths(entries: Sequence[str]) -> list[Path]:
         FileNotFoundError: a glob that matches nothing.
         ValueError: braces that do not match.
     """
-    paths = []
+    paths: list[Path] = []
     for entry in entries:
         try:
             patterns = list(braceexpand.braceexpand(entry))
-        except braceexpand.UnbalancedBracesError as error:
+        except ValueError as error:
             raise ValueError(f"{entry!r}: its braces do not match") from error
         for pattern in patterns:
             found = sorted(glob(pattern)) if re.search(r"[*?[]", pattern) and not Path(pattern).exists() else [pattern]

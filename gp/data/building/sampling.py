@@ -59,7 +59,8 @@ def make_plan(
     drawn = draw(rows, config.num_drawn, config.seed)
     splits = split_images(shuffled_images(drawn, config.seed), config)
     sizes = image_sizes([key for images in splits.values() for key, _ in images]) if config.shard_mib else None
-    images, shard_sets = {}, []
+    images: dict[str, Wanted] = {}
+    shard_sets: list[str] = []
     for split, members in splits.items():
         shards = _deal(members, config, sizes)
         for (key, members_rows), shard in zip(members, shards):
@@ -163,6 +164,7 @@ def _take(images: list[ImageRows], count: int, name: str) -> tuple[list[ImageRow
 
 def _deal(images: list[ImageRows], config: BuildConfig, sizes: Mapping[str, int] | None) -> list[int]:
     """The shard of each image, counted from 0 without gaps; shards are of equal weight, up to one image."""
+    limit: float
     if sizes is None:
         weights, limit = [len(rows) for _, rows in images], config.shard_samples
     else:

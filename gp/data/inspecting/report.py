@@ -139,7 +139,7 @@ def _print_histogram(console: Console, title: str, values: Sequence[float], edge
     counts, _ = np.histogram(values, np.asarray(edges))
     median, high = np.quantile(values, [0.5, 0.9])
     console.print(
-        f"\n{title}: median {_number(median)}, 90 % are below {_number(high)}, mean {_number(np.mean(values))}"
+        f"\n{title}: median {_number(median)}, 90 % are below {_number(high)}, mean {_number(float(np.mean(values)))}"
     )
     for low, end, count in zip(edges, edges[1:], counts):
         if count:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from transformers import PreTrainedModel
 
 from gp.backbones.attention import read_attention
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
@@ -34,7 +34,9 @@ def image_prefix_ids(tokenizer, num_visual_tokens: int) -> torch.Tensor:
     return torch.tensor(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def packed_positions(model: nn.Module, prefix_ids: torch.Tensor, side: int, shape: tuple[int, int]) -> torch.Tensor:
+def packed_positions(
+    model: PreTrainedModel, prefix_ids: torch.Tensor, side: int, shape: tuple[int, int]
+) -> torch.Tensor:
     """Rotary positions of prefix and questions, int64 [3, P + Q * T].
 
     Args:
@@ -58,7 +60,7 @@ def packed_mask(num_prefix: int, text_ids: torch.Tensor) -> torch.Tensor:
     return (allowed[None] & is_token[:, None, :])[:, None]
 
 
-def joint_forward(model: nn.Module, tokenizer, batch: dict, evidence_layer: int) -> JointOutput:
+def joint_forward(model: PreTrainedModel, tokenizer, batch: dict, evidence_layer: int) -> JointOutput:
     """One pass over a batch of `SceneStream` with questions.
 
     Args:
@@ -78,8 +80,9 @@ def joint_forward(model: nn.Module, tokenizer, batch: dict, evidence_layer: int)
     positions = packed_positions(model, prefix_ids, round(num_visual**0.5), (num_questions, length))
     mask = packed_mask(num_prefix, text_ids)
 
-    with record_calls([model.model.language_model.layers[evidence_layer]]) as calls:
-        hidden = model.model.language_model(
+    decoder = Qwen2_5_VL(model).text_model
+    with record_calls([decoder.layers[evidence_layer]]) as calls:
+        hidden = decoder(
             inputs_embeds=embeds,
             position_ids=positions[:, None].expand(3, size, -1),
             attention_mask={"full_attention": mask},
@@ -103,7 +106,7 @@ def joint_forward(model: nn.Module, tokenizer, batch: dict, evidence_layer: int)
 
 
 def attention_rows(
-    model: nn.Module,
+    model: PreTrainedModel,
     layer: int,
     hidden: torch.Tensor,
     rotary: tuple[torch.Tensor, torch.Tensor],
@@ -118,8 +121,8 @@ def attention_rows(
     """
     backbone = Qwen2_5_VL(model)
     batch, length, _ = hidden.shape
-    row_rotary = tuple(_take(part.expand(batch, -1, -1), rows) for part in rotary)
-    queries = backbone.query(layer, _take(hidden, rows), row_rotary)
+    cos, sin = (_take(part.expand(batch, -1, -1), rows) for part in rotary)
+    queries = backbone.query(layer, _take(hidden, rows), (cos, sin))
     logits = read_attention(queries, backbone.key(layer, hidden, rotary), visible=None, log_softmax=False)
     row_mask = mask[:, 0].gather(1, rows[..., None].expand(-1, -1, length))
     return logits.masked_fill(~row_mask[:, None], float("-inf")).softmax(-1)

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -89,7 +90,8 @@ def run(out: Path) -> None:
         for name in names:
             package, file_name = name.split("/")
             module, folder = FOLDERS[package]
-            source = Path(find_spec(module).submodule_search_locations[0]) / folder / file_name
+            spec: Any = find_spec(module)
+            source = Path(spec.submodule_search_locations[0]) / folder / file_name
             write_photo(source, out / "photos" / f"{split}_{Path(file_name).stem}.jpg")
 
 

@@ -76,7 +76,7 @@ def _resolve_checkpoint(cfg: PretrainConfig, run_dir: Path) -> Path | None:
         raise ValueError(
             f"{run_dir / LAST} is there already: go on with ckpt=last, choose another name=..., or delete {run_dir}"
         )
-    return find_checkpoint(cfg)
+    return find_checkpoint(cfg)  # type: ignore[arg-type]  # has the two options that it reads
 
 
 class _StageEnd(pl.Callback):

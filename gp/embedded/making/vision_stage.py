@@ -1,10 +1,12 @@
 """Stage 1: the vision tower on a batch of scenes, and dense heads that read every visual token."""
 
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import PreTrainedModel
 
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 from gp.data.pixels import PixelTable
@@ -12,7 +14,7 @@ from gp.embedded.making.model import build_processor
 from gp.embedded.making.scene_stream import COLOR_CLASSES, IGNORE, SHAPE_CLASSES
 
 
-def encode_images(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+def encode_images(model: PreTrainedModel, images: torch.Tensor) -> torch.Tensor:
     """Run the vision tower, as the rest of the package does, on images of one size.
 
     Args:
@@ -22,7 +24,8 @@ def encode_images(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     Returns:
         Visual tokens [B, V, D] in raster order.
     """
-    config, batch = model.config.vision_config, len(images)
+    config: Any = model.config.vision_config
+    batch = len(images)
     grid = torch.tensor([[1, *(side // config.patch_size for side in images.shape[2:])]]).expand(batch, -1)
     levels = patchify(images, config.patch_size, config.spatial_merge_size)
     inputs = {"pixel_values": _pixel_table()(levels), "image_grid_thw": grid}

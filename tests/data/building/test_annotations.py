@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from gp.data.building.annotations import check_annotation_path, read_annotations
-from gp.data.building.benchmarks import question_alone
+from gp.data.building.annotations import check_annotation_path
 from gp.data.building.rows import fitted_row
-from gp.data.sample import BadSample
-from gp.data.skipping import SkipCounter
-from tests.support.viscot_files import BENCHMARKS, HERE, SETS, annotation, implied_size, training_rows
-
-
-def read(*paths, limit: float = 1.0):
-    counter = SkipCounter(limit)
-    return read_annotations([Path(path) for path in paths], counter), counter
+from tests.support.viscot_files import SETS, annotation, read, training_rows
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -39,41 +30,6 @@ def test_training_lines(name):
         }
     assert next(kept, None) is None
     assert counter.seen == len(training_rows(name)) and set(counter.reasons) <= {"box outside the image"}
-
-
-@pytest.mark.parametrize("name", BENCHMARKS)
-def test_benchmark_entries(name):
-    path = HERE / f"benchmark_{name}.head.json"
-    rows, counter = read(path)
-    assert len(rows) == 15 and not counter.skipped
-    outside = 0
-    for row, entry in zip(rows, json.loads(path.read_text())):
-        size = implied_size(entry)
-        if json.loads(entry["image"][1].split("###")[1])[1] >= size[1]:  # one of dude's lies below its page
-            outside += 1
-            with pytest.raises(BadSample, match="box outside the image"):
-                fitted_row(row.json, size, "image")
-            continue
-        fields = json.loads(fitted_row(row.json, size, "image"))
-        assert f"cot/{row.image}" == entry["image"][0]
-        assert entry["conversations"][0]["value"].startswith(f"<image>\n{fields['question']} Please provide")
-        assert fields["answer"] == entry["conversations"][3]["value"]
-        assert f"###{fields['boxes_xyxy_px'][0]}" in entry["image"][1]
-        assert (fields["width"], fields["height"], fields["source_id"]) == (*size, str(entry["question_id"]))
-        assert len(fields) == 8
-    assert outside == (name == "dude")
-
-
-def test_another_image_than_the_benchmarks_is_noticed():
-    rows, _ = read(HERE / "benchmark_gqa.head.json")
-    with pytest.raises(BadSample, match="the two boxes disagree"):
-        fitted_row(rows[0].json, (2000, 100), "image")
-
-
-def test_a_question_is_what_a_user_would_ask():
-    request = "Please provide the bounding box coordinate of the region that can help you answer the question better."
-    assert question_alone(f"<image>\nWhat is it? {request}") == "What is it?"
-    assert question_alone("Which one?\n<image>") == "Which one?"
 
 
 def test_aliases_of_folders(tmp_path):
@@ -150,7 +106,7 @@ def test_entries_of_another_kind(tmp_path):
     path.write_text('[{"image": ["a.jpg"]}, 3, {"image": ["a.jpg###[1, 2"], "conversations": []}]')
     assert read(path)[1].reasons == {"not an entry of the Visual-CoT benchmark": 3}
     path.write_text('{"a": 1}')
-    with pytest.raises(ValueError, match=r"b\.json: expected the list of a benchmark, got a dict"):
+    with pytest.raises(ValueError, match=r"b\.json: expected .*list.*dict"):
         read(path)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"b\.json: not JSON"):

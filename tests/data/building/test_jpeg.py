@@ -99,7 +99,7 @@ def test_damaged_anywhere(kind, mode):
 def test_the_decoders_own_words():
     """What is wrong is said by the decoder that saw all of the file, not by one that saw a few rows."""
     data = noise()
-    with pytest.raises(BadSample, match=r"x: image does not open.*truncated \(\d+ bytes not processed\)"):
+    with pytest.raises(BadSample, match=r"x: image .*truncated \(\d+ bytes"):
         checked_image(data[: len(data) // 2], "x")
 
 

@@ -103,5 +103,5 @@ def test_counts_that_no_whole_images_make():
     rows = [Row(f"a/{n // 3}.jpg", b"%d" % n) for n in range(9)]
     made = plan(rows, splits={"x": 4, "y": 3})
     assert questions_of(made) == {"g-x": 4, "g-y": 3}
-    with pytest.raises(ValueError, match="no questions are left for split y, 2 are missing"):
+    with pytest.raises(ValueError, match=r"split y, 2 .*missing"):
         plan(rows, splits={"x": 4, "y": 5})

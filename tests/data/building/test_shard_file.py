@@ -44,5 +44,5 @@ def test_bytes(tmp_path, monkeypatch, write_behind):
 
 def test_a_member_that_no_header_can_hold(tmp_path, monkeypatch):
     monkeypatch.setattr(shard_file, "MAX_SIZE", 100)
-    with pytest.raises(ValueError, match=r"000000\.jpg: expected at most 100 bytes, got 101"):
+    with pytest.raises(ValueError, match=r"000000\.jpg: .*100 bytes, .*101"):
         ShardFile(tmp_path / "x.tar", ShardState()).add(bytes(101), "jpg", [b"{}"])

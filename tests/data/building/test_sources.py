@@ -7,16 +7,10 @@ import tarfile
 
 import pytest
 
-from gp.data.building.keys import image_key, wanted_key
-from gp.data.building.pieces import Pieces, expand_paths, order_pieces
+from gp.data.building.keys import wanted_key
+from gp.data.building.pieces import Pieces
 from gp.data.building.sources import ImageFolder, TarStream, open_source
-from tests.support.viscot_files import tar_bytes, write_folder, write_pieces
-
-IMAGES = {f"gqa/{number}.jpg": bytes([number]) * (300 * number) for number in range(1, 9)}
-
-
-def got(source, wanted=IMAGES, position=0):
-    return {found.key: source.read(found) for found in source.walk(wanted, position)}
+from tests.support.viscot_files import IMAGES, got, tar_bytes, write_folder, write_pieces
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
@@ -27,20 +21,6 @@ def test_pieces_hold_the_same_as_the_folder(tmp_path, count, prefix):
     assert got(source) == IMAGES
     assert len(source.describe()["pieces"]) == len(pieces) == count
     assert got(open_source([str(write_folder(tmp_path / "f", IMAGES))])) == IMAGES
-
-
-def test_every_way_to_name_pieces(tmp_path):
-    pieces = write_pieces(tmp_path / "cot_images_tar_split", tar_bytes(IMAGES), 12)
-    (tmp_path / "cot_images_tar_split" / "README.md").write_text("notes")
-    inside = tmp_path / "cot_images_tar_split"
-    for entries in (
-        [str(tmp_path)],
-        [str(inside)],
-        [f"{inside}/cot_images_*"],
-        [f"{inside}/cot_images_{{00..11}}"],
-        [str(piece) for piece in reversed(pieces)],
-    ):
-        assert open_source(entries).pieces.paths == pieces
 
 
 def test_walking_from_any_position_goes_on_there(tmp_path):
@@ -76,14 +56,14 @@ def test_truncated_anywhere_is_an_error_that_names_the_last_piece(tmp_path):
     end = len(whole.rstrip(b"\0")) // 512 * 512 + 1024
     for size in [*range(1024, end, 512), 512 * 3 + 1]:
         pieces = write_pieces(tmp_path / "p", whole[:size], 2)
-        with pytest.raises(ValueError, match=rf"piece {pieces[-1]}: the archive ends .*truncated, or pieces after it"):
+        with pytest.raises(ValueError, match=rf"{pieces[-1]}: .* ends .*truncated"):
             got(TarStream(pieces))
 
 
 def test_a_short_piece_in_the_middle_is_suspected(tmp_path):
     pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 4)
     pieces[1].write_bytes(pieces[1].read_bytes()[:-700])
-    with pytest.raises(ValueError, match=rf"archive is damaged.*perhaps incomplete: {pieces[1]}"):
+    with pytest.raises(ValueError, match=rf"damaged.*incomplete: {pieces[1]}"):
         got(TarStream(pieces))
 
 
@@ -93,9 +73,7 @@ def test_a_damaged_header_is_an_error_that_names_its_piece(tmp_path):
     whole[at] ^= 1
     pieces = write_pieces(tmp_path / "p", bytes(whole), 4)
     number, place = divmod(at, -(-len(whole) // 4))
-    with pytest.raises(
-        ValueError, match=rf"piece {pieces[number]}, byte {place}: the archive is damaged: bad checksum"
-    ):
+    with pytest.raises(ValueError, match=rf"{pieces[number]}, byte {place}: .*checksum"):
         got(TarStream(pieces))
 
 
@@ -103,51 +81,8 @@ def test_a_zero_block_in_the_middle_is_no_end(tmp_path):
     whole = tar_bytes(IMAGES)
     at = whole.index(b"cot/gqa/3.jpg")
     pieces = write_pieces(tmp_path / "p", whole[:at] + bytes(512) + whole[at:], 1)
-    with pytest.raises(ValueError, match="damaged: a single zero block"):
+    with pytest.raises(ValueError, match=r"damaged: .*zero block"):
         got(TarStream(pieces))
-
-
-@pytest.mark.parametrize("names", ["part-{:02d}", "part{}", "x{:03d}.tar", "cot.tar.{}"])
-def test_a_gap_in_the_numbers_is_an_error_before_anything_is_read(tmp_path, names):
-    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 12, names)
-    assert order_pieces(sorted(pieces)) == pieces
-    pieces[5].unlink()
-    with pytest.raises(ValueError, match=rf"expected 12 in a row, got 11; missing after {pieces[4].name}"):
-        open_source([str(tmp_path / "p")])
-
-
-def test_letters_that_split_appends(tmp_path):
-    whole = tar_bytes(IMAGES)
-    pieces = []
-    for number, letters in enumerate(("xay", "xaz", "xba")):
-        pieces.append(tmp_path / letters)
-        pieces[-1].write_bytes(whole[number * 4000 : (number + 1) * 4000 if number < 2 else None])
-    assert order_pieces(pieces[::-1]) == pieces and got(TarStream(pieces)) == IMAGES
-    with pytest.raises(ValueError, match="expected 3 in a row, got 2; missing after xay"):
-        order_pieces([pieces[0], pieces[2]])
-
-
-def test_pieces_that_cannot_be(tmp_path):
-    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3)
-    with pytest.raises(ValueError, match="given twice"):
-        order_pieces([pieces[0], pieces[0]])
-    with pytest.raises(ValueError, match="no one number in their names"):
-        order_pieces([pieces[0].rename(tmp_path / "first"), pieces[1].rename(tmp_path / "second")])
-    with pytest.raises(FileNotFoundError, match=r"cot_images_07: no such file"):
-        order_pieces([tmp_path / "cot_images_07"])
-    with pytest.raises(ValueError, match="not the beginning of a plain tar"):
-        open_source([str(pieces[2])])
-    with pytest.raises(FileNotFoundError, match="no such files"):
-        expand_paths([f"{tmp_path}/nothing-*"])
-    with pytest.raises(ValueError, match="braces"):
-        expand_paths(["a{0..1"])
-
-
-def test_first_piece_missing(tmp_path):
-    pieces = write_pieces(tmp_path / "p", tar_bytes(IMAGES), 3)
-    pieces[0].unlink()
-    with pytest.raises(ValueError, match=r"cot_images_01: not the beginning of a plain tar"):
-        open_source([str(tmp_path / "p")])
 
 
 def test_a_piece_that_shrinks_while_it_is_read(tmp_path):
@@ -155,12 +90,6 @@ def test_a_piece_that_shrinks_while_it_is_read(tmp_path):
     pieces.paths[0].write_bytes(b"")
     with pytest.raises(ValueError, match="became shorter"):
         pieces.read(0, 512)
-
-
-def test_keys():
-    assert image_key("./cot/gqa/1.jpg") == image_key("datas/cot/gqa/1.jpg") == "gqa/1.jpg"
-    assert image_key("shots/1.png") == "shots/1.png" and image_key("a/cot") == "a/cot"
-    assert [image_key(path) for path in ("/etc/x", "cot/../x", "..", "", "a\\b", "cot/gqa/../../x")] == [None] * 6
 
 
 def test_names_that_climb_out_answer_nobody(tmp_path):

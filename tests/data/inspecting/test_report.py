@@ -8,19 +8,15 @@ import runpy
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from gp.config.schema import ModelConfig
 from gp.data.building import build
 from gp.data.inspecting import inspect_shards, token_counter
-from gp.data.inspecting.contact_sheet import Chosen, contact_sheet
-from gp.data.inspecting.reading import StoredRecord, named_shards
+from gp.data.inspecting.reading import named_shards
 from gp.data.inspecting.report import evidence_area
 from gp.data.manifest import MANIFEST, Manifest, read_manifest, write_manifest
-from gp.data.painting import BOX_RGB
-from tests.support.small_shards import fields, image_bytes, write_tar
+from tests.support.small_shards import fields, write_tar
 from tests.support.viscot_files import annotation, config, drawn, training_images, training_rows, write_folder
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,25 +54,6 @@ def test_area_of_boxes_that_overlap():
     assert evidence_area(row) == pytest.approx(0.75, abs=0.03)
 
 
-@pytest.mark.parametrize(
-    ("model", "size", "tokens"),
-    [
-        (None, (640, 480), 23 * 17),
-        (ModelConfig(base="Qwen/Qwen2.5-VL-7B-Instruct", max_pixels=28 * 28 * 100), (640, 480), 11 * 8),
-        (ModelConfig(base="Qwen/Qwen2.5-VL-7B-Instruct", min_pixels=28 * 28 * 100), (28, 28), 100),
-        (ModelConfig(base="llava-hf/llava-1.5-7b-hf"), (640, 480), 576),
-        (ModelConfig(base="tiny"), (224, 224), 64),
-    ],
-)
-def test_tokens(model, size, tokens):
-    assert token_counter(model)(size) == tokens
-
-
-def test_tokens_of_a_local_base(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text('{"min_pixels": 3136, "max_pixels": 78400, "patch_size": 14}')
-    assert token_counter(ModelConfig(base=str(tmp_path)))((640, 480)) == 11 * 8
-
-
 def test_the_program(built, tmp_path, capsys):
     main = runpy.run_path(str(ROOT / "shards" / "check.py"))["main"]
     sheet = tmp_path / "sheet.png"
@@ -90,37 +67,18 @@ def test_the_program(built, tmp_path, capsys):
     assert "nothing.tar: no such file" in capsys.readouterr().err
 
 
-def test_boxes_are_drawn_where_they_are():
-    row = fields(width=240, height=120, boxes_xyxy_px=[[100, 20, 200, 80]])
-    sheet = contact_sheet([StoredRecord("w", image_bytes(240, 120, color=(0, 0, 0)), (240, 120), [row])])
-    red = np.argwhere(np.all(np.asarray(sheet)[8:248, 8:248] == BOX_RGB, axis=-1))  # rows, columns of the cell
-    assert red.min(axis=0).tolist() == [60 + 20, 100] and red.max(axis=0).tolist() == [60 + 80, 200]
-
-
-def test_the_draw_of_a_sheet_is_uniform_and_repeats():
-    records = [StoredRecord(str(number), b"", (1, 1), []) for number in range(1000)]
-    draws = []
-    for _ in range(2):
-        chosen = Chosen(100)
-        for record in records:
-            chosen(record)
-        draws.append(chosen.records)
-    assert draws[0] == draws[1] and len({record.where for record in draws[0]}) == 100
-    assert 350 < sum(int(record.where) for record in draws[0]) / 100 < 650
-
-
 def test_a_shard_that_does_not_match_is_an_error_that_names_both(out):
     shard = sorted(out.glob("*.tar"))[1]
     data = bytearray(shard.read_bytes())
     data[700] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(ValueError, match=rf"shard {shard}: {out / MANIFEST} .*SHA-256"):
+    with pytest.raises(ValueError, match=rf"{shard}: {out / MANIFEST} .*SHA-256"):
         inspect_shards(named_shards(str(out)), token_counter())
     shard.write_bytes(data[:-512])
-    with pytest.raises(ValueError, match=rf"shard {shard}: {out / MANIFEST} says \d+ bytes"):
+    with pytest.raises(ValueError, match=rf"{shard}: {out / MANIFEST} .*\d+ bytes"):
         inspect_shards(named_shards(str(out)), token_counter())
     shard.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"shard {shard}: .*manifest"):
+    with pytest.raises(FileNotFoundError, match=rf"{shard}: .*manifest"):
         named_shards(str(out))
 
 
@@ -129,7 +87,7 @@ def test_wrong_counts_are_an_error(out):
     name, entry = next(iter(manifest.shards.items()))
     wrong = {**vars(entry), "samples": entry.samples + 1}
     write_manifest(out, Manifest({**manifest.shards, name: type(entry)(**wrong)}, manifest.sets))
-    with pytest.raises(ValueError, match=rf"shard {out / name}: .*{MANIFEST} says {entry.samples + 1} questions"):
+    with pytest.raises(ValueError, match=rf"{out / name}: .*{MANIFEST} .*{entry.samples + 1} questions"):
         inspect_shards(named_shards(str(out)), token_counter())
 
 
@@ -157,7 +115,7 @@ def test_records_out_of_schema_are_named(tmp_path, files, message):
 
 def test_no_tar(tmp_path):
     (tmp_path / "x.tar").write_bytes(b"hello" * 1000)
-    with pytest.raises(ValueError, match=r"x\.tar: truncated, or not a plain tar"):
+    with pytest.raises(ValueError, match=r"x\.tar: truncated"):
         inspect_shards([tmp_path / "x.tar"], token_counter())
     with pytest.raises(FileNotFoundError, match=r"empty.*no file matches"):
         (tmp_path / "empty").mkdir()

@@ -18,7 +18,7 @@ from tests.parity import Case, load_qwen
 from tests.support.glimpses import micro_glimpse
 from tests.support.llava_bases import micro_base, save_base, save_original
 
-CASE = Path(__file__).parents[1] / "golden/q03_batch3_left_padding"
+CASE = Path(__file__).parent / "golden/q03_batch3_left_padding"
 
 
 @pytest.fixture

@@ -1,0 +1,29 @@
+"""Options that contradict each other, through the command."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.config_files import refusal
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["prune.max_keep_ratio=0.1", "prune.fixed_keep_ratio=0.1"], "contradict each other"),
+        (["model.min_pixels=100", "model.max_pixels=10"], "model.min_pixels 100 is more than model.max_pixels 10"),
+        (["loss.dice=0", "loss.bce=0", "loss.answer=0"], "nothing would be trained"),
+    ],
+)
+def test_options_that_contradict_each_other(minimal, given, expected, capsys):
+    assert expected in refusal(capsys, str(minimal), *given)
+
+
+def test_the_other_task_is_checked_too(capsys):
+    config = "configs/tiny_base.yaml"
+    for given, expected in (
+        ("joint_stage.lr=0", "command line: joint_stage.lr must be a number, more than 0, got 0"),
+        ("model.vision_num_heads=3", "model.vision_hidden_size must be a multiple of 4 * model.vision_num_heads"),
+        ("name=..", "name must be a folder inside runs_dir"),
+    ):
+        assert expected in refusal(capsys, config, given)
