@@ -145,6 +145,9 @@ class TrainerConfig:
     gradient_clip_val: float | None = option(
         1.0, "norm that gradients are clipped to; null: no clipping", within=ABOVE_0
     )
+    max_bad_steps: int = option(
+        0, "optimizer steps whose loss or gradient is not finite that are skipped; the next one stops it", within=FROM_0
+    )
     log_every: int = option(10, "optimizer steps between TensorBoard points", within=FROM_1)
     val_every: int = option(50, "optimizer steps between validations", within=FROM_1)
     save_every: int = option(

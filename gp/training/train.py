@@ -23,7 +23,7 @@ from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
-from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, TrainingProgress
+from gp.training.callbacks import FiniteNumbers, KeptRatio, LastCheckpoint, PaintKept, Performance, TrainingProgress
 from gp.training.module import GlimpseModule
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
 from gp.training.schedule import num_steps, samples_per_step
@@ -148,6 +148,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         logger=events,
         callbacks=[
             Rehearsal(folder),
+            FiniteNumbers(settings.max_bad_steps),
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),

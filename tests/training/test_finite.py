@@ -1,0 +1,91 @@
+"""Losses, gradients and weights that are not finite: through the command, and each kind alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import train as script
+from gp.training.callbacks.finite import gradient_norm, refuse_bad_weights
+from gp.training.module import GlimpseModule
+from tests.support.micro_run import save_base, write_config
+
+OPTIONS = ("eval.after_training=false", "trainer.save_every=1", "optim.warmup_fraction=0")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return save_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Makes the loss of some micro-batches, numbered from 0 over the run, not a number."""
+    stock = GlimpseModule.training_step
+
+    def spoil(*numbers: int) -> None:
+        def training_step(self, batch, batch_idx):
+            if batch_idx in numbers:
+                batch.sent["pixel_values"] = batch.inputs["pixel_values"] * float("nan")
+                batch.pixel_table = None
+                batch.__dict__.pop("inputs", None)
+            return stock(self, batch, batch_idx)
+
+        monkeypatch.setattr(GlimpseModule, "training_step", training_step)
+
+    return spoil
+
+
+def run(tmp_path, base, *overrides: str) -> int:
+    write_config(tmp_path, base)
+    return script.main(["--config", str(tmp_path / "micro.yaml"), *OPTIONS, *overrides])
+
+
+def saved_step(tmp_path) -> int:
+    checkpoint = torch.load(tmp_path / "runs/micro/last.ckpt", weights_only=True)
+    assert all(bool(value.isfinite().all()) for value in checkpoint["state_dict"].values())
+    return checkpoint["global_step"]
+
+
+def test_a_bad_loss_stops_the_run_and_leaves_the_good_checkpoint(tmp_path, base, spoil, capsys):
+    spoil(2)
+    assert run(tmp_path, base) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "optimizer step 3: the loss is nan" in line and "trainer.max_bad_steps 0" in line
+    assert saved_step(tmp_path) == 2 and not (tmp_path / "runs/micro/glimpse").exists()
+
+
+def test_as_many_bad_steps_as_allowed_are_skipped(tmp_path, base, spoil, capsys):
+    spoil(1)
+    assert run(tmp_path, base, "trainer.max_bad_steps=1") == 0
+    assert "step 2 skipped (1 of 1): the loss is nan" in capsys.readouterr().out
+    assert saved_step(tmp_path) == 4 and (tmp_path / "runs/micro/glimpse").is_dir()
+    checkpoint = torch.load(tmp_path / "runs/micro/last.ckpt", weights_only=True)
+    steps = {float(state["step"]) for state in checkpoint["optimizer_states"][0]["state"].values()}
+    assert steps == {3.0}  # of AdamW: it was passed over once
+
+
+def test_one_bad_micro_batch_spoils_its_step_only(tmp_path, base, spoil, capsys):
+    spoil(2)
+    assert run(tmp_path, base, "trainer.max_bad_steps=1", "trainer.accumulate_grad_batches=2") == 0
+    assert "step 2 skipped" in capsys.readouterr().out
+
+
+def test_weights_that_an_optimizer_step_spoils_are_not_saved(tmp_path, base, capsys):
+    """Finite loss and gradient, but the step leads beyond what float16 can hold."""
+    assert run(tmp_path, base, "trainer.precision=16-true", "optim.lr=1e6") == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "after optimizer step 1" in line and "not finite" in line
+    assert [path.name for path in (tmp_path / "runs/micro").glob("*.ckpt*")] == []
+    assert not (tmp_path / "runs/micro/glimpse").exists()
+
+
+def test_the_norm_is_that_of_all_gradients_together():
+    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]]), torch.full((1,), 300.0, dtype=torch.float16)]
+    assert float(gradient_norm(gradients)) == pytest.approx((9 + 16 + 300**2) ** 0.5)
+
+
+def test_bad_weights_are_named():
+    state = {"a": torch.ones(2), "b": torch.tensor([1.0, float("inf")]), "count": torch.tensor(3)}
+    with pytest.raises(ValueError, match=r"step 7: b is not finite any more \(1 of 2"):
+        refuse_bad_weights(state, 7)
