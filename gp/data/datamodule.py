@@ -20,6 +20,7 @@ from gp.data.epoch import Buckets, EpochReader
 from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
 from gp.data.shards import resolve_shards, shard_names
 from gp.data.stream import EvalStream, TrainStream
+from gp.data.timed import TimedLoader
 from gp.data.windows import StepWindows
 from gp.data.workers import fit_workers, start_worker
 
@@ -63,7 +64,7 @@ class GlimpseDataModule(L.LightningDataModule):
         shards, counts = self._train_shards()
         return fit_workers(len(shards), None if counts is None else sum(counts), world, self.config.num_workers)
 
-    def train_dataloader(self) -> DataLoader | StepWindows:
+    def train_dataloader(self) -> TimedLoader:
         """Endless `Batch`es of this rank; those of several micro-batches per optimizer step know the step's counts.
 
         Raises:
@@ -86,7 +87,7 @@ class GlimpseDataModule(L.LightningDataModule):
         )
         size = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         loader = self._loader(stream, workers, partial(collate_train, self.collator), ahead=2 * size)
-        return loader if size == 1 else self._windows(loader, size)
+        return TimedLoader(loader if size == 1 else self._windows(loader, size))
 
     def _windows(self, loader: DataLoader, size: int) -> StepWindows:
         limit = self.trainer.limit_train_batches

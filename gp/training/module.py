@@ -96,6 +96,7 @@ class GlimpseModule(pl.LightningModule):
             {
                 **{f"train/loss_{name}": value for name, value in terms.items()},
                 "train/keep_ratio": num_kept / num_visual,
+                **self._epoch(self.trainer.global_step + 1),
                 "train/lr": rates["vip"],
                 "train/lr_glimpse_token": rates["glimpse_token"],
             },
@@ -114,7 +115,16 @@ class GlimpseModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """The only place where validation synchronises processes."""
-        self.log_dict({f"val/{name}": value for name, value in self.validation.compute().items()}, batch_size=1)
+        figures = {f"val/{name}": value for name, value in self.validation.compute().items()}
+        self.log_dict({**figures, **self._epoch(self.trainer.global_step)}, batch_size=1)
+
+    def _epoch(self, step: int) -> dict[str, float]:
+        """Passes over the data after an optimizer step; nothing where it is not known what an epoch is.
+
+        Lightning's own count stays 0: to it, the endless stream is one epoch.
+        """
+        steps_per_epoch = getattr(self.trainer.progress_bar_callback, "steps_per_epoch", None)
+        return {} if steps_per_epoch is None else {"epoch": step / steps_per_epoch}
 
     # ---- optimizer and checkpoint -----------------------------------------------------------------------------
 

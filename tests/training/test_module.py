@@ -97,6 +97,21 @@ def test_vectors_norms_and_biases_do_not_decay(tmp_path, base):
     assert "glimpse_token.embeddings" not in decayed and "vip.blocks.0.mlp.gate_proj.weight" in decayed
 
 
+def test_an_optimizer_of_other_groups_is_refused(tmp_path, base):
+    """Of versions in which everything decayed: two groups, of the token and of the VIP."""
+    _, module, _ = make(tmp_path, base)
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    parts = module.model.glimpse
+    sizes = {name: len(list(getattr(parts, name).parameters())) for name in ("glimpse_token", "vip")}
+    groups = [{"name": name, "params": list(range(size))} for name, size in sizes.items()]
+    checkpoint["optimizer_states"] = [{"state": {}, "param_groups": groups}]
+    with pytest.raises(ValueError, match=r"parameter groups glimpse_token \(4\).*glimpse_token_no_decay.*evaluate\.py"):
+        module.on_load_checkpoint(checkpoint)
+    del checkpoint["optimizer_states"]
+    module.on_load_checkpoint(checkpoint)  # weights alone
+
+
 def test_unpruned_answers_are_computed_once(tmp_path, base, monkeypatch):
     config, module, data = make(tmp_path, base, "trainer.val_every=1")
     calls = []
