@@ -120,6 +120,7 @@ class DataConfig:
     batch_size: int = option(1, "questions per device and micro-batch", within=FROM_1)
     eval_batch_size: int = option(8, "questions per batch of validation and evaluation", within=FROM_1)
     num_workers: int = option(2, "loading processes per device; 0: none", within=FROM_0)
+    persistent_workers: bool = option(False, "the processes that load for validation live on until the next one")
     worker_start_method: str | None = option(
         None, "how they are started; null: torch's default", choices=("fork", "spawn", "forkserver")
     )

@@ -183,6 +183,7 @@ class GlimpseDataModule(L.LightningDataModule):
         if workers:
             options = {"multiprocessing_context": self.config.worker_start_method, "worker_init_fn": start_worker}
             options["prefetch_factor"] = max(2, ceil(ahead / workers))
+            options["persistent_workers"] = self.config.persistent_workers and isinstance(stream, EvalStream)
         pin = torch.cuda.is_available()
         return DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=collate, pin_memory=pin, **options)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import train as script
-from gp.training.callbacks.finite import gradient_norm, refuse_bad_weights
+from gp.training.callbacks.finite import FiniteNumbers, gradient_norm, refuse_bad_weights
 from gp.training.module import GlimpseModule
 from tests.support.micro_run import save_base, write_config
 
@@ -83,6 +85,21 @@ def test_weights_that_an_optimizer_step_spoils_are_not_saved(tmp_path, base, cap
 def test_the_norm_is_that_of_all_gradients_together():
     gradients = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]]), torch.full((1,), 300.0, dtype=torch.float16)]
     assert float(gradient_norm(gradients)) == pytest.approx((9 + 16 + 300**2) ** 0.5)
+
+
+@pytest.mark.parametrize("scale, skipped", [(65536.0, 0), (1.0, 1), (None, 1)])
+def test_gradients_that_overflow_only_because_of_the_scale_are_the_scalers_business(scale, skipped):
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([float("inf"), 1.0])
+    scaler = None if scale is None else SimpleNamespace(get_scale=lambda: scale)
+    trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler), global_step=0, is_global_zero=False)
+    module = SimpleNamespace(loss_of_step=torch.tensor(0.5), log=lambda *args, **options: None)
+    callback = FiniteNumbers(max_bad_steps=1)
+    callback.on_before_optimizer_step(trainer, module, torch.optim.SGD([parameter], lr=1.0))
+    assert callback.num_bad_steps == skipped and (parameter.grad is None) == bool(skipped)
+    resumed = FiniteNumbers(max_bad_steps=1)
+    resumed.load_state_dict(callback.state_dict())
+    assert resumed.num_bad_steps == skipped
 
 
 def test_bad_weights_are_named():

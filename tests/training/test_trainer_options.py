@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import dataloader
 
 import train as script
 from gp.eval.loading import load_run
@@ -156,6 +157,22 @@ def test_mistakes_are_found_before_any_work(tmp_path, base, capsys, monkeypatch,
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and words in line
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("persistent, starts", [("false", 1 + 1 + 4), ("true", 1 + 1)])
+def test_workers_of_validation_can_live_on(tmp_path, base, monkeypatch, persistent, starts):
+    """Loaders with processes of their own: one of training, and one per validation, the rehearsed one included."""
+    made, stock = [], dataloader._MultiProcessingDataLoaderIter.__init__
+
+    def counted(self, loader):
+        made.append(loader)
+        stock(self, loader)
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "__init__", counted)
+    options = ["data.num_workers=1", f"data.persistent_workers={persistent}", "trainer.val_every=1"]
+    assert run(tmp_path, base, *options) == 0
+    assert len(made) == starts
+    assert [event.step for event in events_of(tmp_path).Scalars("val/mask_iou")] == [0, 1, 2, 3]
 
 
 # ---- several files ----------------------------------------------------------------------------------------------
