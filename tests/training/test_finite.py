@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +16,7 @@ from gp.training.callbacks.finite import FiniteNumbers, gradient_norm, refuse_ba
 from gp.training.module import GlimpseModule
 from tests.support.micro_run import save_base, write_config
 
+ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = ("eval.after_training=false", "trainer.save_every=1", "optim.warmup_fraction=0")
 
 
@@ -106,3 +111,33 @@ def test_bad_weights_are_named():
     state = {"a": torch.ones(2), "b": torch.tensor([1.0, float("inf")]), "count": torch.tensor(3)}
     with pytest.raises(ValueError, match=r"step 7: b is not finite any more \(1 of 2"):
         refuse_bad_weights(state, 7)
+
+
+SPOILED = """
+import sys
+import train
+from gp.training.module import GlimpseModule
+
+stock = GlimpseModule.training_step
+
+def training_step(self, batch, batch_idx):
+    if self.trainer.global_rank == 1 and batch_idx == 1:
+        batch.inputs["pixel_values"] = batch.inputs["pixel_values"] * float("nan")
+    return stock(self, batch, batch_idx)
+
+GlimpseModule.training_step = training_step
+sys.exit(train.main())
+"""
+
+
+def test_processes_skip_the_same_step(tmp_path, base):
+    """The second of two processes alone has a bad sample."""
+    write_config(tmp_path, base)
+    (tmp_path / "spoiled.py").write_text(SPOILED)
+    command = [sys.executable, str(tmp_path / "spoiled.py"), "--config", str(tmp_path / "micro.yaml"), *OPTIONS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    options = ["trainer.devices=2", "trainer.max_bad_steps=1", "trainer.val_every=9"]
+    done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("step 2 skipped (1 of 1): the loss is nan") == 1
+    assert saved_step(tmp_path) == 4
