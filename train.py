@@ -3,7 +3,7 @@
     python train.py --config configs/tiny.yaml
     python train.py --config configs/tiny.yaml name=low_lr optim.lr=5e-4
     python train.py --config configs/tiny.yaml ckpt=last optim.max_steps=300
-    python train.py --config configs/qwen7b.yaml trainer.devices=8
+    python train.py --config configs/qwen7b.yaml --config mine.yaml trainer.devices=8
     python train.py --config configs/tiny_base.yaml
 
 Results go to runs/NAME/.
@@ -33,12 +33,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        usage="python train.py --config FILE [key=value ...]",
+        usage="python train.py --config FILE [--config FILE ...] [key=value ...]",
         description=__doc__,
         epilog=help_text("glimpse", "pretrain"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file, see configs/")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        action="append",
+        help="a YAML file, see configs/; of several, later ones win",
+    )
     cli.add_traceback(parser)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="options that differ from the file, see below"
@@ -46,9 +52,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)
 
 
-def run(config_path: Path, overrides: Sequence[str]) -> None:
+def run(config_paths: Sequence[Path], overrides: Sequence[str]) -> None:
     """Loads the config and hands over to its task."""
-    config = load_config(config_path, overrides)
+    config = load_config(config_paths, overrides)
     if not isinstance(config, TrainConfig):
         from gp.embedded.making.pretrain import run as pretrain
 

@@ -26,11 +26,12 @@ COMMAND_LINE = "command line"
 WRONG_YAML = (YAMLError, OmegaConfBaseException, RecursionError)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig | PretrainConfig:
-    """Reads a YAML file, applies `key=value` overrides and checks the whole.
+def load_config(path: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> TrainConfig | PretrainConfig:
+    """Reads YAML files, applies `key=value` overrides and checks the whole.
 
     Args:
-        path: a file whose `task` key names the schema (`glimpse`, the default, or `pretrain`).
+        path: a file, or several of which later ones win, key by key; their `task` names the schema (`glimpse`, the
+            default, or `pretrain`).
         overrides: e.g. `["optim.lr=1e-4", "trainer.devices=2"]`; values are parsed as YAML.
 
     Returns:
@@ -41,9 +42,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig 
         ValueError: not YAML, an unknown or missing key, a wrong type, a value out of range, or options that contradict
             each other. The message names file or command line and key, what was expected and what came.
     """
-    given, changes = read_yaml(path), parse_overrides(overrides)
-    where, task = (COMMAND_LINE, changes["task"]) if "task" in changes else (f"config {path}", given.get("task"))
-    config = merge_options(schema_of(task or "glimpse", where), {f"config {path}": given, COMMAND_LINE: changes})
+    paths = [path] if isinstance(path, str | Path) else list(path)
+    if twice := [one for number, one in enumerate(paths) if one in paths[:number]]:
+        raise ValueError(f"config {twice[0]}: given twice")
+    sources = {f"config {one}": read_yaml(one) for one in paths}
+    sources[COMMAND_LINE] = parse_overrides(overrides)
+    tasks = [(where, source["task"]) for where, source in sources.items() if "task" in source]
+    where, task = tasks[-1] if tasks else (f"config {paths[0]}", "glimpse")
+    config = merge_options(schema_of(task or "glimpse", where), sources)
     if isinstance(config, TrainConfig):
         contradictions.check(config)
     else:

@@ -17,6 +17,18 @@ SEED = "[0, 4294967295]"
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+LOGGERS = ("tensorboard", "csv", "wandb")
+VALIDATION_FIGURES = (
+    "val/keep_ratio",
+    "val/mask_iou",
+    "val/mask_precision",
+    "val/mask_recall",
+    "val/mask_f1",
+    "val/evidence_recall",
+    "val/answer_accuracy",
+    "val/answer_accuracy_unpruned",
+    "val/agreement",
+)
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
 
 
@@ -108,6 +120,7 @@ class DataConfig:
     batch_size: int = option(1, "questions per device and micro-batch", within=FROM_1)
     eval_batch_size: int = option(8, "questions per batch of validation and evaluation", within=FROM_1)
     num_workers: int = option(2, "loading processes per device; 0: none", within=FROM_0)
+    persistent_workers: bool = option(False, "the processes that load for validation live on until the next one")
     worker_start_method: str | None = option(
         None, "how they are started; null: torch's default", choices=("fork", "spawn", "forkserver")
     )
@@ -145,13 +158,31 @@ class TrainerConfig:
     gradient_clip_val: float | None = option(
         1.0, "norm that gradients are clipped to; null: no clipping", within=ABOVE_0
     )
-    log_every: int = option(10, "optimizer steps between TensorBoard points", within=FROM_1)
+    max_bad_steps: int = option(
+        0, "optimizer steps whose loss or gradient is not finite that are skipped; the next one stops it", within=FROM_0
+    )
+    log_every: int = option(10, "optimizer steps between points of the curves", within=FROM_1)
     val_every: int = option(50, "optimizer steps between validations", within=FROM_1)
+    val_before_training: bool = option(False, "validate the whole split once before step 1, too")
     save_every: int = option(
         50, "optimizer steps between writes of last.ckpt; every validation begins with one, too", within=FROM_1
     )
     val_samples: int | None = option(None, "validation questions; null: the whole split", within=FROM_1)
     paint_images: int = option(4, "validation images whose kept tokens TensorBoard shows", within=FROM_0)
+    best_metric: str | None = option(
+        None, "figure by which the best checkpoints are kept, as best-STEP.ckpt; null: none", choices=VALIDATION_FIGURES
+    )
+    best_kept: int = option(1, "best checkpoints that are kept", within=FROM_1)
+    stop_metric: str | None = option(
+        None, "figure that stops the run when it gets no better; null: none", choices=VALIDATION_FIGURES
+    )
+    stop_patience: int = option(5, "validations without a better figure after which the run stops", within=FROM_1)
+    logger: list[str] | str = option(
+        "tensorboard", "where curves go, one or several", choices=LOGGERS, length=FROM_1, distinct=True
+    )
+    extra: dict[str, Any] = option(
+        {}, "any other argument of lightning.Trainer, e.g. trainer.extra.limit_val_batches=10"
+    )
 
 
 @dataclass

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +33,7 @@ class Batch:
         position: in training, of the worker's stream after this batch.
         frames: what the grid of visual tokens of each image lies over, as fractions of the image; None: all of it.
         pixel_table: `pixel_values` are levels (uint8) that it turns into the processor's; None: they are these.
+        counts: of the optimizer step that the batch is a part of, on this process; None: it is all of it.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Batch:
         position: Position | None = None,
         frames: list[Frame] | None = None,
         pixel_table: PixelTable | None = None,
+        counts: StepCounts | None = None,
     ):
         self.sent = sent
         self.answer_ids = answer_ids
@@ -54,6 +56,7 @@ class Batch:
         self.position = position
         self.frames = frames if frames is not None else [WHOLE_IMAGE] * len(evidence_masks)
         self.pixel_table = pixel_table
+        self.counts = counts
 
     @cached_property
     def inputs(self) -> dict[str, Tensor]:
@@ -96,7 +99,27 @@ class Batch:
             self.position,
             self.frames,
             None if table is None else replace(table, values=change(table.values)),
+            self.counts,
         )
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """Contents of one process's share of an optimizer step.
+
+    Args:
+        num_images: images of all its micro-batches.
+        num_answer_tokens: answer tokens of all its micro-batches.
+    """
+
+    num_images: int
+    num_answer_tokens: int
+
+    @classmethod
+    def of(cls, batches: Iterable[Batch]) -> StepCounts:
+        """Adds up micro-batches, which must still be in host memory: counting would make a GPU wait."""
+        counts = [(len(batch.evidence_masks), int(batch.answer_mask.sum())) for batch in batches]
+        return cls(*(sum(numbers) for numbers in zip(*counts, strict=True)))
 
 
 class Collator:

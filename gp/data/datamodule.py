@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import repeat
+from math import ceil
 from typing import Any
 
 import lightning as L
@@ -20,6 +21,8 @@ from gp.data.epoch import Buckets, EpochReader
 from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
 from gp.data.shards import resolve_shards, shard_names
 from gp.data.stream import EvalStream, TrainStream
+from gp.data.timed import TimedLoader
+from gp.data.windows import StepWindows
 from gp.data.workers import fit_workers, start_worker
 
 
@@ -62,8 +65,8 @@ class GlimpseDataModule(L.LightningDataModule):
         shards, counts = self._train_shards()
         return fit_workers(len(shards), None if counts is None else sum(counts), world, self.config.num_workers)
 
-    def train_dataloader(self) -> DataLoader:
-        """Endless `Batch`es of this rank.
+    def train_dataloader(self) -> TimedLoader:
+        """Endless `Batch`es of this rank; those of several micro-batches per optimizer step know the step's counts.
 
         Raises:
             FileNotFoundError: a shard is missing.
@@ -83,7 +86,14 @@ class GlimpseDataModule(L.LightningDataModule):
             max_skipped_fraction=self.config.max_skipped_fraction,
             first_worker=self._bookmark.next_worker,
         )
-        return self._loader(stream, workers, partial(collate_train, self.collator))
+        size = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        loader = self._loader(stream, workers, partial(collate_train, self.collator), ahead=2 * size)
+        return TimedLoader(loader if size == 1 else self._windows(loader, size))
+
+    def _windows(self, loader: DataLoader, size: int) -> StepWindows:
+        limit = self.trainer.limit_train_batches
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return StepWindows(loader, size, lambda: progress.current.processed, limit if isinstance(limit, int) else None)
 
     def val_dataloader(self) -> EvalLoader:
         """The validation split once, dealt over the ranks."""
@@ -168,10 +178,13 @@ class GlimpseDataModule(L.LightningDataModule):
             "digest of the shards' names and samples": hashlib.sha256("\n".join(named).encode()).hexdigest()[:16],
         }
 
-    def _loader(self, stream: TrainStream | EvalStream, workers: int, collate) -> DataLoader:
+    def _loader(self, stream: TrainStream | EvalStream, workers: int, collate, ahead: int = 0) -> DataLoader:
+        """Loads `ahead` batches, or more, before they are asked for."""
         options: dict[str, Any] = {}
         if workers:
             options = {"multiprocessing_context": self.config.worker_start_method, "worker_init_fn": start_worker}
+            options["prefetch_factor"] = max(2, ceil(ahead / workers))
+            options["persistent_workers"] = self.config.persistent_workers and isinstance(stream, EvalStream)
         pin = torch.cuda.is_available()
         return DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=collate, pin_memory=pin, **options)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame
@@ -15,6 +15,7 @@ from gp.data.sample import Sample
 DROPPED_BRIGHTNESS = 0.25
 DROPPED_COLOR_SHARE = 0.3  # what is left of the colour of a dropped token, the rest is grey
 BOX_RGB = (255, 64, 64)
+CAPTION_PX = 14
 
 
 def paint_sample(
@@ -77,6 +78,31 @@ def outline_boxes(image: Image.Image, boxes_xyxy_px: Sequence[Sequence[float]], 
         left, right = (min(max(x * across, 0), image.width - 1) for x in (x1, x2))
         top, bottom = (min(max(y * down, 0), image.height - 1) for y in (y1, y2))
         draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=BOX_RGB, width=line_px)
+
+
+def add_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
+    """Puts lines of text below an RGB image, black on white, each broken where the picture ends."""
+    font = ImageFont.load_default(CAPTION_PX)
+    broken = [part for line in lines for part in _broken(line, font, image.width - 8)]
+    row_px = CAPTION_PX + 4
+    out = Image.new("RGB", (image.width, image.height + row_px * len(broken) + 4), (255, 255, 255))
+    out.paste(image)
+    draw = ImageDraw.Draw(out)
+    for number, text in enumerate(broken):
+        draw.text((4, image.height + 2 + row_px * number), text, fill=(0, 0, 0), font=font)
+    return out
+
+
+def _broken(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> list[str]:
+    """Lines of a text that are no wider than the picture, as far as its words allow."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width_px:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
 
 
 def _tokens_behind(num_pixels: int, start: float, stop: float, num_tokens: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 config.yaml   resolved config, written before any work
 run.json      commit, versions, command, and at the end the final figures
 last.ckpt     everything needed to go on
+best-*.ckpt   the same of the best validations, if asked for
 tb/           TensorBoard events
 glimpse/      the trained parts, for `gp.from_pretrained`
 eval/         results of `evaluate.py`
@@ -27,6 +28,7 @@ from gp.runs.differences import Difference, differences
 from gp.runs.writing import write_text
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
+BEST = "best-*.ckpt"
 FREE_KEYS = ("ckpt", "name", "runs_dir")  # do not change what is trained, nor do those of the section `eval`
 
 
@@ -113,7 +115,7 @@ def claim_folder(
 
 def remove_trained(folder: Path) -> None:
     """Removes what an earlier run in this folder has trained, and the evaluation of it."""
-    _remove(folder, (LAST, GLIMPSE, EVAL))
+    _remove(folder, (LAST, GLIMPSE, EVAL, *(path.name for path in folder.glob(BEST))))
 
 
 def give_up(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Asks Lightning whether devices, strategy and precision go together here, before a model is loaded."""
+"""Asks Lightning whether the settings of its trainer go together here, before a model is loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from gp.config import TrainerConfig
+from gp.training.extra import check_extra
+from gp.training.loggers import check_loggers
 
 LIGHTNING = "lightning.pytorch"
 
@@ -16,8 +18,11 @@ def check_devices(settings: TrainerConfig) -> None:
     """Builds a trainer that does nothing.
 
     Raises:
-        ValueError: a strategy that does not exist, devices that are not there, or settings that contradict each other.
+        ValueError: a strategy that does not exist, devices that are not there, settings that contradict each other,
+            unknown arguments in `trainer.extra`, or a logger that is not installed.
     """
+    check_extra(settings.extra)
+    check_loggers(settings.logger)
     log = logging.getLogger(LIGHTNING)
     level = log.level
     log.setLevel(logging.ERROR)
@@ -29,8 +34,9 @@ def check_devices(settings: TrainerConfig) -> None:
         "enable_model_summary": False,
     }
     try:
-        pl.Trainer(**given, **quiet)
+        pl.Trainer(**{**given, **settings.extra, **quiet})
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        given |= {f"extra.{name}": value for name, value in settings.extra.items()}
         shown = ", ".join(f"trainer.{name} {value}" for name, value in given.items())
         raise ValueError(f"{shown}: {error}") from error
     finally:

@@ -15,7 +15,9 @@ from gp.formats.glimpse_folder import base_shape
 from gp.model import GlimpseModel
 from gp.runs.checkpoint import NOTE, TRAINED, trained_parts
 from gp.training.objective import BatchSums, StepLoss, batch_sums, kept_counts, step_loss
+from gp.training.optimizer import make_optimizer, parameter_groups, refuse_other_groups
 from gp.training.schedule import warmup_cosine
+from gp.training.steps import ends_step
 from gp.training.validation import Validation
 
 
@@ -23,7 +25,8 @@ class GlimpseModule(pl.LightningModule):
     """Trains the glimpse of a model.
 
     The base is neither in the optimizer nor in the `state_dict`, so a checkpoint holds the trained parts and the
-    optimizer's state alone. Every loss is that of the global batch, whatever the number of processes.
+    optimizer's state alone. Every loss is that of the whole optimizer step, however its samples are dealt to processes
+    and micro-batches.
 
     Args:
         config: of the run.
@@ -36,6 +39,7 @@ class GlimpseModule(pl.LightningModule):
         self.model = model
         self.strict_loading = False  # the base is loaded from its own files
         self.validation = Validation(model, config.eval.max_new_tokens)
+        self.loss_of_step = torch.zeros(())  # of the last optimizer step, all processes
         self._micro_batches: list[Tensor] = []
         # torch's DDP neither broadcasts nor synchronises these: every process has loaded the same base
         self._ddp_params_and_buffers_to_ignore = [n for n, _ in self.named_parameters() if not n.startswith(TRAINED)]
@@ -53,12 +57,21 @@ class GlimpseModule(pl.LightningModule):
         Returns:
             `loss` (scalar, for backward), `num_kept` and `num_visual` ([B], visual tokens of each prompt that the
             current scores would keep, and in all).
+
+        Raises:
+            ValueError: one of several micro-batches that does not know what its optimizer step holds.
         """
+        num_micro_batches = self.trainer.accumulate_grad_batches
+        if num_micro_batches > 1 and batch.counts is None:
+            raise ValueError(
+                f"accumulate_grad_batches {num_micro_batches} needs a loader that counts: gp.data.windows.StepWindows"
+            )
         answers = (batch.answer_ids, batch.answer_mask) if self.config.loss.answer > 0 else (None, None)
         forced = teacher_forced(self.model.backbone, self.model.glimpse, batch.inputs, *answers)
         num_kept = kept_counts(forced, self.model.options)
         local = batch_sums(forced, batch.evidence_masks, *answers, num_kept)
-        loss, whole = step_loss(local, self.config.loss, self.trainer.world_size, self._sum_over_processes)
+        num_parts = self.trainer.world_size * num_micro_batches
+        loss, whole = step_loss(local, self.config.loss, batch.counts, num_parts, self._sum_over_processes)
         self._log_losses(loss, whole, batch_idx)
         num_visual = num_kept.new_tensor(forced.layout.prompt_sizes)
         return {"loss": loss.backward, "num_kept": num_kept, "num_visual": num_visual}
@@ -67,21 +80,25 @@ class GlimpseModule(pl.LightningModule):
         return self.trainer.strategy.reduce(values, reduce_op="sum")
 
     def _log_losses(self, loss: StepLoss, whole: BatchSums, batch_idx: int) -> None:
-        """Logs the optimizer step's losses once its last micro-batch is in: their mean, as the gradients' is."""
+        """Logs the optimizer step's losses once its last micro-batch is in; a loss of weight 0 is not one of them."""
         values = [loss.total, loss.dice, loss.bce, loss.answer, whole.num_kept, whole.num_visual]
         self._micro_batches.append(torch.stack([v.detach().float() for v in values]))
-        if (batch_idx + 1) % self.trainer.accumulate_grad_batches:
+        if not ends_step(self.trainer, batch_idx):
             return
-        total, dice, bce, answer, num_kept, num_visual = torch.stack(self._micro_batches).mean(0).unbind()
+        total, dice, bce, answer, num_kept, num_visual = torch.stack(self._micro_batches).sum(0).unbind()
         self._micro_batches.clear()
+        self.loss_of_step = total
+        terms = {name: value for name, value in (("dice", dice), ("bce", bce), ("answer", answer))
+                 if getattr(self.config.loss, name) > 0}  # fmt: skip
+        rates = {group["name"]: group["lr"] for group in self.optimizers().param_groups}
         self.log("train/loss", total, batch_size=1)
         self.log_dict(
             {
-                "train/loss_dice": dice,
-                "train/loss_bce": bce,
-                "train/loss_answer": answer,
+                **{f"train/loss_{name}": value for name, value in terms.items()},
                 "train/keep_ratio": num_kept / num_visual,
-                "train/lr": self.optimizers().param_groups[-1]["lr"],
+                **self._epoch(self.trainer.global_step + 1),
+                "train/lr": rates["vip"],
+                "train/lr_glimpse_token": rates["glimpse_token"],
             },
             batch_size=1,
         )
@@ -98,19 +115,22 @@ class GlimpseModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """The only place where validation synchronises processes."""
-        self.log_dict({f"val/{name}": value for name, value in self.validation.compute().items()}, batch_size=1)
+        figures = {f"val/{name}": value for name, value in self.validation.compute().items()}
+        self.log_dict({**figures, **self._epoch(self.trainer.global_step)}, batch_size=1)
+
+    def _epoch(self, step: int) -> dict[str, float]:
+        """Passes over the data after an optimizer step; nothing where it is not known what an epoch is.
+
+        Lightning's own count stays 0: to it, the endless stream is one epoch.
+        """
+        steps_per_epoch = getattr(self.trainer.progress_bar_callback, "steps_per_epoch", None)
+        return {} if steps_per_epoch is None else {"epoch": step / steps_per_epoch}
 
     # ---- optimizer and checkpoint -----------------------------------------------------------------------------
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optim, parts = self.config.optim, self.model.glimpse
-        groups = [
-            {"name": "glimpse_token", "params": list(parts.glimpse_token.parameters()),
-             "lr": optim.lr * optim.glimpse_lr_scale},
-            {"name": "vip", "params": list(parts.vip.parameters()), "lr": optim.lr},
-        ]  # fmt: skip
-        optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), weight_decay=optim.weight_decay)
-        scheduler = warmup_cosine(optimizer, optim, self.trainer.max_steps)
+        optimizer = make_optimizer(self.model.glimpse, self.config.optim)
+        scheduler = warmup_cosine(optimizer, self.config.optim, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
@@ -124,10 +144,12 @@ class GlimpseModule(pl.LightningModule):
         checkpoint[NOTE] = {"base": {**base, **base_shape(self.model.backbone)}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses trained parts of another base or of another shape.
+        """Refuses trained parts of another base or of another shape, and an optimizer of other groups.
 
         Raises:
             ValueError: naming what differs.
         """
         backbone, parts = self.model.backbone, self.model.glimpse
-        trained_parts(checkpoint, base_shape(backbone), parts.state_dict(), self.config.ckpt or "of this run")
+        where = self.config.ckpt or "of this run"
+        trained_parts(checkpoint, base_shape(backbone), parts.state_dict(), where)
+        refuse_other_groups(checkpoint, parameter_groups(parts, self.config.optim), where)

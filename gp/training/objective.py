@@ -1,7 +1,7 @@
-"""The training loss of a global batch, computed so that it does not depend on how the batch is dealt to processes.
+"""The training loss of an optimizer step, computed so that it does not depend on how its samples are dealt.
 
-Mask losses are means over images and the answer loss is a mean over tokens, of *all* processes together. Ragged
-batches make per-process means wrong, so every process keeps sums, and the sums and counts are added up once a step.
+Mask losses are means over images and the answer loss is a mean over tokens, of *all* processes and micro-batches
+together. Ragged batches make means of means wrong, so every micro-batch contributes sums, over counts of the step.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gp.config import LossConfig
+from gp.data.batch import StepCounts
 from gp.engine.teacher_forcing import TeacherForced
 from gp.modules import answer_loss, bce_loss, dice_loss
 from gp.selection import select
@@ -21,7 +22,7 @@ from gp.types import PruneOptions
 
 @dataclass
 class BatchSums:
-    """What one process adds to the loss of a step. All scalars.
+    """What one micro-batch of one process adds to the loss of a step. All scalars.
 
     Args:
         dice: sum over images and VIP output heads, differentiable.
@@ -45,10 +46,6 @@ class BatchSums:
         """All fields, detached, float32 [7], so that one reduction adds them up over processes."""
         return torch.stack([value.detach().float() for value in vars(self).values()])
 
-    @classmethod
-    def unpacked(cls, values: Tensor) -> BatchSums:
-        return cls(*values.unbind())
-
 
 def batch_sums(
     forced: TeacherForced,
@@ -57,7 +54,7 @@ def batch_sums(
     answer_mask: Tensor | None,
     kept_per_prompt: Tensor,
 ) -> BatchSums:
-    """Sums of one process's batch.
+    """Sums of one micro-batch.
 
     Args:
         forced: of `teacher_forced`.
@@ -96,11 +93,13 @@ def kept_counts(forced: TeacherForced, options: PruneOptions) -> Tensor:
 
 @dataclass
 class StepLoss:
-    """Losses of the global batch, each unweighted; `total` weighs them. Detached scalars except `backward`.
+    """Shares of one micro-batch, of all processes, in the losses of an optimizer step; they add up over micro-batches.
+
+    Each is unweighted; `total` weighs them. Detached scalars except `backward`.
 
     Args:
-        backward: what this process calls backward on: its own share, so that the *mean* of the processes' gradients
-            (what DDP takes) is the gradient of `total`.
+        backward: what this process calls backward on: scaled so that the *mean* of the gradients over processes (what
+            DDP takes) and micro-batches (what Lightning takes) is the gradient of the step's `total`.
     """
 
     backward: Tensor
@@ -111,29 +110,37 @@ class StepLoss:
 
 
 def step_loss(
-    local: BatchSums, weights: LossConfig, world_size: int = 1, reduce: Callable[[Tensor], Tensor] | None = None
+    local: BatchSums,
+    weights: LossConfig,
+    counts: StepCounts | None = None,
+    num_parts: int = 1,
+    reduce: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[StepLoss, BatchSums]:
-    """Loss of the global batch from this process's sums.
+    """Loss of an optimizer step, as far as one micro-batch contributes to it.
 
     Args:
-        local: of this process.
+        local: of this process's micro-batch.
         weights: of the three terms.
-        world_size: processes whose gradients are averaged.
+        counts: of this process's share of the optimizer step; None: the micro-batch is all of it.
+        num_parts: processes times micro-batches, over which gradients are averaged.
         reduce: sums a tensor over the processes; None: there is one.
 
     Returns:
-        The losses, and the sums of the global batch.
+        The losses, and the micro-batch's sums over all processes.
     """
     packed = local.packed()
-    whole = BatchSums.unpacked(packed if reduce is None else reduce(packed))
-    num_images, num_tokens = whole.num_images.clamp(min=1), whole.num_answer_tokens.clamp(min=1)
+    of_step = packed[3:5] if counts is None else packed.new_tensor([counts.num_images, counts.num_answer_tokens])
+    packed = torch.cat([packed, of_step])
+    *sums, num_images, num_tokens = (packed if reduce is None else reduce(packed)).unbind()
+    whole = BatchSums(*sums)
+    num_images, num_tokens = num_images.clamp(min=1), num_tokens.clamp(min=1)
 
     def weigh(sums: BatchSums) -> Tensor:
         masks = weights.dice * sums.dice + weights.bce * sums.bce
         return masks / num_images + weights.answer * sums.answer / num_tokens
 
     loss = StepLoss(
-        backward=world_size * weigh(local),
+        backward=num_parts * weigh(local),
         total=weigh(whole),
         dice=whole.dice / num_images,
         bce=whole.bce / num_images,

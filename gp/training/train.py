@@ -11,8 +11,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.seed import isolate_rng
 
 from gp.config import TrainConfig
 from gp.data.batch import Collator
@@ -23,7 +23,17 @@ from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
-from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, TrainingProgress
+from gp.training.callbacks import (
+    FiniteNumbers,
+    KeptRatio,
+    LastCheckpoint,
+    LogSettings,
+    PaintKept,
+    Performance,
+    TrainingProgress,
+    choosing_callbacks,
+)
+from gp.training.loggers import make_loggers
 from gp.training.module import GlimpseModule
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
 from gp.training.schedule import num_steps, samples_per_step
@@ -129,10 +139,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         step: where it goes on; what TensorBoard was told of later steps by a killed run is void.
     """
     settings = config.trainer
-    events = TensorBoardLogger(
-        str(folder), name=run_folder.EVENTS, version="", default_hp_metric=False, purge_step=step or None
-    )
-    return pl.Trainer(
+    given = dict(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
@@ -145,19 +152,24 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         check_val_every_n_epoch=None,
         num_sanity_val_steps=SANITY_STEPS,
         log_every_n_steps=settings.log_every,
-        logger=events,
+        logger=make_loggers(config, folder, step),
         callbacks=[
             Rehearsal(folder),
+            FiniteNumbers(settings.max_bad_steps),
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),
             TrainingProgress(),
+            LogSettings(config),
+            *choosing_callbacks(settings, folder),
             LastCheckpoint(folder / run_folder.LAST, settings.save_every, settings.val_every),
         ],
         deterministic="warn",
         use_distributed_sampler=False,  # the stream deals shards and samples itself
         enable_model_summary=False,
+        inference_mode=False,  # metrics that a validation before training has reset are used in it
     )
+    return pl.Trainer(**{**given, **settings.extra})
 
 
 def set_length(trainer: pl.Trainer, config: TrainConfig, num_samples: int | None) -> None:
@@ -171,7 +183,8 @@ def set_length(trainer: pl.Trainer, config: TrainConfig, num_samples: int | None
     Raises:
         ValueError: see `num_steps`.
     """
-    trainer.fit_loop.epoch_loop.max_steps = num_steps(config, trainer.world_size, num_samples)
+    if not trainer.fast_dev_run:  # it has its own length
+        trainer.fit_loop.epoch_loop.max_steps = num_steps(config, trainer.world_size, num_samples)
     if num_samples is not None:
         trainer.progress_bar_callback.steps_per_epoch = num_samples / samples_per_step(config, trainer.world_size)
 
@@ -185,6 +198,9 @@ def _fit(
     nothing_left: bool,
 ) -> None:
     """Trains, and validates at the end: a run with no step left too, whose last validation may have failed."""
+    if config.trainer.val_before_training and ckpt is None:
+        with isolate_rng():
+            trainer.validate(module, datamodule=data, verbose=False)
     trainer.fit(module, datamodule=data, ckpt_path=None if ckpt is None else str(ckpt), weights_only=True)
     if nothing_left or trainer.max_steps % config.trainer.val_every:
         trainer.validate(module, datamodule=data, verbose=False)

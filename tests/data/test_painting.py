@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gp.data.painting import BOX_RGB, outline_boxes, paint_tokens
+from gp.data.painting import BOX_RGB, add_caption, outline_boxes, paint_tokens
 
 
 def image(width: int = 40, height: int = 20, color=(200, 100, 50)) -> Image.Image:
@@ -60,3 +60,13 @@ def test_a_grid_over_a_padded_or_cropped_image():
     assert (padded[:10] == 200).all() and (padded[10:] < 60).all()
     cropped = np.asarray(paint_tokens(image(40, 20), torch.ones(2, 2), frame=(0.25, 0.0, 0.75, 1.0))).max(axis=2)
     assert (cropped[:, 10:30] == 200).all() and (cropped[:, :10] < 60).all() and (cropped[:, 30:] < 60).all()
+
+
+def test_a_caption_is_broken_to_the_width_of_the_picture():
+    picture = Image.new("RGB", (120, 50), (10, 20, 30))
+    long_line = "what is the big red thing in the middle ?"
+    short, long = add_caption(picture, ["red"]), add_caption(picture, [long_line, "red"])
+    assert short.crop((0, 0, 120, 50)).tobytes() == picture.tobytes() and short.width == long.width == 120
+    assert short.height == 50 + 18 + 4 and long.height >= short.height + 2 * 18
+    text = np.asarray(short)[50:]
+    assert (text[:, -40:] == 255).all() and (text < 80).any()

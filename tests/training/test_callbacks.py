@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from rich.console import Console
 
@@ -33,10 +34,22 @@ class Writer:
         self.calls.append((tag, text, step))
 
 
+class Events(TensorBoardLogger):
+    """TensorBoard's logger without files."""
+
+    def __init__(self) -> None:
+        self.writer = Writer()
+
+    @property
+    def experiment(self) -> Writer:
+        return self.writer
+
+
 def trainer(**changes) -> SimpleNamespace:
     """A trainer at optimizer step 0 that logs every second step and takes two micro-batches a step."""
     given = {
-        "logger": SimpleNamespace(experiment=Writer()),
+        "loggers": [Events()],
+        "is_last_batch": False,
         "is_global_zero": True,
         "sanity_checking": False,
         "accumulate_grad_batches": 2,
@@ -50,11 +63,11 @@ def trainer(**changes) -> SimpleNamespace:
     return SimpleNamespace(**{**given, **changes})
 
 
-def run_steps(callback, fake, num_steps: int, outputs=None, module=None) -> None:
+def run_steps(callback, fake, num_steps: int, outputs=None, module=None, batch=None) -> None:
     """Calls `on_train_batch_end` as Lightning does: the optimizer step is counted before its last micro-batch's."""
     for batch_idx in range(2 * num_steps):
         fake.global_step = (batch_idx + 1) // 2
-        callback.on_train_batch_end(fake, module, outputs(batch_idx) if outputs else None, None, batch_idx)
+        callback.on_train_batch_end(fake, module, outputs(batch_idx) if outputs else None, batch, batch_idx)
 
 
 def counts(batch_idx: int) -> dict[str, torch.Tensor]:
@@ -65,20 +78,20 @@ def test_histogram_of_the_prompts_of_each_logging_step():
     fake = trainer()
     run_steps(KeptRatio(), fake, 4, counts)
     # steps 2 and 4, numbered from 0, with the prompts of both of their micro-batches
-    assert fake.logger.experiment.calls == [
+    assert fake.loggers[0].writer.calls == [
         ("train/keep_ratio_hist", [0.2, 0.25, 0.3, 0.25], 1),
         ("train/keep_ratio_hist", [0.6, 0.25, 0.7, 0.25], 3),
     ]
 
 
-@pytest.mark.parametrize("changes", [{"is_global_zero": False}, {"logger": None}])
+@pytest.mark.parametrize("changes", [{"is_global_zero": False}, {"loggers": []}])
 def test_only_the_first_process_with_a_logger_writes(changes):
     fake = trainer(**changes)
     run_steps(KeptRatio(), fake, 2, counts)
     paint = PaintKept(2)
     paint.on_validation_start(fake, None)
     paint.on_validation_batch_end(fake, None, painted_outputs(), batch(), 0)
-    assert fake.logger is None or fake.logger.experiment.calls == []
+    assert not fake.loggers or fake.loggers[0].writer.calls == []
 
 
 def sample(number: int, size: tuple[int, int] = (80, 40)) -> Sample:
@@ -102,10 +115,10 @@ def test_the_first_images_are_painted_at_every_validation():
         paint.on_validation_start(fake, None)
         for index in range(3):
             paint.on_validation_batch_end(fake, None, painted_outputs(), batch(), index)
-    tags = [call[0] for call in fake.logger.experiment.calls if isinstance(call[1], np.ndarray)]
+    tags = [call[0] for call in fake.loggers[0].writer.calls if isinstance(call[1], np.ndarray)]
     assert tags == ["val/kept/0", "val/kept/1", "val/kept/2"] * 2
-    assert {call[2] for call in fake.logger.experiment.calls} == {6}
-    text = next(call[1] for call in fake.logger.experiment.calls if isinstance(call[1], str))
+    assert {call[2] for call in fake.loggers[0].writer.calls} == {6}
+    text = next(call[1] for call in fake.loggers[0].writer.calls if isinstance(call[1], str))
     assert all(part in text for part in ("what ?", "right: red", "model: blue", "2 of 4 tokens"))
 
 
@@ -115,8 +128,9 @@ def test_painted_images_are_small_and_boxes_follow_the_image():
     large = sample(0, size=(1600, 800))
     given = SimpleNamespace(samples=[large], frames=[WHOLE_IMAGE])  # twenty times the size that the boxes are for
     paint.on_validation_batch_end(fake, None, painted_outputs(1), given, 0)
-    image = fake.logger.experiment.calls[0][1]
-    assert image.shape == (224, 448, 3)
+    image = fake.loggers[0].writer.calls[0][1]
+    caption = image[224:]  # below the picture, black on white
+    assert image.shape[1:] == (448, 3) and 18 * 4 <= len(caption) < 18 * 6 and caption.min() < 60
     assert tuple(image[0, 224]) == (255, 64, 64) and tuple(image[50, 100]) == (250, 250, 250)
     assert image[200, 100].max() < 100
 
@@ -128,15 +142,15 @@ def test_tokens_are_painted_where_the_model_saw_them():
     given = SimpleNamespace(samples=[sample(0)], frames=[(0.0, 0.0, 2.0, 1.0)])
     outputs = {"keep_masks": [torch.tensor([[True, False], [False, False]])], "answers": ["blue"]}
     paint.on_validation_batch_end(fake, None, outputs, given, 0)
-    image = fake.logger.experiment.calls[0][1]
-    assert (image[5, [5, 30]] == 250).all() and image[30].max() < 100
+    image = fake.loggers[0].writer.calls[0][1]
+    assert (image[5, [5, 30]] == 250).all() and image[30, :80].max() < 100
 
 
 def test_no_images_are_painted_if_none_are_asked_for():
     fake, paint = trainer(), PaintKept(0)
     paint.on_validation_start(fake, None)
     paint.on_validation_batch_end(fake, None, painted_outputs(), batch(), 0)
-    assert fake.logger.experiment.calls == []
+    assert fake.loggers[0].writer.calls == []
 
 
 class Saving(SimpleNamespace):
@@ -184,18 +198,36 @@ def test_an_interrupted_run_says_where_it_can_go_on(tmp_path, capsys):
     assert "interrupted after step 3" in second and "last.ckpt holds step 2: go on with ckpt=last" in second
 
 
-def test_step_time_leaves_validation_out(monkeypatch):
+class Trained(SimpleNamespace):
+    """A batch of three prompts with 5 + 2 + 3 tokens, and answers with 1 + 2 + 1; the rest is padding."""
+
+    def __init__(self) -> None:
+        prompts, answers = (torch.tensor(lengths)[:, None] for lengths in ([5, 2, 3], [1, 2, 1]))
+        super().__init__(
+            sent={"attention_mask": (torch.arange(5) < prompts).long()}, answer_mask=torch.arange(2) < answers
+        )
+
+    def __len__(self) -> int:
+        return 3
+
+
+def test_times_and_rates_leave_validation_out(monkeypatch):
     logged: list[dict] = []
-    module = SimpleNamespace(log_dict=lambda figures, batch_size: logged.append(figures))
-    fake, performance = trainer(), Performance()
+    module = SimpleNamespace(log_dict=lambda figures, **options: logged.append(figures))
+    fake, performance = trainer(train_dataloader=SimpleNamespace(waited_s=1.0)), Performance()
     clock = iter([0.0, 10.0, 13.0, 14.0, 20.0])  # start, validation from and to, step 2, step 4
     monkeypatch.setattr("gp.measure.stopwatch.time.perf_counter", lambda: next(clock))
     performance.on_train_start(fake, module)
     performance.on_validation_start(fake, module)
     performance.on_validation_end(fake, module)
-    run_steps(performance, fake, 4, module=module)
-    assert [figures["perf/step_s"] for figures in logged] == [(14 - 3) / 2, (20 - 14) / 2]
-    assert all(1 < figures["perf/peak_mib"] < 1e6 for figures in logged)
+    fake.train_dataloader.waited_s = 3.2
+    run_steps(performance, fake, 4, module=module, batch=Trained())
+    figures = [{**logged[number], **logged[number + 1]} for number in (0, 2)]
+    assert [one["perf/step_s"] for one in figures] == [(14 - 3) / 2, (20 - 14) / 2]
+    assert [one["perf/samples_per_s"] for one in figures] == [4 * 3 / 11, 4 * 3 / 6]
+    assert [one["perf/tokens_per_s"] for one in figures] == [4 * 14 / 11, 4 * 14 / 6]
+    assert [one["perf/data_wait"] for one in figures] == pytest.approx([2.2 / 11, 0])
+    assert all(1 < one["perf/peak_mib"] < 1e6 for one in figures)
 
 
 METRICS = {

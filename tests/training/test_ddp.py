@@ -1,4 +1,4 @@
-"""Two processes do what one does: gradients, losses, validation figures, and a whole run."""
+"""Two processes, and several micro-batches, do what one does: gradients, losses, validation, and a whole run."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def found(tmp_path_factory, bases):
 def one_and_two(found, request):
     """Of one family, with one process and with two."""
     return [
-        torch.load(found / name / request.param / f"processes{count}.pt") for count, name in ((1, "one"), (2, "two"))
+        torch.load(found / name / request.param / f"processes{count}x1.pt") for count, name in ((1, "one"), (2, "two"))
     ]
 
 
@@ -62,6 +62,16 @@ def test_gradients_equal_those_of_one_process(one_and_two):
     for name, expected in one.items():
         assert float(expected.abs().max()) > 0
         assert float((two[name] - expected).abs().max() / expected.abs().max()) < 1e-5, name
+
+
+@pytest.mark.parametrize("processes, name", [(1, "one"), (2, "two")])
+def test_micro_batches_equal_one_batch(found, processes, name):
+    """One image and one token, then four and many: each counts as it does in the whole batch."""
+    one = torch.load(found / "one" / "qwen2_5_vl" / "processes1x1.pt")
+    parts = torch.load(found / name / "qwen2_5_vl" / f"processes{processes}x2.pt")
+    assert parts["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    for key, expected in one["gradients"].items():
+        assert float((parts["gradients"][key] - expected).abs().max() / expected.abs().max()) < 1e-5, key
 
 
 def test_logged_losses_are_those_of_the_global_batch(one_and_two):

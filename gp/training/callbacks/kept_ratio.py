@@ -11,6 +11,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from gp.training.loggers import tensorboard_writer
+from gp.training.steps import ends_step
+
 TAG = "train/keep_ratio_hist"
 
 
@@ -27,13 +30,14 @@ class KeptRatio(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: dict[str, Any], batch: Any, batch_idx: int
     ) -> None:
-        if trainer.logger is None or not trainer.is_global_zero:
+        writer = tensorboard_writer(trainer)
+        if writer is None:
             return
         self._micro_batches.append(outputs["num_kept"] / outputs["num_visual"].clamp(min=1))
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+        if not ends_step(trainer, batch_idx):
             return
         ratios = torch.cat(self._micro_batches)
         self._micro_batches.clear()
         if trainer.global_step % trainer.log_every_n_steps == 0:
             # Lightning numbers the scalars of a step from 0
-            trainer.logger.experiment.add_histogram(TAG, ratios.float().cpu(), trainer.global_step - 1)
+            writer.add_histogram(TAG, ratios.float().cpu(), trainer.global_step - 1)

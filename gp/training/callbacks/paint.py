@@ -11,7 +11,8 @@ import lightning.pytorch as pl
 import numpy as np
 
 from gp.data.batch import Batch
-from gp.data.painting import paint_sample
+from gp.data.painting import add_caption, paint_sample
+from gp.training.loggers import tensorboard_writer
 
 MAX_SIDE_PX = 448  # event files should stay small
 
@@ -19,7 +20,8 @@ MAX_SIDE_PX = 448  # event files should stay small
 class PaintKept(pl.Callback):
     """Paints the first images of the validation split, the same ones every time, from the masks of validation itself.
 
-    Tags: `val/kept/{number}` for the image, and beside it a text with question, right answer and the model's answer.
+    Tags: `val/kept/{number}` for the image with question, right answer and the model's answer below it, and for the
+    same as text.
 
     Args:
         num_images: 0 turns it off.
@@ -41,9 +43,10 @@ class PaintKept(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if trainer.logger is None or not trainer.is_global_zero:
+        events = tensorboard_writer(trainer)
+        if events is None:
             return
-        with _writer(trainer) as writer:
+        with _for_now(events, trainer.sanity_checking) as writer:
             self._paint(trainer, writer, outputs, batch)
 
     def _paint(self, trainer: pl.Trainer, writer: Any, outputs: dict[str, Any], batch: Batch) -> None:
@@ -53,18 +56,18 @@ class PaintKept(pl.Callback):
             if self._num_painted >= self.num_images:
                 return
             tag = f"val/kept/{self._num_painted}"
-            painted = paint_sample(sample, keep_mask, frame, MAX_SIDE_PX)
-            writer.add_image(tag, np.asarray(painted), step, dataformats="HWC")
             kept = f"{int(keep_mask.sum())} of {keep_mask.numel()} tokens"
-            writer.add_text(tag, f"{sample.question} — right: {sample.answer}; model: {answer} ({kept})", step)
+            lines = (sample.question, f"right: {sample.answer}", f"model: {answer}", kept)
+            painted = add_caption(paint_sample(sample, keep_mask, frame, MAX_SIDE_PX), lines)
+            writer.add_image(tag, np.asarray(painted), step, dataformats="HWC")
+            writer.add_text(tag, "; ".join(lines), step)
             self._num_painted += 1
 
 
 @contextmanager
-def _writer(trainer: pl.Trainer) -> Iterator[Any]:
-    """TensorBoard's writer; in Lightning's sanity check one whose events are thrown away: it is no validation."""
-    writer = trainer.logger.experiment
-    if not trainer.sanity_checking:
+def _for_now(writer: Any, is_check: bool) -> Iterator[Any]:
+    """The writer; in Lightning's sanity check one whose events are thrown away: it is no validation."""
+    if not is_check:
         yield writer
         return
     with TemporaryDirectory() as folder, type(writer)(folder) as thrown_away:
