@@ -64,20 +64,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(settings: Sequence[str], config_path: Path | None) -> None:
-    """Loads the checkpoint and hands over."""
+    """Finds the checkpoint and hands over to the devices."""
     ckpt, overrides = split_settings(settings)
 
-    from gp.eval import evaluate, load_run, out_folder
+    if not ckpt and config_path is None:
+        raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
 
-    model, config = load_run(ckpt, overrides, config_path)
-    evaluate(model, config, out_folder(config, ckpt))
+    from gp.eval import evaluate, find_run, load_model, make_trainer, out_folder
+    from gp.runs.launcher import follow_launcher, leave
+    from gp.training.devices import check_devices
+
+    path, config = find_run(ckpt, overrides, config_path)
+    follow_launcher(config.trainer)
+    check_devices(config.trainer)
+    out = out_folder(config, ckpt)
+    evaluate(lambda: load_model(path, config), config, out, trainer=make_trainer(config.trainer))
+    leave()
 
 
-def split_settings(settings: Sequence[str]) -> tuple[str, list[str]]:
-    """`key=value` texts -> the checkpoint, and overrides of the config with short keys spelled out.
+def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:
+    """`key=value` texts -> the checkpoint, if one is given, and overrides of the config with short keys spelled out.
 
     Raises:
-        ValueError: no checkpoint, or a text of another form.
+        ValueError: a text of another form.
     """
     ckpt, overrides = None, []
     for text in settings:
@@ -90,9 +99,7 @@ def split_settings(settings: Sequence[str]) -> tuple[str, list[str]]:
             overrides.append(f"{LIST_KEYS[key]}=[{value.strip('[]')}]")
         else:
             overrides.append(f"{SHORT_KEYS.get(key, key)}={value}")
-    if not ckpt:
-        raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
-    return ckpt, overrides
+    return ckpt or None, overrides
 
 
 if __name__ == "__main__":

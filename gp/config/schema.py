@@ -171,6 +171,7 @@ class EvalConfig:
     )
     max_new_tokens: int = option(64, "longest answer", within=FROM_1)
     num_samples: int | None = option(None, "questions per split; null: the whole split", within=FROM_1)
+    costs: bool = option(True, "measure time and memory of every row")
     overlays: int = option(8, "example images in the report", within=FROM_0)
     after_training: bool = option(True, "train.py evaluates at its end")
     out: str | None = option(None, "folder of the results; null: eval/ beside the checkpoint")
