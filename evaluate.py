@@ -7,8 +7,11 @@
     python evaluate.py ckpt=runs/tiny pruner=fastv budget=0.5 eval.methods.fastv.layer=0 out=runs/tiny/eval-fastv
     python evaluate.py ckpt=runs/tiny out=runs/tiny/eval-low prune.threshold=0.3
     python evaluate.py ckpt=path/to/published --config configs/qwen7b.yaml
+    python evaluate.py ckpt=runs/qwen7b trainer.devices=8
+    torchrun --nproc_per_node 8 evaluate.py ckpt=runs/qwen7b
+    python evaluate.py --config configs/qwen7b.yaml pruner=fastv,visionzip budget=0.2
 
-ckpt is a run's folder, its last.ckpt, a folder of trained parts (ours or the published format), or "tiny". The config
+Without ckpt the base alone is evaluated: methods other than glimpse, at budgets. ckpt is a run's folder, its last.ckpt, a folder of trained parts (ours or the published format), or "tiny". The config
 is the config.yaml beside it, or the one that --config names.
 
 Short keys, lists with commas:
@@ -22,7 +25,9 @@ Short keys, lists with commas:
 
 Any other key is an option of the config; eval.methods.METHOD.SETTING=VALUE sets what a method takes.
 A method that cannot meet a budget on this base is left out there, with the reason. Results are appended as they come:
-the same command goes on where it was stopped, and methods and budgets can be added to it.
+the same command goes on where it was stopped, and methods and budgets can be added to it. Several devices answer each
+question once, with the figures of one device; trainer.devices, torchrun or SLURM say how many there are, and a command
+that was stopped may go on with another number of them. eval.costs=false leaves out time and memory.
 """
 
 from __future__ import annotations
@@ -52,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        usage="python evaluate.py ckpt=PATH [key=value ...] [--config FILE]",
+        usage="python evaluate.py [ckpt=PATH] [key=value ...] [--config FILE]",
         description=__doc__,
         epilog=help_text("glimpse"),
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -38,7 +38,13 @@ def torchrun(*arguments: str) -> str:
 
 def srun(*arguments: str) -> str:
     """Runs two processes with the variables that SLURM gives to the tasks of a step."""
-    shared = {"SLURM_NTASKS": "2", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost", "SLURM_JOB_NAME": "gp"}
+    shared = {
+        "SLURM_NTASKS": "2",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NNODES": "1",
+        "SLURM_NODELIST": "localhost",
+        "SLURM_JOB_NAME": "gp",
+    }
     shared |= {"SLURM_JOB_ID": "7", "SLURM_NODEID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     tasks = [begin(*arguments, **shared, SLURM_PROCID=rank, SLURM_LOCALID=rank) for rank in ("0", "1")]
     return "".join([finish(task) for task in tasks])
