@@ -11,7 +11,9 @@
     torchrun --nproc_per_node 8 evaluate.py ckpt=runs/qwen7b
     python evaluate.py --config configs/qwen7b.yaml pruner=fastv,visionzip budget=0.2
 
-Without ckpt the base alone is evaluated: methods other than glimpse, at budgets. ckpt is a run's folder, its last.ckpt, a folder of trained parts (ours or the published format), or "tiny". The config
+Without ckpt the base alone is evaluated: methods other than glimpse, at budgets.
+
+ckpt is a run's folder, its last.ckpt, a folder of trained parts (ours or the published format), or "tiny". The config
 is the config.yaml beside it, or the one that --config names.
 
 Short keys, lists with commas:
