@@ -7,6 +7,11 @@
     python evaluate.py ckpt=runs/tiny pruner=fastv budget=0.5 eval.methods.fastv.layer=0 out=runs/tiny/eval-fastv
     python evaluate.py ckpt=runs/tiny out=runs/tiny/eval-low prune.threshold=0.3
     python evaluate.py ckpt=path/to/published --config configs/qwen7b.yaml
+    python evaluate.py ckpt=runs/qwen7b trainer.devices=8
+    torchrun --nproc_per_node 8 evaluate.py ckpt=runs/qwen7b
+    python evaluate.py --config configs/qwen7b.yaml pruner=fastv,visionzip budget=0.2
+
+Without ckpt the base alone is evaluated: methods other than glimpse, at budgets.
 
 ckpt is a run's folder, its last.ckpt, a folder of trained parts (ours or the published format), or "tiny". The config
 is the config.yaml beside it, or the one that --config names.
@@ -22,7 +27,9 @@ Short keys, lists with commas:
 
 Any other key is an option of the config; eval.methods.METHOD.SETTING=VALUE sets what a method takes.
 A method that cannot meet a budget on this base is left out there, with the reason. Results are appended as they come:
-the same command goes on where it was stopped, and methods and budgets can be added to it.
+the same command goes on where it was stopped, and methods and budgets can be added to it. Several devices answer each
+question once, with the figures of one device; trainer.devices, torchrun or SLURM say how many there are, and a command
+that was stopped may go on with another number of them. eval.costs=false leaves out time and memory.
 """
 
 from __future__ import annotations
@@ -52,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        usage="python evaluate.py ckpt=PATH [key=value ...] [--config FILE]",
+        usage="python evaluate.py [ckpt=PATH] [key=value ...] [--config FILE]",
         description=__doc__,
         epilog=help_text("glimpse"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -64,20 +71,29 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(settings: Sequence[str], config_path: Path | None) -> None:
-    """Loads the checkpoint and hands over."""
+    """Finds the checkpoint and hands over to the devices."""
     ckpt, overrides = split_settings(settings)
 
-    from gp.eval import evaluate, load_run, out_folder
+    if not ckpt and config_path is None:
+        raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
 
-    model, config = load_run(ckpt, overrides, config_path)
-    evaluate(model, config, out_folder(config, ckpt))
+    from gp.eval import evaluate, find_run, load_model, make_trainer, out_folder
+    from gp.runs.launcher import follow_launcher, leave
+    from gp.training.devices import check_devices
+
+    path, config = find_run(ckpt, overrides, config_path)
+    follow_launcher(config.trainer)
+    check_devices(config.trainer)
+    out = out_folder(config, ckpt)
+    evaluate(lambda: load_model(path, config), config, out, trainer=make_trainer(config.trainer))
+    leave()
 
 
-def split_settings(settings: Sequence[str]) -> tuple[str, list[str]]:
-    """`key=value` texts -> the checkpoint, and overrides of the config with short keys spelled out.
+def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:
+    """`key=value` texts -> the checkpoint, if one is given, and overrides of the config with short keys spelled out.
 
     Raises:
-        ValueError: no checkpoint, or a text of another form.
+        ValueError: a text of another form.
     """
     ckpt, overrides = None, []
     for text in settings:
@@ -90,9 +106,7 @@ def split_settings(settings: Sequence[str]) -> tuple[str, list[str]]:
             overrides.append(f"{LIST_KEYS[key]}=[{value.strip('[]')}]")
         else:
             overrides.append(f"{SHORT_KEYS.get(key, key)}={value}")
-    if not ckpt:
-        raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
-    return ckpt, overrides
+    return ckpt or None, overrides
 
 
 if __name__ == "__main__":

@@ -61,23 +61,26 @@ def run(config_paths: Sequence[Path], overrides: Sequence[str]) -> None:
         pretrain(config)
         return
     from gp.eval.names import check_names
+    from gp.runs.launcher import follow_launcher, leave
     from gp.training.devices import check_devices
-    from gp.training.train import is_first_process, train
+    from gp.training.train import train
 
     check_names(config.eval)
+    follow_launcher(config.trainer)
     check_devices(config.trainer)
     if not config.eval.after_training:
         train(config)
+        leave()
         return
-    from gp.eval import evaluate, rehearse_evaluation
+    from gp.eval import evaluate, make_trainer, rehearse_evaluation
     from gp.stages import stage
 
     model, folder = train(config, rehearse_evaluation)
-    if is_first_process():
-        out = Path(config.eval.out) if config.eval.out else folder / "eval"
-        command = f"python evaluate.py ckpt={folder / 'last.ckpt'}"
-        with stage(f"evaluation after training (all is trained and saved: go on with {command})"):
-            evaluate(model, config, out, command=command)
+    out = Path(config.eval.out) if config.eval.out else folder / "eval"
+    command = f"python evaluate.py ckpt={folder / 'last.ckpt'}"
+    with stage(f"evaluation after training (all is trained and saved: go on with {command})"):
+        evaluate(model, config, out, command=command, trainer=make_trainer(config.trainer))
+    leave()
 
 
 if __name__ == "__main__":

@@ -167,7 +167,7 @@ class TrainerConfig:
     save_every: int = option(
         50, "optimizer steps between writes of last.ckpt; every validation begins with one, too", within=FROM_1
     )
-    val_samples: int | None = option(None, "validation questions; null: the whole split", within=FROM_1)
+    val_samples: int | None = option(None, "validation questions, drawn from all shards; null: all", within=FROM_1)
     paint_images: int = option(4, "validation images whose kept tokens TensorBoard shows", within=FROM_0)
     best_metric: str | None = option(
         None, "figure by which the best checkpoints are kept, as best-STEP.ckpt; null: none", choices=VALIDATION_FIGURES
@@ -201,7 +201,8 @@ class EvalConfig:
         {}, "method -> settings that are not the published ones, e.g. eval.methods.fastv.layer=1"
     )
     max_new_tokens: int = option(64, "longest answer", within=FROM_1)
-    num_samples: int | None = option(None, "questions per split; null: the whole split", within=FROM_1)
+    num_samples: int | None = option(None, "questions per split, drawn from all its shards; null: all", within=FROM_1)
+    costs: bool = option(True, "measure time and memory of every row")
     overlays: int = option(8, "example images in the report", within=FROM_0)
     after_training: bool = option(True, "train.py evaluates at its end")
     out: str | None = option(None, "folder of the results; null: eval/ beside the checkpoint")

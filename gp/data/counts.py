@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gp.data.manifest import Manifest, ShardEntry, check_size, is_url, manifest_place, read_manifest
+from gp.data.shards import read_records
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,21 @@ def sample_counts(shards: Sequence[str]) -> list[int] | None:
             log.warning("%d of %d shards are in no manifest, e.g. %s", len(unknown), len(shards), unknown[0])
         return None
     return [entry.samples for entry in entries]
+
+
+def counts_to_draw(shards: Sequence[str]) -> list[int] | None:
+    """Samples of each shard, read from local ones if there is no manifest; None for others: a draw needs to know them.
+
+    Raises:
+        ValueError, FileNotFoundError: as of `sample_counts`, and a damaged shard.
+    """
+    known = sample_counts(shards)
+    if known is not None:
+        return known
+    if not all(Path(shard).is_file() for shard in shards):
+        log.warning("no manifest says how many samples %s and others have: the first ones are taken", shards[0])
+        return None
+    return [sum(1 for _ in read_records(shard, shard)) for shard in shards]
 
 
 def count_samples(shards: Sequence[str], limit: int | None = None) -> int | None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from gp.config.schema import DataConfig
 from gp.data.batch import Batch, Collator
 from gp.data.bookmark import SAMPLES, Bookmark, check_ranks_agree
-from gp.data.counts import sample_counts
+from gp.data.counts import counts_to_draw, sample_counts
 from gp.data.epoch import Buckets, EpochReader
 from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
 from gp.data.shards import resolve_shards, shard_names
@@ -38,7 +38,7 @@ class GlimpseDataModule(L.LightningDataModule):
         config: the `data` section.
         collator: makes a `Batch` of samples.
         seed: of the order of the training samples.
-        val_samples: only the first so many of the validation split; None: all.
+        val_samples: a draw of so many from the validation split; None: all.
     """
 
     def __init__(self, config: DataConfig, collator: Collator, seed: int = 0, val_samples: int | None = None):
@@ -110,25 +110,27 @@ class GlimpseDataModule(L.LightningDataModule):
         entries: Sequence[str],
         rank: int = 0,
         world: int = 1,
-        skip_ids: Collection[str] = (),
+        done: Collection[int] = (),
         num_samples: int | None = None,
     ) -> EvalLoader:
-        """Any shards once, in order, each sample on exactly one rank; needs no Trainer.
+        """Any shards once, each sample on exactly one rank; needs no Trainer.
 
         Args:
             entries: as in the config, relative to `data.root`.
             rank: 0 .. world - 1.
             world: number of ranks.
-            skip_ids: `Sample.id`s that are done already; the same on all ranks.
-            num_samples: only the first so many of the shards' samples; None: all.
+            done: `Sample.number`s that are done already; the same on all ranks.
+            num_samples: a draw of so many of the shards' samples, see `gp.data.dealing.drawn`; None: all.
         """
+        shards = resolve_shards(entries, self.config.root)
         stream = EvalStream(
-            resolve_shards(entries, self.config.root),
+            shards,
+            sample_counts(shards) if num_samples is None else counts_to_draw(shards),
             rank=rank,
             world=world,
             batch_size=self.config.eval_batch_size,
             num_samples=num_samples,
-            skip_ids=skip_ids,
+            done=done,
         )
         loader = self._loader(stream, self.config.num_workers, partial(collate_eval, self.collator))
         return EvalLoader(loader, self.config.max_skipped_fraction)

@@ -96,7 +96,7 @@ class EpochReader:
         first = span.start // pool_size * pool_size  # a pool is ordered as a whole
         slices = self.slices(span)
         is_done = self._done(slices, span, first)
-        files = (_blanks(piece) if done else _read(piece) for piece, done in zip(slices, is_done, strict=True))
+        files = (_blanks(piece) if done else read_slice(piece) for piece, done in zip(slices, is_done, strict=True))
         records: Iterator[Record] = islice(self._shuffled(chain.from_iterable(files), span), first, None)
         if self.buckets:
             records = self._pooled(records, span, first // pool_size)
@@ -144,7 +144,7 @@ def _blanks(piece: ShardSlice) -> Iterator[Any]:
     return repeat(None, piece.last - piece.first)
 
 
-def _read(piece: ShardSlice) -> Iterator[Record]:
+def read_slice(piece: ShardSlice) -> Iterator[Record]:
     """Records of a slice; a shard that is read to its end must have as many as its manifest says."""
     seen = 0
     for seen, record in enumerate(read_records(piece.shard, piece.name), start=1):

@@ -51,6 +51,8 @@ class Sample:
         dataset: e.g. "gqa".
         split: e.g. "train".
         source_id: of the question in its data set, for joins; not always unique.
+        image_name: name of the image in its shard.
+        number: position in its split, from 0; None in training.
     """
 
     id: str
@@ -63,17 +65,23 @@ class Sample:
     dataset: str
     split: str
     source_id: str = ""
+    image_name: str = ""
+    number: int | None = None
 
     def without_image(self) -> Sample:
         """The metadata only: images are too large to be sent between processes for nothing."""
         return replace(self, image=None)
 
 
-def parse_record(record: Record) -> Sample:
+def parse_record(record: Record, number: int | None = None) -> Sample:
     """Decodes and checks one record: an image (`jpg`, `jpeg`, `png`, `webp`) and a `json` with the fields `question`,
     `answer`, `boxes_xyxy_px`, `width`, `height`, `dataset`, `split`, `source_id`.
 
     Boxes partly outside the image are clipped; boxes wholly outside or without area are dropped if others are left.
+
+    Args:
+        record: of a shard.
+        number: its position in the split.
 
     Raises:
         BadSample: no image or one that does not open, wrong JSON, a field missing or of a wrong type, an image of
@@ -82,11 +90,12 @@ def parse_record(record: Record) -> Sample:
     fields = _fields(record)
     width, height = checked_size(fields["width"], fields["height"], record.where)
     boxes = checked_boxes(fields["boxes_xyxy_px"], width, height, record.where)
-    image = _image(record)
+    suffix = _image_suffix(record)
+    image = _image(record, suffix)
     check_shape(image.size, width, height, record.where)
     texts = {name: fields[name] for name in TEXT_FIELDS}
-    source_id = str(fields["source_id"])
-    return Sample(record.id, image, boxes_xyxy_px=boxes, width=width, height=height, source_id=source_id, **texts)
+    texts |= {"source_id": str(fields["source_id"]), "image_name": f"{record.name or record.key}.{suffix}"}
+    return Sample(record.id, image, boxes_xyxy_px=boxes, width=width, height=height, number=number, **texts)
 
 
 def claimed_size(record: Record) -> tuple[int, int] | None:
@@ -173,11 +182,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_PIXEL
 
 
-def _image(record: Record) -> Image.Image:
+def _image_suffix(record: Record) -> str:
     suffix = next((suffix for suffix in IMAGE_SUFFIXES if suffix in record.files), None)
     if suffix is None:
         found = ", ".join(sorted(record.files))
         raise BadSample("no image", record.where, f"expected one of {', '.join(IMAGE_SUFFIXES)}, found only {found}")
+    return suffix
+
+
+def _image(record: Record, suffix: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(record.files[suffix])) as image:
             return image.convert("RGB")

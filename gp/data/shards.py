@@ -30,12 +30,14 @@ class Record:
         shard: path or url.
         key: name inside the shard, without suffix; of one question of several about an image: `{name}.{index}`.
         files: suffix (lower case, no dot) -> bytes.
+        name: of its files in the shard, without suffix; "": as `key`.
     """
 
     id: str
     shard: str
     key: str
     files: dict[str, bytes]
+    name: str = ""
 
     @property
     def where(self) -> str:
@@ -110,7 +112,7 @@ def stored_records(shard: str, name: str) -> Iterator[Record]:
         for sample in tariterators.group_by_keys(files):
             key = sample["__key__"]
             content = {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")}
-            yield Record(f"{name}/{key}", shard, key, content)
+            yield Record(f"{name}/{key}", shard, key, content, key)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"shard {shard}: no such file") from error
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
@@ -131,7 +133,7 @@ def _questions(record: Record) -> Iterator[Record]:
         return
     for index, question in enumerate(questions):
         files = {**record.files, "json": json.dumps(question).encode()}
-        yield Record(f"{record.id}.{index}", record.shard, f"{record.key}.{index}", files)
+        yield Record(f"{record.id}.{index}", record.shard, f"{record.key}.{index}", files, record.key)
 
 
 def _resolve(entry: str, root: Path) -> list[str]:

@@ -3,19 +3,19 @@
 Who reads what follows from the rank and the number of ranks that the caller names and from the worker that torch
 reports, never from environment variables: these differ between launchers and are lost in spawned workers.
 
-Training deals ranges of shards (`gp.data.epoch`), so a rank reads only its own. Evaluation deals samples, so that any
-number of ranks and workers gets each sample exactly once: each worker then reads all shards, but decodes its own
-samples only.
+Training deals ranges of shards (`gp.data.epoch`), evaluation ranges of batches (`gp.data.dealing`): a rank reads only
+its own shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, count, groupby, islice
+from itertools import chain, groupby, islice
 
 from torch.utils.data import IterableDataset, get_worker_info
 
+from gp.data.dealing import batches_left, drawn, part, read_numbers
 from gp.data.epoch import EpochReader
 from gp.data.position import Position
 from gp.data.sample import BadSample, Sample, parse_record
@@ -103,63 +103,83 @@ class TrainStream(IterableDataset):
 
 
 class EvalStream(IterableDataset):
-    """Batches with every sample once over all ranks and workers, in the shards' order, nothing padded or repeated.
+    """Batches with every sample once over all ranks and workers, nothing padded or repeated.
 
-    Sample number i of those not in `skip_ids` goes to rank i % world. A rank's workers take its batches in turn, so
-    they arrive in order. A `RawBatch` has up to `batch_size` samples: fewer at the end and where samples were skipped;
-    the last one of each worker has none, but the `split_size`.
+    Batches are cut before they are dealt, so the same samples share one whatever the ranks, the workers and what is
+    done already. Where the samples of each shard are known, every worker of every rank has a range of the batches left
+    and opens the shards of that range only. Otherwise all read all shards, and take batches in turn.
+    A `RawBatch` has up to `batch_size` samples: fewer at the end and where samples were skipped; the last one of each
+    worker has none, but the `split_size`.
 
     Args:
         shards: paths or urls, each once.
+        counts: samples of each shard; None: not known.
         rank: 0 .. world - 1.
         world: number of ranks.
         batch_size: samples per batch.
-        num_samples: only the first so many of the split; None: all.
-        skip_ids: ids that are done already; all ranks must be given the same ones.
+        num_samples: a draw of so many, see `gp.data.dealing.drawn`; the first so many if `counts` are not known;
+            None: all.
+        done: positions of samples that are done already; all ranks must be given the same ones.
 
     Raises:
-        ValueError: a shard listed twice, a rank out of range; while iterating, a truncated shard or no samples at all.
+        ValueError: a shard listed twice, a rank out of range; while iterating, a truncated shard, one that is not
+            what its manifest says, or no samples at all.
     """
 
     def __init__(
         self,
         shards: Sequence[str],
+        counts: Sequence[int] | None = None,
         *,
         rank: int = 0,
         world: int = 1,
         batch_size: int = 1,
         num_samples: int | None = None,
-        skip_ids: Collection[str] = (),
+        done: Collection[int] = (),
     ):
         if twice := [shard for position, shard in enumerate(shards) if shard in shards[:position]]:
             raise ValueError(f"shard {twice[0]} is listed twice: its samples would be evaluated twice")
         if not 0 <= rank < world:
             raise ValueError(f"expected a rank in 0..{world - 1} (world {world}), got {rank}")
         self.shards = list(shards)
+        self.counts = counts
         self.rank, self.world = rank, world
         self.batch_size = batch_size
         self.num_samples = num_samples
-        self.skip_ids = frozenset(skip_ids)
+        self.done = frozenset(done)
 
     def __iter__(self) -> Iterator[RawBatch]:
-        worker, workers = _worker_and_count()
-        total = count()
-        counted = (record for record, _ in zip(self.records(), total))
-        todo = (record for record in counted if record.id not in self.skip_ids)
-        mine = islice(todo, self.rank, None, self.world)
-        for batch, numbered in groupby(enumerate(mine), lambda item: item[0] // self.batch_size):
-            if batch % workers == worker:
-                yield _decode(record for _, record in numbered)
-        yield RawBatch(split_size=next(total))
-
-    def records(self) -> Iterator[Record]:
-        """Records of the split, not decoded."""
         names = shard_names(self.shards)
-        records = chain.from_iterable(read_records(*shard) for shard in zip(self.shards, names, strict=True))
-        first = next(records, None)
-        if first is None:
+        if self.counts is None:
+            yield from self._in_turn(names)
+            return
+        worker, workers = _worker_and_count()
+        wanted = drawn(self.counts, self.num_samples)
+        if not wanted:
             raise ValueError(f"no samples in shards {', '.join(self.shards)}")
-        return islice(chain([first], records), self.num_samples)
+        left = batches_left(wanted, self.batch_size, self.done)
+        mine = part(part(left, self.rank, self.world), worker, workers)
+        records = read_numbers(self.shards, names, self.counts, list(chain.from_iterable(mine)))
+        for batch in mine:
+            yield _decode(islice(records, len(batch)))
+        yield RawBatch(split_size=len(wanted))
+
+    def _in_turn(self, names: Sequence[str]) -> Iterator[RawBatch]:
+        """Batches of all records read, every so many-th one."""
+        worker, workers = _worker_and_count()
+        files = chain.from_iterable(read_records(*shard) for shard in zip(self.shards, names, strict=True))
+        turn, total = 0, 0
+        for number, items in groupby(enumerate(islice(files, self.num_samples)), lambda it: it[0] // self.batch_size):
+            batch = list(items)
+            total = number * self.batch_size + len(batch)
+            if all(position in self.done for position, _ in batch):
+                continue
+            if turn % (self.world * workers) == self.rank + self.world * worker:
+                yield _decode(batch)
+            turn += 1
+        if not total:
+            raise ValueError(f"no samples in shards {', '.join(self.shards)}")
+        yield RawBatch(split_size=total)
 
 
 def _parse(record: Record, counter: SkipCounter) -> Sample | None:
@@ -173,11 +193,11 @@ def _parse(record: Record, counter: SkipCounter) -> Sample | None:
     return sample
 
 
-def _decode(records: Iterator[Record]) -> RawBatch:
+def _decode(records: Iterable[tuple[int, Record]]) -> RawBatch:
     batch = RawBatch()
-    for record in records:
+    for number, record in records:
         try:
-            batch.samples.append(parse_record(record))
+            batch.samples.append(parse_record(record, number))
         except BadSample as error:
             batch.skipped.append(error)
     return batch

@@ -34,10 +34,13 @@ class RowCost:
         kv_cache_mib: of the larger batch after prefill, padding included.
     """
 
-    prefill_ratio: float
-    decode_ratio: float
+    prefill_ratio: float | None
+    decode_ratio: float | None
     peak_mib: float | None
-    kv_cache_mib: float
+    kv_cache_mib: float | None
+
+
+NOT_MEASURED = RowCost(None, None, None, None)  # of all rows with `eval.costs=false`
 
 
 def measure_costs(

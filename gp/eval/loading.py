@@ -9,7 +9,7 @@ import torch
 
 from gp.config import TrainConfig, load_config
 from gp.embedded import GLIMPSE_DIR
-from gp.eval.names import check_names
+from gp.eval.names import check_names, check_without_glimpse
 from gp.formats.glimpse_folder import EMBEDDED, base_shape, load_glimpse
 from gp.loading import load_base
 from gp.model import GlimpseModel
@@ -40,13 +40,40 @@ def load_run(
         FileNotFoundError: no such checkpoint or config; the message says where it was looked for.
         ValueError: a checkpoint of another base or shape, or a file that is none.
     """
-    path = find_checkpoint(ckpt)
+    path, config = find_run(ckpt, overrides, config_path)
+    return load_model(path, config).to(find_device(config.trainer.accelerator)).eval(), config
+
+
+def find_run(
+    ckpt: str | Path | None, overrides: Sequence[str] = (), config_path: str | Path | None = None
+) -> tuple[Path | None, TrainConfig]:
+    """Finds checkpoint and config without loading a model; arguments and errors as of `load_run`.
+
+    Args:
+        ckpt: None: the base alone, for methods that need no trained parts; then `config_path` is needed.
+
+    Returns:
+        The checkpoint's file or folder, and the resolved config.
+    """
+    path = None if ckpt is None else find_checkpoint(ckpt)
     config_file = Path(config_path) if config_path is not None else find_config(path)
     config = load_config(config_file, overrides)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"config {config_file}: expected task glimpse, got {config.task}")
     check_names(config.eval)
+    if path is None:
+        check_without_glimpse(config.eval)
+    return path, config
+
+
+def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:
+    """Loads the base of a config and the trained parts of a checkpoint, if there is one; both as of `find_run`.
+
+    What a folder of trained parts says about their layers and sizes is written into the config.
+    """
     model = load_base(config)
+    if path is None:
+        return model
     if path.is_dir():
         model.glimpse, _ = load_glimpse(path, model.backbone)
         config.glimpse, config.vip = model.glimpse.configs
@@ -54,13 +81,15 @@ def load_run(
         model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
         parts = trained_parts(read_checkpoint(path), base_shape(model.backbone), model.glimpse.state_dict(), path)
         model.glimpse.load_state_dict(parts)
-    return model.to(find_device(config.trainer.accelerator)).eval(), config
+    return model
 
 
-def out_folder(config: TrainConfig, ckpt: str | Path) -> Path:
-    """Folder of the results: `eval.out`, or `eval/` beside the checkpoint."""
+def out_folder(config: TrainConfig, ckpt: str | Path | None) -> Path:
+    """Folder of the results: `eval.out`, or `eval/` beside the checkpoint; without one, in the config's run folder."""
     if config.eval.out is not None:
         return Path(config.eval.out)
+    if ckpt is None:
+        return Path(config.runs_dir) / config.name / f"{EVAL}-without-glimpse"
     if str(ckpt) == EMBEDDED:
         return Path(config.runs_dir) / config.name / EVAL  # not into the installed package
     path = Path(ckpt)

@@ -32,6 +32,18 @@ def check_names(evaluation: EvalConfig) -> None:
         check_settings(method, settings)
 
 
+def check_without_glimpse(evaluation: EvalConfig) -> None:
+    """ValueError for rows that need trained parts: `glimpse`, and methods without a budget, which are matched to it."""
+    names = check_pruners(evaluation.pruners)
+    if GlimpsePruner.name in names:
+        raise ValueError(
+            f"eval.pruners: {GlimpsePruner.name} needs trained parts, give ckpt=PATH or name other pruners"
+        )
+    ranks = [name for name in names if name not in (NoPruner.name, OraclePruner.name)]
+    if ranks and None in evaluation.budgets:
+        raise ValueError(f"eval.budgets: {ranks[0]} needs a budget where there are no trained parts, e.g. budget=0.2")
+
+
 def check_pruners(pruners: Sequence[str]) -> list[str]:
     """The methods that `eval.pruners` names, each once; ValueError for none, or one that does not exist."""
     known = known_pruners()

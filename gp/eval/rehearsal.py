@@ -18,7 +18,7 @@ from gp.data.shards import resolve_shards
 from gp.eval.costs import kv_cache_mib
 from gp.eval.plan import OWN_GLIMPSE, Method, plan_rows
 from gp.eval.results import read_results
-from gp.eval.runner import kept_by_id, prefill_batch, run_split
+from gp.eval.runner import SplitRun, kept_by_id, prefill_batch
 from gp.eval.settings import SETTINGS
 from gp.eval.timing import decode_some
 from gp.model import GlimpseModel
@@ -112,9 +112,8 @@ def _run(
     tokens = min(config.eval.max_new_tokens, MAX_NEW_TOKENS)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            results = run_split(
+            run = SplitRun(
                 model,
-                lambda ids: [batch],
                 split,
                 methods,
                 Path(folder),
@@ -122,6 +121,8 @@ def _run(
                 seed=config.seed,
                 advance=lambda method, count: finished.append(method),
             )
+            run.answer(batch)
+            results = run.results()
         except Exception as error:
             raise named(f"{before}: row {methods[len(finished)].label} on {len(batch)} questions", error) from error
     num_keep = kept_by_id(results.get(OWN_GLIMPSE, {}))

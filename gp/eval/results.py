@@ -24,8 +24,10 @@ class Result:
 
     Args:
         id: of the sample.
-        question, answer: as in the shard.
+        number: its position in the split, from 0.
+        dataset, source_id, image_name, question, answer: as in the shard.
         prediction: decoded text without special tokens.
+        num_new_tokens: tokens generated, the one that ends the answer included.
         correct: True if prediction and answer match exactly, see `gp.metrics.exact_match`.
         num_visual, num_kept: visual tokens of the prompt, and those that the last layer saw.
         visual_run, visual_cached: visual tokens that the prefill worked on, and in the KV cache after it; mean over
@@ -38,9 +40,14 @@ class Result:
     """
 
     id: str
+    number: int | None
+    dataset: str
+    source_id: str
+    image_name: str
     question: str
     answer: str
     prediction: str
+    num_new_tokens: int
     correct: bool
     num_visual: int
     num_kept: int

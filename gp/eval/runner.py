@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -13,7 +13,6 @@ from gp.data.batch import Batch
 from gp.engine.generation import GREEDY
 from gp.engine.prefill import Prefill
 from gp.eval.plan import OWN_GLIMPSE, Method, options_of
-from gp.eval.process import Process
 from gp.eval.results import Result, append_results, drop_half_line, read_results, result_path
 from gp.measure.stopwatch import Stopwatch
 from gp.metrics import exact_match
@@ -22,50 +21,66 @@ from gp.model import GlimpseModel
 from gp.pruners import OraclePruner
 from gp.types import ImageFeatures
 
-LoadBatches = Callable[[Collection[str]], Iterable[Batch]]  # ids that are done -> batches of the others
 
+class SplitRun:
+    """Answers of this process to one split, batch by batch, written at once; a killed run goes on where it stopped.
 
-def run_split(
-    model: GlimpseModel,
-    load: LoadBatches,
-    split: str,
-    methods: Sequence[Method],
-    folder: Path,
-    *,
-    max_new_tokens: int,
-    seed: int = 0,
-    process: Process | None = None,
-    advance: Callable[[Method, int], None] = lambda method, count: None,
-) -> dict[Method, dict[str, Result]]:
-    """Answers what is not answered yet, batch by batch; the vision tower sees a batch once for all methods.
-
-    A killed run goes on where it stopped. If it stopped between two methods of a batch, that batch is run again for
-    the methods that lack it.
+    If it stopped between two methods of a batch, that batch is run again for the methods that lack it. Processes share
+    the folder, each writes files of its own. Make it in all of them before one answers: they deal out what is left, so
+    they must see the same samples done.
 
     Args:
         model: in eval mode, on its device.
-        load: given the ids that all methods are done with, this process's share of the other samples.
         split: for the file names.
         methods: the rows, those that others are matched to first.
         folder: of the results.
         max_new_tokens: of each answer.
         seed: of methods that draw; each prompt's draw depends on it and on the sample's id only.
-        process: each of several writes files of its own; None: there is one.
+        rank: of this process, 0 .. world - 1.
+        world: number of processes.
         advance: called with a row and the number of its samples just finished.
-
-    Returns:
-        All results of all processes: row -> id -> result.
     """
-    process = process or Process()
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = {method: result_path(folder, split, method, process.rank, process.world) for method in methods}
-    for path in paths.values():
-        drop_half_line(path)
-    done = {method: read_results(folder, split, method) for method in methods}
-    process.wait()  # until all have read: they deal out what is left, so they must see the same samples done
-    for batch in load(set.intersection(*(set(results) for results in done.values()))):
+
+    def __init__(
+        self,
+        model: GlimpseModel,
+        split: str,
+        methods: Sequence[Method],
+        folder: Path,
+        *,
+        max_new_tokens: int,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        advance: Callable[[Method, int], None] = lambda method, count: None,
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model, self.split, self.methods, self.folder = model, split, list(methods), folder
+        self.max_new_tokens, self.seed, self.advance = max_new_tokens, seed, advance
+        self.paths = {method: result_path(folder, split, method, rank, world) for method in methods}
+        for path in self.paths.values():
+            drop_half_line(path)
+        self.done = self.results()
+
+    def results(self) -> dict[Method, dict[str, Result]]:
+        """All results that all processes have written: row -> id -> result."""
+        return {method: read_results(self.folder, self.split, method) for method in self.methods}
+
+    def finished(self) -> set[int]:
+        """Numbers of the samples that all methods were done with at the start."""
+        return set.intersection(*({result.number for result in row.values()} for row in self.done.values()))
+
+    def answer(self, batch: Batch) -> dict[Method, list[Result]]:
+        """Answers what is not answered yet; the vision tower sees the batch once for all methods.
+
+        Returns:
+            The new results of each row.
+        """
+        model, answered = self.model, {}
         ids = {sample.id for sample in batch.samples}
-        todo = [method for method in methods if not ids <= done[method].keys()]
+        todo = [method for method in self.methods if not ids <= self.done[method].keys()]
+        if not todo:
+            return {}
         batch = batch.to(model.backbone.device)
         inputs = batch.inputs  # normalised before the clock starts
         watch = Stopwatch(model.backbone.device)
@@ -73,14 +88,13 @@ def run_split(
         images = model.see(inputs, shared) if shared else None
         vision_s = watch.lap()
         for method in todo:
-            num_keep = kept_by_id(done.get(OWN_GLIMPSE, {}))
-            results = answer_batch(model, batch, method, max_new_tokens, seed, num_keep, images, vision_s)
-            new = [result for result in results if result.id not in done[method]]
-            append_results(paths[method], new)
-            done[method] |= {result.id: result for result in new}
-            advance(method, len(new))
-    process.wait()  # until all have written
-    return {method: read_results(folder, split, method) for method in methods}
+            num_keep = kept_by_id(self.done.get(OWN_GLIMPSE, {}))
+            results = answer_batch(model, batch, method, self.max_new_tokens, self.seed, num_keep, images, vision_s)
+            answered[method] = [result for result in results if result.id not in self.done[method]]
+            append_results(self.paths[method], answered[method])
+            self.done[method] |= {result.id: result for result in answered[method]}
+            self.advance(method, len(answered[method]))
+        return answered
 
 
 def kept_by_id(results: Mapping[str, Result]) -> dict[str, int]:
@@ -115,15 +129,22 @@ def answer_batch(
     prompt_ids = batch.inputs["input_ids"]
     output_ids = model.decode(prompt_ids, done, consume=True, max_new_tokens=max_new_tokens, **GREEDY)
     decode_s = watch.lap()
-    texts = model.processor.batch_decode(output_ids[:, prompt_ids.shape[1] :], skip_special_tokens=True)
+    new_ids = output_ids[:, prompt_ids.shape[1] :]
+    texts = model.processor.batch_decode(new_ids, skip_special_tokens=True)
+    num_new = num_new_tokens(new_ids, model.base.generation_config.eos_token_id)
     counts = evidence_counts(done, batch.evidence_masks)
     results = []
     for row, (sample, text, (tp, fp, fn)) in enumerate(zip(batch.samples, texts, counts, strict=True)):
         result = Result(
             id=sample.id,
+            number=sample.number,
+            dataset=sample.dataset,
+            source_id=sample.source_id,
+            image_name=sample.image_name,
             question=sample.question,
             answer=sample.answer,
             prediction=text.strip(),
+            num_new_tokens=num_new[row],
             correct=exact_match(text, sample.answer),
             num_visual=done.full_layout.prompt_sizes[row],
             num_kept=tp + fp,
@@ -139,6 +160,17 @@ def answer_batch(
         )
         results.append(result)
     return results
+
+
+def num_new_tokens(new_ids: Tensor, ends: int | list[int] | None) -> list[int]:
+    """Tokens of each answer up to and including the one that ends it; int [B, A] -> B numbers.
+
+    Args:
+        new_ids: generated tokens, with anything behind the end.
+        ends: tokens that end an answer.
+    """
+    ending = torch.isin(new_ids, torch.tensor([] if ends is None else ends, device=new_ids.device, dtype=new_ids.dtype))
+    return (ending.cumsum(1) - ending.long() == 0).sum(1).tolist()
 
 
 def prefill_batch(

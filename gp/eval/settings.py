@@ -18,7 +18,7 @@ from gp.runs.differences import differences
 from gp.runs.writing import write_text
 
 SETTINGS = "settings.json"
-FORMAT = 2  # of the result lines
+FORMAT = 3  # of the result lines
 GROWING = ("data", "methods")  # what a later call may add to
 
 

@@ -79,7 +79,7 @@ def summarize_row(
         interval: of the accuracy.
         cost: of the row.
     """
-    answers = AnswerScores()
+    answers = AnswerScores(sync_on_compute=False)  # the lines are those of all processes already
     answers.update([r.prediction for r in results], [r.answer for r in results], [r.prediction for r in unpruned])
     scores = answers.compute()
     masks = scores_from_counts(torch.tensor([[r.tp, r.fp, r.fn] for r in results]).sum(0))

@@ -59,7 +59,7 @@ def train(
 
     Returns:
         The trained model in eval mode on the device that it was trained on, and the run's folder
-        (see `gp.runs.folder`). Under DDP every process returns; the process group is gone then.
+        (see `gp.runs.folder`). Under DDP every process returns, with the process group.
 
     Raises:
         FileNotFoundError: no such checkpoint, base or shard.
@@ -99,7 +99,6 @@ def train(
     device = trainer.strategy.root_device
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
     return model.to(device).eval(), folder
 
 

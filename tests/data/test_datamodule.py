@@ -264,13 +264,27 @@ def test_loaders_without_a_trainer(folder, collator):
     batches = list(datamodule.test_dataloader("easy"))
     assert [number_of(s) for b in batches for s in b.samples] == [n for n in range(TOTAL) if n != BAD]
     assert batches[0].position is None
-    done = [s.id for b in batches[:2] for s in b.samples]
-    loaders = [datamodule.eval_loader(["s{0..5}.tar"], rank, 3, skip_ids=done, num_samples=20) for rank in range(3)]
+    done = [s.number for b in batches[:2] for s in b.samples]
+    loaders = [datamodule.eval_loader(["s{0..5}.tar"], rank, 3, done) for rank in range(3)]
     rest = [batch for loader in loaders for batch in loader]
-    assert sorted(number_of(s) for b in rest for s in b.samples) == list(range(8, 20))
+    assert sorted(number_of(s) for b in rest for s in b.samples) == [4, 5, 6, *range(8, TOTAL)]  # beside a bad one
     with pytest.raises(ValueError, match="no split 'hard', only easy"):
         datamodule.test_dataloader("hard")
     assert len(next(iter(datamodule.train_dataloader()))) == 2
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_part_of_the_validation_is_of_all_its_sets(folder, folder_without_manifest, collator, counted):
+    """Counted by the manifest or, without one, by reading: the same draw, of the first shard as of the last."""
+    datamodule = make(folder if counted else folder_without_manifest, collator)
+    datamodule.val_samples = 16
+    ids = [sample.id for batch in datamodule.val_dataloader() for sample in batch.samples]
+    assert len(ids) == 15 and {key.split("/")[0] for key in ids} == {f"s{index}" for index in range(len(SIZES))}
+    assert ids == [s.id for b in make_drawn(folder, collator, 16) for s in b.samples]
+
+
+def make_drawn(folder, collator, num_samples: int):
+    return make(folder, collator, seed=5).eval_loader(["s{0..5}.tar"], num_samples=num_samples)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

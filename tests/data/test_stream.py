@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from torch.utils.data import DataLoader
 
+from gp.data import epoch as epoch_module
 from gp.data import stream as stream_module
 from gp.data.epoch import EpochReader
 from gp.data.position import Span, deal_again, first_positions
@@ -116,36 +117,55 @@ def test_other_number_of_streams_reads_each_remaining_sample_once(shards):
     assert sorted(done + rest) == list(range(TOTAL))
 
 
+@pytest.mark.parametrize("counts", [SIZES, None], ids=["counted", "uncounted"])
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 0), (3, 0), (3, 2), (5, 0)])
-def test_evaluation_sees_each_sample_once_and_in_order(shards, world, workers):
+def test_evaluation_sees_each_sample_once_in_the_same_batches(shards, world, workers, counts):
     seen = []
     for rank in range(world):
-        stream = EvalStream(shards, rank=rank, world=world, batch_size=3)
+        stream = EvalStream(shards, counts, rank=rank, world=world, batch_size=3)
         loader = DataLoader(stream, batch_size=None, num_workers=workers, collate_fn=keep)
-        of_rank = [n for drawn in loader for n in numbers(drawn)]
-        assert of_rank == list(range(rank, TOTAL, world))
-        seen += of_rank
-    assert sorted(seen) == list(range(TOTAL))
+        seen += [numbers(drawn) for drawn in loader if drawn.samples]
+    assert sorted(seen) == [list(range(start, min(start + 3, TOTAL))) for start in range(0, TOTAL, 3)]
 
 
 def test_more_ranks_than_samples(shards):
-    counts = [sum(len(d.samples) for d in EvalStream(shards[4:5], rank=rank, world=4)) for rank in range(4)]
-    assert counts == [1, 1, 0, 0]
+    counts = [sum(len(d.samples) for d in EvalStream(shards[4:5], SIZES[4:5], rank=r, world=4)) for r in range(4)]
+    assert sorted(counts) == [0, 0, 1, 1]
 
 
-def test_evaluation_goes_on_where_it_stopped(shards):
-    done = {sample.id for drawn in islice(EvalStream(shards, batch_size=4), 3) for sample in drawn.samples}
-    rest = [EvalStream(shards, rank=r, world=2, batch_size=4, skip_ids=done) for r in range(2)]
+@pytest.mark.parametrize("counts", [SIZES, None], ids=["counted", "uncounted"])
+def test_evaluation_goes_on_where_it_stopped(shards, counts):
+    done = {sample.number for drawn in islice(EvalStream(shards, counts, batch_size=4), 3) for sample in drawn.samples}
+    rest = [EvalStream(shards, counts, rank=r, world=2, batch_size=4, done=done) for r in range(2)]
     left = [number_of(sample) for stream in rest for drawn in stream for sample in drawn.samples]
     assert len(done) == 12 and sorted(left) == list(range(12, TOTAL))
 
 
-def test_first_samples_of_a_split(shards):
-    streams = [EvalStream(shards, rank=rank, world=2, num_samples=7) for rank in range(2)]
-    counted = [n for stream in streams for d in stream for n in numbers(d)]
-    assert sorted(counted) == list(range(7))
-    skip = {"s0/0000", "s0/0001"}
-    assert [n for d in EvalStream(shards, num_samples=4, skip_ids=skip) for n in numbers(d)] == [2, 3]
+def test_a_rank_opens_its_own_shards_only(shards, monkeypatch):
+    opened = []
+    read = epoch_module.read_records
+    monkeypatch.setattr(epoch_module, "read_records", lambda *shard: opened.append(shard[1]) or read(*shard))
+    for rank in range(3):
+        list(EvalStream(shards, SIZES, rank=rank, world=3, batch_size=2))
+    assert set(opened) == {f"s{index}" for index in range(len(SIZES))}
+    assert len(opened) <= len(SIZES) + 2  # the two shards at the borders are read by two ranks
+    assert not list(numbers(d) for d in EvalStream(shards, SIZES, done=range(TOTAL)) if d.samples)
+
+
+def test_a_draw_has_its_share_of_every_shard_and_grows(shards):
+    small, large = ([n for d in EvalStream(shards, SIZES, num_samples=k) for n in numbers(d)] for k in (8, 16))
+    assert len(small) == 8 and small == sorted(small) and set(small) <= set(large) and len(large) == 16
+    begin = 0
+    for size in SIZES:
+        share = sum(begin <= number < begin + size for number in large)
+        assert abs(share - 16 * size / TOTAL) <= 1
+        begin += size
+    assert [n for d in EvalStream(shards, num_samples=7) for n in numbers(d)] == list(range(7))  # not known: the first
+
+
+def test_a_shard_that_is_not_what_its_manifest_says_stops_evaluation(shards):
+    with pytest.raises(ValueError, match=r"s0\.tar: .* says 99 samples"):
+        list(EvalStream(shards[:1], [99]))
 
 
 @pytest.mark.parametrize("make", [EvalStream, lambda s: train_stream(s, first_positions(1))], ids=["eval", "train"])
@@ -187,6 +207,8 @@ def test_bad_samples_in_evaluation_are_reported(tmp_path):
 def test_empty_and_repeated_shards(tmp_path, shards):
     with pytest.raises(ValueError, match=r"no samples.*s0\.tar"):
         list(EvalStream(write_shards(tmp_path, [0])))
+    with pytest.raises(ValueError, match=r"no samples in shards .*s0.tar"):
+        list(EvalStream(write_shards(tmp_path, [0]), [0]))
     with pytest.raises(ValueError, match=r"s0.tar is listed twice"):
         EvalStream([shards[0], shards[1], shards[0]])
     with pytest.raises(ValueError, match=r"rank in 0\.\.1"):

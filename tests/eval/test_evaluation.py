@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from threading import Barrier, Thread
 
 import pytest
 
-from gp.eval import Process, evaluate, load_run
-from tests.support.eval_results import OVERRIDES, lines_of, rows_of, without_costs
+from gp.eval import evaluate, load_run
+from tests.support.eval_results import OVERRIDES, lines_of, rows_of
 from tests.support.micro_eval import NUM_SAMPLES, stock_answers
 
 pytestmark = pytest.mark.core
@@ -111,6 +110,26 @@ def test_a_budget_is_exact_and_the_oracle_keeps_the_evidence(evaluated):
     assert rows_of(evaluated)["oracle", None]["mask_iou"] == 1
 
 
+def test_lines_name_their_sample(evaluated, micro):
+    lines = lines_of(evaluated, "none-own")
+    for number, sample in enumerate(micro.samples()):
+        line = lines[sample.id]
+        assert (line["number"], line["image_name"]) == (number, f"{number:04d}.png")
+        assert (line["dataset"], line["source_id"]) == ("small", "s0")
+        words = len(line["prediction"].split())
+        assert words <= line["num_new_tokens"] <= 4  # of which the last may end the answer
+    assert {line["num_new_tokens"] for line in lines.values()} != {0}
+
+
+def test_without_costs_nothing_is_measured(micro, tmp_path):
+    overrides = ["eval.pruners=[oracle]", "eval.costs=false", "eval.overlays=0"]
+    rows = evaluate(*load_run(micro.ckpt, overrides), tmp_path)
+    assert all(
+        row[key] is None for row in rows for key in ("prefill_ratio", "decode_ratio", "peak_mib", "kv_cache_mib")
+    )
+    assert not (tmp_path / "costs.json").exists() and (tmp_path / "report.html").is_file()
+
+
 def test_keeping_everything_changes_no_answer(micro, tmp_path):
     overrides = ["eval.pruners=[glimpse]", "prune.threshold=0.0", "eval.overlays=0"]
     rows = evaluate(*load_run(micro.ckpt, overrides), tmp_path)
@@ -150,28 +169,6 @@ def test_an_evaluation_can_grow(copied, micro):
     ]
     rows = evaluate(*load_run(micro.ckpt, [*overrides, "eval.num_samples=null"]), copied)
     assert [row["num_samples"] for row in rows] == [12, 12, 5, 5]
-
-
-def test_two_processes_equal_one(evaluated, micro, tmp_path):
-    """Simulated by two threads that meet at a barrier: each writes its own file, each sample is answered once."""
-    barrier, rows = Barrier(2, timeout=60), {}
-    runs = [load_run(micro.ckpt, OVERRIDES) for _ in range(2)]  # tokenizers do not serve two threads at once
-
-    def work(rank: int) -> None:
-        rows[rank] = evaluate(*runs[rank], tmp_path, process=Process(rank, 2, barrier.wait))
-
-    threads = [Thread(target=work, args=(rank,)) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert rows[1] == []
-    assert [without_costs(row) for row in rows[0]] == [without_costs(row) for row in rows_of(evaluated).values()]
-    assert [(tmp_path / f"samples/test-random-own.rank{rank}of2.jsonl").is_file() for rank in range(2)] == [True, True]
-    assert len(lines_of(tmp_path, "random-own")) == NUM_SAMPLES
-    rows = evaluate(*runs[0], tmp_path)  # and one process may go on where two stopped
-    assert [row["num_samples"] for row in rows] == [NUM_SAMPLES] * len(ORDER)
-    assert not (tmp_path / "samples/test-random-own.jsonl").exists()
 
 
 def test_a_model_without_a_glimpse_needs_budgets(micro, tmp_path):

@@ -9,7 +9,8 @@ from gp.eval.results import Result, append_results, drop_half_line, read_results
 
 
 def result(key: str) -> Result:
-    return Result(key, "wo ist «x» ?", "ja", "nein", False, 4, 2, 2.5, 2.5, 1, 1, 1, 10.0, 12, 0.1, 0.2)
+    sample = (key, 3, "gqa", "q7", "a.jpg", "wo ist «x» ?", "ja")
+    return Result(*sample, "nein", 2, False, 4, 2, 2.5, 2.5, 1, 1, 1, 10.0, 12, 0.1, 0.2)
 
 
 def test_lines_come_back_and_half_a_line_does_not(tmp_path):

@@ -77,6 +77,6 @@ def test_the_vision_tower_runs_for_methods_that_share_it_only(batch, quarter_siz
     monkeypatch.setattr(model, "see", lambda inputs, pruners: seen.append(pruners))
     monkeypatch.setattr(runner, "answer_batch", lambda *arguments: [])
     methods = [Method("none"), Method(quarter_size.name, 0.3), Method("oracle")]
-    runner.run_split(model, lambda done: [given], "test", methods, tmp_path, max_new_tokens=1)
-    runner.run_split(model, lambda done: [given], "test", methods[1:2], tmp_path, max_new_tokens=1)
+    runner.SplitRun(model, "test", methods, tmp_path, max_new_tokens=1).answer(given)
+    runner.SplitRun(model, "test", methods[1:2], tmp_path, max_new_tokens=1).answer(given)
     assert seen == [["none", "oracle"]]

@@ -14,7 +14,7 @@ from tests.support.eval_results import OVERRIDES, lines_of
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("prune.threshold=0.4", "prune"),
+        ("prune.threshold=0.4", "prune.threshold"),
         ("eval.max_new_tokens=5", "max_new_tokens"),
         ("seed=1", "seed"),
         ("model.attn_implementation=eager", "attn_implementation"),

@@ -15,9 +15,8 @@ HALF = Method("random", 0.5)
 def result(key: str, num_kept: int, prediction: str = "red", tp: int = 1, fn: int = 0) -> Result:
     right = prediction == "red"
     kept, fp = num_kept, num_kept - tp
-    return Result(
-        key, "what ?", "red", prediction, right, 8, num_kept, 6.0, kept, tp, fp, fn, 10.0 + kept, 20, 0.1, 0.2
-    )
+    sample = (key, 0, "gqa", "q", "a.jpg", "what ?", "red")
+    return Result(*sample, prediction, 2, right, 8, num_kept, 6.0, kept, tp, fp, fn, 10.0 + kept, 20, 0.1, 0.2)
 
 
 def test_shares_are_means_over_the_samples_that_all_rows_have():

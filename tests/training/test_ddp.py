@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from gp.eval import evaluate, load_run
 from tests.support import ddp_script
 from tests.support.bases import BASES
 from tests.support.micro_run import write_config
@@ -86,11 +87,18 @@ def test_validation_figures_are_identical(one_and_two):
 
 
 def test_a_whole_run_on_two_processes(tmp_path, base):
-    """Each process reads its own shards; the first one alone writes, and evaluates afterwards if asked to."""
+    """Each process reads its own shards, the first one alone prints; both evaluate, and count as one would."""
     write_config(tmp_path, base)
-    out = python("train.py", "--config", str(tmp_path / "micro.yaml"), "trainer.devices=2", "eval.after_training=false")
+    settings = ("eval.costs=false", "eval.overlays=0", "data.eval_batch_size=1")
+    out = python("train.py", "--config", str(tmp_path / "micro.yaml"), "trainer.devices=2", *settings)
     assert out.count("train step 4/4") == 1 and "2 x cpu" in out
     info = json.loads((tmp_path / "runs/micro/run.json").read_text())
     assert info["step"] == 4
     checkpoint = torch.load(tmp_path / "runs/micro/last.ckpt", weights_only=True)
     assert checkpoint["GlimpseDataModule"]["world"] == 2
+    samples, summary = tmp_path / "runs/micro/eval/samples", tmp_path / "runs/micro/eval/summary.json"
+    of_ranks = [(samples / f"test-glimpse-own.rank{rank}of2.jsonl").read_text().splitlines() for rank in range(2)]
+    assert sorted(map(len, of_ranks)) == [2, 3]
+    config = ("trainer.devices=1", *settings)
+    evaluate(*load_run(tmp_path / "runs/micro", config), tmp_path / "alone")
+    assert json.loads(summary.read_text()) == json.loads((tmp_path / "alone/summary.json").read_text())

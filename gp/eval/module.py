@@ -1,0 +1,132 @@
+"""The LightningModule of evaluation: `trainer.test` answers every split with every row, on all devices."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from rich.console import Console
+
+from gp.config import TrainConfig
+from gp.data.batch import Batch, Collator
+from gp.data.datamodule import GlimpseDataModule
+from gp.data.loading import EvalLoader
+from gp.data.shards import resolve_shards
+from gp.eval.finishing import finish
+from gp.eval.plan import LeftOut, Method, plan_rows
+from gp.eval.rehearsal import rehearse_rows
+from gp.eval.results import Result
+from gp.eval.runner import SplitRun
+from gp.eval.settings import claim, settings_of, settings_of_methods, shards_of, weights_id
+from gp.model import GlimpseModel
+
+SAMPLES = "samples"
+PATIENCE = timedelta(days=30)  # a process with slow questions may be hours behind the others
+
+
+class EvalModule(pl.LightningModule):
+    """Evaluates a model: every sample of every split once over all processes.
+
+    Each process appends its results to files of its own; the first one joins them at the end, measures costs, prints
+    the table and writes the report.
+
+    Args:
+        load: gives the model; called in every process when its device is known.
+        config: the sections `eval`, `data` and `model` and the seed are used.
+        out: folder of the results.
+        console: the first process prints there.
+        ckpt_id: tells the results of checkpoints apart; None: a hash of the trained parts.
+        command: that makes the report again; None: the command line of this process.
+
+    `rows` are those of the summary, on the first process, after `trainer.test`; `runs` has one `SplitRun` per split.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], GlimpseModel],
+        config: TrainConfig,
+        out: Path,
+        console: Console,
+        ckpt_id: str | None = None,
+        command: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.load, self.config, self.out, self.console = load, config, out, console
+        self.ckpt_id, self.command = ckpt_id, command
+        self.rows: list[dict[str, Any]] = []
+        self.runs: list[SplitRun] = []
+        self._group: Any = None
+
+    def configure_model(self) -> None:
+        """Loads the model, which is no submodule: Lightning would take it from its device at the end."""
+        model = self.load().to(self.trainer.strategy.root_device).eval()
+        model.pruner_settings = {**model.pruner_settings, **self.config.eval.methods}
+        self.__dict__["model"] = model
+        if self.trainer.world_size > 1:
+            self._group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+    def test_dataloader(self) -> list[EvalLoader]:
+        """Loaders of what no process has answered yet, one per split; before that, the folder is claimed and every row
+        rehearsed.
+        """
+        config, trainer = self.config, self.trainer
+        self.methods, self.left_out = plan_rows(self.model, config.eval.pruners, config.eval.budgets)
+        self.settings = settings_of(self.model, config, self.ckpt_id or weights_id(self.model))
+        if trainer.is_global_zero:
+            self._claim(self.left_out)
+        self._wait()
+        self._rehearse()
+        self.runs = [self._start(split, self.methods) for split in config.eval.splits]
+        self._wait()  # until all have read what is done
+        collator = Collator(self.model.processor, config.model.min_pixels, config.model.max_pixels)
+        self.data = GlimpseDataModule(config.data, collator, config.seed)
+        place, limit = (trainer.global_rank, trainer.world_size), config.eval.num_samples
+        return [self.data.eval_loader(config.data.test[run.split], *place, run.finished(), limit) for run in self.runs]
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[Method, list[Result]]:
+        """Answers one batch with all rows; returns the new results of each."""
+        return self.runs[dataloader_idx].answer(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Makes summary and report on the first process, of what all have written."""
+        self._wait()
+        if self.trainer.is_global_zero:
+            self.rows = finish(self)
+
+    def _wait(self) -> None:
+        if self._group is not None:
+            torch.distributed.barrier(self._group)
+
+    def _claim(self, left_out: list[LeftOut]) -> None:
+        data = self.config.data
+        shards = {split: resolve_shards(data.test[split], data.root) for split in self.config.eval.splits}
+        of_methods = settings_of_methods(self.model, self.methods)
+        claim(self.out, self.settings, {split: shards_of(paths) for split, paths in shards.items()}, of_methods)
+        for one in left_out:
+            text = f"left out: {one.method.label}: {one.reason}"
+            self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def _rehearse(self) -> None:
+        """A small batch through every row with work left, so that one that cannot run shows before hours of others."""
+        start_s = time.perf_counter()
+        num_rows = rehearse_rows(self.model, self.config, self.methods, self.out / SAMPLES)
+        if num_rows and self.trainer.is_global_zero:
+            seconds = time.perf_counter() - start_s
+            self.console.print(f"checked in {seconds:.1f} s: a small batch through {num_rows} rows", highlight=False)
+
+    def _start(self, split: str, methods: list[Method]) -> SplitRun:
+        return SplitRun(
+            self.model,
+            split,
+            methods,
+            self.out / SAMPLES,
+            max_new_tokens=self.config.eval.max_new_tokens,
+            seed=self.config.seed,
+            rank=self.trainer.global_rank,
+            world=self.trainer.world_size,
+        )
