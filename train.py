@@ -2,11 +2,12 @@
 
     python train.py --config configs/tiny.yaml
     python train.py --config configs/tiny.yaml name=low_lr optim.lr=5e-4
-    python train.py --config configs/tiny.yaml ckpt=last optim.max_steps=300
-    python train.py --config configs/qwen7b.yaml trainer.devices=8
+    python train.py --config configs/tiny.yaml ckpt=last optim.max_steps=600
+    python train.py --config configs/qwen7b.yaml trainer.devices=8 ckpt=auto
     python train.py --config configs/tiny_base.yaml
 
-Results go to runs/NAME/.
+Results go to runs/NAME/. ckpt=auto goes on where a run of that name stopped, and starts one where there is none, so
+that a scheduler can repeat the command; overwrite=true removes what is there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the config's `task` says; returns the exit status, see `gp.cli.run`."""
     options = parse(arguments)
-    return cli.run(lambda: run(options.config, options.overrides), options.traceback)
+    again = "the same command with ckpt=auto goes on"
+    return cli.run(lambda: run(options.config, options.overrides), options.traceback, again)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -15,6 +15,7 @@ from gp.boxes import WHOLE_IMAGE
 from gp.data.sample import Sample
 from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, TrainingProgress
 from gp.training.callbacks.progress import describe
+from gp.training.schedule import Length
 
 
 class Writer:
@@ -215,7 +216,7 @@ def test_figures_in_words():
 
 def test_plain_lines(capsys):
     fake, progress = trainer(callback_metrics=METRICS), TrainingProgress()
-    progress.steps_per_epoch = 2.0
+    progress.length = Length(max_steps=4, per_step=3, num_samples=6)
     progress.on_train_start(fake, None)
     run_steps(progress, fake, 4)
     progress.on_validation_end(fake, None)
