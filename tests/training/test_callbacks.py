@@ -45,7 +45,12 @@ def trainer(**changes) -> SimpleNamespace:
         "global_step": 0,
         "max_steps": 4,
         "state": SimpleNamespace(fn="fit"),
-        "strategy": SimpleNamespace(root_device=torch.device("cpu")),
+        "strategy": SimpleNamespace(
+            root_device=torch.device("cpu"), reduce_boolean_decision=lambda decision, all: decision
+        ),
+        "world_size": 1,
+        "fit_loop": SimpleNamespace(state_dict=dict),
+        "datamodule": None,
         "callback_metrics": {},
     }
     return SimpleNamespace(**{**given, **changes})
@@ -172,17 +177,20 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
     assert (tmp_path / "last.ckpt").read_text() == "step 2"
 
 
-def test_an_interrupted_run_says_where_it_can_go_on(tmp_path, capsys):
+def test_an_error_within_a_step_leaves_the_step_before(tmp_path):
     fake = Saving(**vars(trainer(global_step=2)), fails=False)
     callback = LastCheckpoint(tmp_path / "last.ckpt", every=2)
-    callback.on_exception(fake, None, KeyboardInterrupt())
+    callback.on_exception(fake, None, ValueError("before the first step"))
+    assert "nothing was saved" in callback.how_to_go_on()
     callback.on_train_batch_end(fake, None, None, None, 3)
     fake.global_step = 3
-    callback.on_exception(fake, None, KeyboardInterrupt())
-    callback.on_exception(fake, None, ValueError("not that"))
-    first, second = capsys.readouterr().out.split("\n\n")
-    assert "nothing was saved" in first
-    assert "interrupted after step 3" in second and "last.ckpt holds step 2: go on with ckpt=last" in second
+    callback.on_train_batch_end(fake, None, None, None, 5)
+    callback.on_before_optimizer_step(fake, None, None)
+    callback.on_exception(fake, None, ValueError("within the optimizer"))
+    assert "last.ckpt holds step 2: go on with ckpt=last" in callback.how_to_go_on()
+    callback.on_train_batch_end(fake, None, None, None, 5)
+    callback.on_exception(fake, None, ValueError("after it"))
+    assert "last.ckpt holds step 3" in callback.how_to_go_on() and (tmp_path / "last.ckpt").read_text() == "step 3"
 
 
 def test_step_time_leaves_validation_out(monkeypatch):
