@@ -16,6 +16,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from gp import cli
@@ -57,11 +58,21 @@ def run(config_path: Path, overrides: Sequence[str]) -> None:
         pretrain(config)
         return
     from gp.eval.names import check_names
+    from gp.runs.folder import run_folder
+    from gp.runs.lock import one_writer
     from gp.training.devices import check_devices
-    from gp.training.train import is_first_process, train
+    from gp.training.train import is_first_process
 
     check_names(config.eval)
     check_devices(config.trainer)
+    with one_writer(run_folder(config)) if is_first_process() else nullcontext():
+        train_and_evaluate(config)
+
+
+def train_and_evaluate(config: TrainConfig) -> None:
+    """Trains, and evaluates if the config says so."""
+    from gp.training.train import is_first_process, train
+
     if not config.eval.after_training:
         train(config)
         return
