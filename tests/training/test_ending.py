@@ -55,7 +55,11 @@ def assert_one_line(err: str, *words: str) -> None:
 
 @pytest.mark.parametrize(
     ("number", "status", "word"),
-    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGUSR1, 143, "terminated")],
+    [  # the other two come in the tests of a second signal and of SLURM, too
+        (signal.SIGTERM, 143, "terminated"),
+        pytest.param(signal.SIGINT, 130, "interrupted", marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, 143, "terminated", marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_ends_the_run_after_its_step(tmp_path, base, number, status, word):
     process = begin(tmp_path, base)

@@ -212,7 +212,12 @@ def counted(tmp_path, base) -> Path:
     [
         (("trainer.devices=2",), 4, ("trainer.devices=1",)),  # 10 of 32 samples in 5 steps, then 22 steps
         (("trainer.devices=1",), 9, ("trainer.devices=2",)),  # 10 in 10 steps, then 11
-        (("data.batch_size=4",), 2, ("data.batch_size=1", "trainer.accumulate_grad_batches=2")),  # 12 in 3, then 10
+        pytest.param(
+            ("data.batch_size=4",),
+            2,
+            ("data.batch_size=1", "trainer.accumulate_grad_batches=2"),
+            marks=pytest.mark.slow,
+        ),  # 12 in 3, then 10
     ],
 )
 def test_each_sample_comes_as_often_as_epochs_say(counted, first, stop_at, then):
