@@ -2,11 +2,12 @@
 
     python train.py --config configs/tiny.yaml
     python train.py --config configs/tiny.yaml name=low_lr optim.lr=5e-4
-    python train.py --config configs/tiny.yaml ckpt=last optim.max_steps=300
-    python train.py --config configs/qwen7b.yaml --config mine.yaml trainer.devices=8
+    python train.py --config configs/tiny.yaml ckpt=last optim.max_steps=600
+    python train.py --config configs/qwen7b.yaml --config mine.yaml trainer.devices=8 ckpt=auto
     python train.py --config configs/tiny_base.yaml
 
-Results go to runs/NAME/.
+Results go to runs/NAME/. ckpt=auto goes on where a run of that name stopped, and starts one where there is none, so
+that a scheduler can repeat the command; overwrite=true removes what is there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from gp import cli
@@ -28,7 +30,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the config's `task` says; returns the exit status, see `gp.cli.run`."""
     options = parse(arguments)
-    return cli.run(lambda: run(options.config, options.overrides), options.traceback)
+    again = "the same command with ckpt=auto goes on"
+    return cli.run(lambda: run(options.config, options.overrides), options.traceback, again)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -61,13 +64,24 @@ def run(config_paths: Sequence[Path], overrides: Sequence[str]) -> None:
         pretrain(config)
         return
     from gp.eval.names import check_names
-    from gp.runs.launcher import follow_launcher, leave
+    from gp.runs.folder import run_folder
+    from gp.runs.launcher import follow_launcher
+    from gp.runs.lock import one_writer
     from gp.training.devices import check_devices
-    from gp.training.train import train
+    from gp.training.train import is_first_process
 
     check_names(config.eval)
     follow_launcher(config.trainer)
     check_devices(config.trainer)
+    with one_writer(run_folder(config)) if is_first_process() else nullcontext():
+        train_and_evaluate(config)
+
+
+def train_and_evaluate(config: TrainConfig) -> None:
+    """Trains, and evaluates if the config says so."""
+    from gp.runs.launcher import leave
+    from gp.training.train import train
+
     if not config.eval.after_training:
         train(config)
         leave()

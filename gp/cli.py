@@ -14,8 +14,21 @@ MISTAKES = (ValueError, OSError)  # of settings, files and data; any other error
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 
+class Stop(SystemExit):
+    """A command ends before its work is done, with a status and one line on stderr, for which there is no traceback.
+
+    Args:
+        status: exit status.
+        line: says why, and how to go on; empty: nothing is printed.
+    """
+
+    def __init__(self, status: int, line: str = "") -> None:
+        super().__init__(status)
+        self.line = line
+
+
 class Terminated(SystemExit):
-    """SIGTERM came; raised in the main thread, so that what is open is closed."""
+    """SIGTERM or SIGUSR1 came; raised in the main thread, so that what is open is closed."""
 
 
 def add_traceback(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +45,11 @@ def run(work: Callable[[], int | None], traceback: bool = False, again: str = ""
         again: what to do after an interrupt, e.g. "run the same command again to go on".
 
     Returns:
-        The status: that of `work`, 2 after a mistake (`error: ...` on stderr), 130 after Ctrl-C, 143 after SIGTERM.
+        The status: that of `work` or of a `Stop`, 2 after a mistake (`error: ...` on stderr), 130 after Ctrl-C, 143
+        after SIGTERM or SIGUSR1.
     """
     try:
-        with _sigterm_raises():
+        with _raising(signal.SIGTERM), _raising(signal.SIGUSR1):
             return work() or 0
     except MISTAKES as error:
         if traceback:
@@ -46,6 +60,10 @@ def run(work: Callable[[], int | None], traceback: bool = False, again: str = ""
         return _stopped("interrupted", again, INTERRUPTED)
     except Terminated:
         return _stopped("terminated", again, TERMINATED)
+    except Stop as stop:
+        if stop.line:
+            print(stop.line, file=sys.stderr)
+        return stop.code
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning answers Ctrl-C with exit(1)
             return _stopped("interrupted", again, INTERRUPTED)
@@ -66,9 +84,9 @@ def _stopped(how: str, again: str, status: int) -> int:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Makes SIGTERM an exception in this process, unless someone else already handles it."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+def _raising(which: signal.Signals) -> Iterator[None]:
+    """Makes a signal an exception in this process, unless someone else already handles it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(which) != signal.SIG_DFL:
         yield
         return
     owner = os.getpid()
@@ -79,8 +97,8 @@ def _sigterm_raises() -> Iterator[None]:
         signal.signal(number, signal.SIG_DFL)  # a forked worker dies of it, as it would have without this handler
         os.kill(os.getpid(), number)
 
-    signal.signal(signal.SIGTERM, handle)
+    signal.signal(which, handle)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(which, signal.SIG_DFL)

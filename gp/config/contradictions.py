@@ -27,6 +27,8 @@ def check(config: TrainConfig) -> None:
         ValueError: names the keys and their values.
     """
     check_name(config.name)
+    if config.overwrite and config.ckpt in ("auto", "last"):
+        raise ValueError(f"ckpt={config.ckpt} and overwrite=true contradict each other: go on, or start anew")
     _check_model(config.model)
     _check_glimpse(config.glimpse)
     _check_vip(config.vip)

@@ -47,7 +47,7 @@ class Bookmark:
         num_streams = workers * world
         if not saved:
             return cls(order, first_positions(num_streams)[rank::world])
-        _check_same(saved["order"], order)
+        check_same_order(saved["order"], order)
         positions = from_lists(saved["streams"])
         if (saved["world"], len(positions)) == (world, num_streams):
             return cls(order, positions[rank::world], saved["next_worker"])
@@ -93,7 +93,7 @@ def _gather(mine: Any, world: int) -> list[Any]:
     return everyone
 
 
-def _check_same(then: dict[str, Any], now: dict[str, Any]) -> None:
+def check_same_order(then: dict[str, Any], now: dict[str, Any]) -> None:
     """Compares the order of a checkpoint with that of this run; ValueError names what differs."""
     if then.keys() != now.keys():
         raise ValueError(

@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader
 
 from gp.config.schema import DataConfig
 from gp.data.batch import Batch, Collator
-from gp.data.bookmark import SAMPLES, Bookmark, check_ranks_agree
+from gp.data.bookmark import SAMPLES, Bookmark, check_ranks_agree, check_same_order
 from gp.data.counts import counts_to_draw, sample_counts
 from gp.data.epoch import Buckets, EpochReader
 from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
+from gp.data.position import from_lists, num_read
 from gp.data.shards import resolve_shards, shard_names
 from gp.data.stream import EvalStream, TrainStream
 from gp.data.timed import TimedLoader
@@ -59,6 +60,16 @@ class GlimpseDataModule(L.LightningDataModule):
         """Questions of an epoch; None if they are not all in manifests."""
         counts = self._train_shards()[1]
         return None if counts is None else sum(counts)
+
+    def check_position(self, saved: dict[str, Any]) -> None:
+        """Refuses a checkpoint's `state_dict` that is of other data or another order (ValueError); empty: a new run."""
+        if saved:
+            check_same_order(saved["order"], self._order(*self._train_shards()))
+
+    def num_read(self, saved: dict[str, Any]) -> int | None:
+        """Samples that a checkpoint's `state_dict` has read of all epochs; None if it is not known."""
+        total = saved["order"][SAMPLES] if saved else None
+        return None if total is None else num_read(from_lists(saved["streams"]), total)
 
     def fit_workers(self, world: int) -> int:
         """Workers per rank of `world`, see `gp.data.workers.fit_workers`."""

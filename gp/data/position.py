@@ -99,6 +99,22 @@ def deal_again(positions: Sequence[Position], num_streams: int, total: int | Non
     return [Position(n, num_streams, (*hand, Span(last + 1, n, num_streams))) for n, hand in enumerate(hands)]
 
 
+def num_read(positions: Sequence[Position], total: int) -> int:
+    """Records that are not to come any more, over all streams, of epochs of `total` records.
+
+    What a stream leaves out at the end of an epoch (see `stream_range`) counts as read as soon as the epoch has begun.
+    """
+    last = max(position.spans[-1].epoch for position in positions)
+    left = 0
+    for position in positions:
+        spans, size = position.spans, total // position.num_streams
+        left += sum((total // s.num_streams if s.stop is None else s.stop) - s.start for s in spans)
+        left += size * (last - spans[-1].epoch)
+    if all(span.is_whole for position in positions for span in position.spans if span.epoch == last):
+        left += total - sum(total // position.num_streams for position in positions)  # nobody has begun it
+    return (last + 1) * total - left
+
+
 def to_lists(positions: Sequence[Position]) -> list[list[list[int]]]:
     """Spans as plain lists, as a checkpoint that loads with `weights_only=True` needs them."""
     return [[list(astuple(span)) for span in position.spans] for position in positions]

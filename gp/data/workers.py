@@ -6,6 +6,7 @@ import ctypes
 import logging
 import multiprocessing
 import os
+import signal
 from threading import Thread
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def fit_workers(num_shards: int, num_samples: int | None, world: int, num_worker
 
 def start_worker(worker_id: int) -> None:
     """Prepares a worker process; a DataLoader's `worker_init_fn`."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which finishes its step and ends this
     end_with_parent()
     keep_memory()
 

@@ -79,7 +79,8 @@ def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:
         config.glimpse, config.vip = model.glimpse.configs
     else:
         model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
-        parts = trained_parts(read_checkpoint(path), base_shape(model.backbone), model.glimpse.state_dict(), path)
+        meaning, expected = model.glimpse.meaning(), model.glimpse.state_dict()
+        parts = trained_parts(read_checkpoint(path), base_shape(model.backbone), meaning, expected, path)
         model.glimpse.load_state_dict(parts)
     return model
 

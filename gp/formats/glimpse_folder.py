@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from gp.types import PruneOptions
 FORMAT = "gp-glimpse-1"
 WEIGHTS = "glimpse.safetensors"
 EMBEDDED = "tiny"
+CHECKSUM = "sha256"
 
 
 def base_shape(backbone: Backbone) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def write_config(
     options: PruneOptions,
     info: dict[str, Any] | None = None,
 ) -> None:
-    """Writes `config.json` of our format."""
+    """Writes `config.json` of our format, beside weights that are there already: it has their checksum."""
     config = {
         "format": FORMAT,
         "base": base,
@@ -82,7 +85,14 @@ def write_config(
         "prune": asdict(options),
         **(info or {}),
     }
+    config[CHECKSUM] = checksum(folder, config)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def checksum(folder: Path, config: Mapping[str, Any]) -> str:
+    """Digest of the weights and of what gives them their meaning; pruning options may be edited by hand."""
+    meaning = json.dumps({key: config[key] for key in ("base", "glimpse", "vip")}, sort_keys=True)
+    return hashlib.sha256((folder / WEIGHTS).read_bytes() + meaning.encode()).hexdigest()
 
 
 def load_glimpse(
@@ -138,17 +148,27 @@ def read_config(folder: Path) -> tuple[dict[str, Any], GlimpseConfig, VIPConfig,
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, or not our format.
+        ValueError: not JSON, not our format, or other bytes than were written, there or in the weights.
     """
     path = folder / "config.json"
     try:
-        given = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if given.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT!r}, got {given.get('format')!r}")
+    _compare_checksum(folder, given)
     prune = {**given["prune"], "anchors": tuple(given["prune"]["anchors"])}
     return given["base"], GlimpseConfig(**given["glimpse"]), VIPConfig(**given["vip"]), PruneOptions(**prune)
+
+
+def _compare_checksum(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuses changed bytes (ValueError); folders of earlier versions have no checksum to compare with."""
+    if CHECKSUM in config and checksum(folder, config) != config[CHECKSUM]:
+        raise ValueError(
+            f"{folder}: {WEIGHTS}, or base, glimpse or vip in config.json, are not what was written: "
+            f"{CHECKSUM} differs. Copy the folder again"
+        )
 
 
 def _check_shapes(folder: Path, weights: dict[str, Tensor], glimpse: GlimpseConfig, backbone: Backbone) -> None:

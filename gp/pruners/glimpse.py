@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -87,6 +88,13 @@ class GlimpsePruner(Pruner):
         pruner = cls(token, predictor, glimpse.prune_layer, read_layers, vip.taps, glimpse.attention_logits)
         pruner.configs = (glimpse, vip)
         return pruner
+
+    def meaning(self) -> dict[str, Any]:
+        """Settings that give the weights their meaning, with defaults spelled out: plain values, by option."""
+        glimpse, vip = (asdict(config) for config in self.configs)
+        glimpse |= {"layers": list(self.glimpse_token.layers), "read_layers": list(self.read_layers)}
+        del glimpse["init_from_prompt"]  # where training began
+        return {"glimpse": glimpse, "vip": {**vip, "taps": list(vip["taps"])}}
 
     @property
     def prune_layer(self) -> int:

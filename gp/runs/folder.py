@@ -7,6 +7,7 @@ best-*.ckpt   the same of the best validations, if asked for
 tb/           TensorBoard events
 glimpse/      the trained parts, for `gp.from_pretrained`
 eval/         results of `evaluate.py`
+.writer.*     lock of the one process that writes here, and who it is (`gp.runs.lock`)
 """
 
 from __future__ import annotations
@@ -24,12 +25,11 @@ from omegaconf import OmegaConf
 
 from gp.config import TrainConfig
 from gp.measure.machine import code_commit, library_versions
-from gp.runs.differences import Difference, differences
 from gp.runs.writing import write_text
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
 BEST = "best-*.ckpt"
-FREE_KEYS = ("ckpt", "name", "runs_dir")  # do not change what is trained, nor do those of the section `eval`
+RESULTS = (LAST, GLIMPSE, EVAL, BEST)  # what a run was made for: only `overwrite=true` removes them
 
 
 def run_folder(config: TrainConfig) -> Path:
@@ -38,24 +38,24 @@ def run_folder(config: TrainConfig) -> Path:
 
 
 def find_checkpoint(config: TrainConfig) -> Path | None:
-    """What `ckpt` names: None, the run's own `last.ckpt`, or a path.
+    """What `ckpt` names: None, the run's own `last.ckpt` ("last"; "auto": if there is one), or a path.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     if config.ckpt is None:
         return None
-    path = run_folder(config) / LAST if config.ckpt == "last" else Path(config.ckpt)
+    own = run_folder(config) / LAST
+    if config.ckpt == "auto":
+        return own if own.is_file() else None
+    path = own if config.ckpt == "last" else Path(config.ckpt)
     if not path.is_file():
         raise FileNotFoundError(f"ckpt={config.ckpt}: there is no checkpoint {path}; leave ckpt out to start anew")
     return path
 
 
 def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
-    """Whether this run may use its folder; changes nothing.
-
-    A new run may start in an empty folder, or over one of exactly the same settings, whose results will be removed.
-    A run that goes on from its own checkpoint may change settings.
+    """Refuses to start in a folder with results; changes nothing.
 
     Args:
         config: of the run.
@@ -65,22 +65,19 @@ def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
         Notices for the user.
 
     Raises:
-        ValueError: the folder holds a run of other settings; the message names the first key that differs.
+        ValueError: the folder holds results of another run, and `overwrite` does not say that they may go.
     """
     folder = run_folder(config)
-    there = _settings_there(folder)
-    if there is None:
+    found = [name for name in RESULTS if (folder / name).exists()]
+    if not found or not is_new_run(config, ckpt):
         return []
-    changes = changed_settings(there, asdict(config))
-    is_own = ckpt is not None and ckpt.resolve().parent == folder.resolve()
-    if changes and not is_own:
-        raise ValueError(
-            f"{folder} holds a run with {changes[0]}; choose another folder with name=..., "
-            f"or go on with that run with ckpt=last"
-        )
-    if is_own:
-        return [f"resumes with {change}" for change in changes]
-    return [f"starts over: {folder} held a run of the same settings"]
+    if config.overwrite:
+        return [f"overwrites {', '.join(found)} of the run before in {folder}"]
+    go_on = "ckpt=auto to go on with it, " if LAST in found else ""
+    raise ValueError(
+        f"{folder} holds {', '.join(found)} of a run: give {go_on}name=... for another folder, "
+        "or overwrite=true to remove them and start anew"
+    )
 
 
 def is_new_run(config: TrainConfig, ckpt: Path | None) -> bool:
@@ -95,7 +92,7 @@ def claim_folder(
 
     Args:
         config: of the run.
-        ckpt: where it goes on; without one, results of an earlier run of the same settings are removed.
+        ckpt: where it goes on; without one, results of an earlier run are removed.
         step: optimizer steps that the checkpoint has done.
         max_steps: of the whole run; if there are more to come, results of an evaluation of the older weights are set
             aside.
@@ -109,25 +106,14 @@ def claim_folder(
     elif step < max_steps:
         _set_aside_evaluation(folder, step)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(asdict(config))))
+    settings = {**asdict(config), "overwrite": False}  # who repeats the run from this file has to say it again
+    write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
     write_info(folder, {**code_version(), "command": " ".join(sys.argv), "started": _now(), "resumed_at_step": step})
 
 
 def remove_trained(folder: Path) -> None:
     """Removes what an earlier run in this folder has trained, and the evaluation of it."""
-    _remove(folder, (LAST, GLIMPSE, EVAL, *(path.name for path in folder.glob(BEST))))
-
-
-def give_up(folder: Path) -> None:
-    """Lets another run have a folder in which nothing was trained yet, with whatever settings."""
-    if not (folder / LAST).exists():
-        (folder / CONFIG).unlink(missing_ok=True)
-
-
-def changed_settings(there: dict[str, Any], here: dict[str, Any]) -> list[Difference]:
-    """Lists the settings that shape the training and differ."""
-    found = differences(there, here)
-    return [one for one in found if one.key not in FREE_KEYS and not one.key.startswith(f"{EVAL}.")]
+    _remove(folder, [path.name for name in RESULTS for path in folder.glob(name)])
 
 
 def write_info(folder: Path, info: dict[str, Any]) -> None:
@@ -145,19 +131,6 @@ def finish(folder: Path, step: int, figures: dict[str, float]) -> None:
 def code_version() -> dict[str, Any]:
     """Commit of this code (None outside its git repository), whether files were changed since, and libraries."""
     return {**code_commit(), "versions": library_versions()}
-
-
-def _settings_there(folder: Path) -> dict[str, Any] | None:
-    """The settings that the folder was made with; None for a new one."""
-    path = folder / CONFIG
-    if not path.is_file():
-        if (folder / LAST).exists():
-            raise ValueError(f"{folder} holds {LAST} but no {CONFIG}: choose another folder with name=...")
-        return None
-    there: Any = OmegaConf.to_container(OmegaConf.load(path))
-    if not isinstance(there, dict):
-        raise ValueError(f"{path} holds no settings: choose another folder with name=...")
-    return there
 
 
 def _remove(folder: Path, names: Sequence[str]) -> None:

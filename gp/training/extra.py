@@ -22,6 +22,7 @@ OWN = {  # argument -> the option that says it
     "logger": "trainer.logger",
     "max_steps": "optim.max_steps",
     "num_nodes": "trainer.num_nodes",
+    "plugins": "trainer.precision, and SLURM's own variables",
     "precision": "trainer.precision",
     "strategy": "trainer.strategy",
     "use_distributed_sampler": "the data, which deal themselves to processes",

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from gp.config import TrainConfig
 from gp.data.batch import Batch
 from gp.engine.teacher_forcing import teacher_forced
 from gp.formats.glimpse_folder import base_shape
 from gp.model import GlimpseModel
-from gp.runs.checkpoint import NOTE, TRAINED, trained_parts
+from gp.runs.checkpoint import TRAINED, trained_parts
+from gp.runs.resuming import NOTE, SETTINGS
+from gp.training.continuing import apply_settings, count_batches_anew
 from gp.training.objective import BatchSums, StepLoss, batch_sums, kept_counts, step_loss
 from gp.training.optimizer import make_optimizer, parameter_groups, refuse_other_groups
-from gp.training.schedule import warmup_cosine
+from gp.training.schedule import Length, samples_per_step, warmup_cosine
 from gp.training.steps import ends_step
 from gp.training.validation import Validation
 
@@ -31,7 +36,12 @@ class GlimpseModule(pl.LightningModule):
     Args:
         config: of the run.
         model: with its glimpse parts and its processor.
+
+    Attributes:
+        length: of the run; None: as the trainer's `max_steps` says, and never resumed.
     """
+
+    length: Length | None = None
 
     def __init__(self, config: TrainConfig, model: GlimpseModel) -> None:
         super().__init__()
@@ -129,9 +139,15 @@ class GlimpseModule(pl.LightningModule):
     # ---- optimizer and checkpoint -----------------------------------------------------------------------------
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = make_optimizer(self.model.glimpse, self.config.optim)
-        scheduler = warmup_cosine(optimizer, self.config.optim, self.trainer.max_steps)
+        optimizer, scheduler = self._make_optimizer()
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _make_optimizer(self) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        optimizer, length = make_optimizer(self.model.glimpse, self.config.optim), self._length()
+        return optimizer, warmup_cosine(optimizer, self.config.optim, length.max_steps, length.schedule_shift)
+
+    def _length(self) -> Length:
+        return self.length or Length(self.trainer.max_steps, samples_per_step(self.config, self.trainer.world_size))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The trained parts only."""
@@ -139,17 +155,28 @@ class GlimpseModule(pl.LightningModule):
         return {key: value for key, value in full.items() if key.startswith(TRAINED)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what identifies the base, as plain values, so that the file loads with `weights_only=True`."""
+        """Adds what the weights mean and how the run went, as plain values: the file loads with `weights_only=True`."""
         base = {"name": self.config.model.base, "revision": self.config.model.revision}
-        checkpoint[NOTE] = {"base": {**base, **base_shape(self.model.backbone)}}
+        checkpoint[NOTE] = {
+            "base": {**base, **base_shape(self.model.backbone)},
+            "parts": self.model.glimpse.meaning(),
+            SETTINGS: asdict(self.config),
+            "length": self._length().note(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses trained parts of another base or of another shape, and an optimizer of other groups.
+        """Refuses parts of another base, meaning or shape, or other optimizer groups; then puts in this run's settings.
 
         Raises:
             ValueError: naming what differs.
         """
+        self.check_checkpoint(checkpoint, self.config.ckpt or "of this run")
+        if self.length is not None:
+            apply_settings(checkpoint, *self._make_optimizer())
+            count_batches_anew(checkpoint, self.config.trainer.accumulate_grad_batches)
+
+    def check_checkpoint(self, checkpoint: dict[str, Any], where: str | Path) -> None:
+        """Refuses trained parts of another base, meaning or shape (ValueError); changes nothing."""
         backbone, parts = self.model.backbone, self.model.glimpse
-        where = self.config.ckpt or "of this run"
-        trained_parts(checkpoint, base_shape(backbone), parts.state_dict(), where)
-        refuse_other_groups(checkpoint, parameter_groups(parts, self.config.optim), where)
+        trained_parts(checkpoint, base_shape(backbone), parts.meaning(), parts.state_dict(), where)
+        refuse_other_groups(checkpoint, parameter_groups(parts, self.config.optim), str(where))

@@ -18,11 +18,13 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from gp.cli import Stop
 from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
 from gp.stages import named, stage
 from gp.training.callbacks import LastCheckpoint
 from gp.training.callbacks.checkpointing import save_whole
+from gp.training.signals import early_end
 
 BEFORE = "before training"
 VALIDATION = f"{BEFORE}: validation of one batch (prune, decode, metrics, painting)"
@@ -107,7 +109,7 @@ class Rehearsal(pl.Callback):
                     path.unlink(missing_ok=True)
 
     def _check(self, checkpoint: dict[str, Any], trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        module.on_load_checkpoint(checkpoint)
+        module.check_checkpoint(checkpoint, self._path)
         if checkpoint["global_step"] != trainer.global_step:
             raise ValueError(f"step {checkpoint['global_step']} was read, step {trainer.global_step} was written")
         for name, value in module.state_dict().items():
@@ -119,7 +121,8 @@ class Rehearsal(pl.Callback):
 def rehearsed(trainer: pl.Trainer, folder: Path, is_new: bool) -> Iterator[None]:
     """Guards a fit: what an earlier run has trained goes once the rehearsal has passed, and a failure is named.
 
-    A validation that fails is named, with what is saved and the command that goes on; other errors pass unchanged.
+    A validation that fails is named, with what is saved and the command that goes on; an end by a signal, for want of
+    memory or of a loader process is one line with the exit status (`gp.cli.Stop`); other errors pass unchanged.
 
     Args:
         trainer: with a `Rehearsal` and a `LastCheckpoint` among its callbacks.
@@ -131,12 +134,14 @@ def rehearsed(trainer: pl.Trainer, folder: Path, is_new: bool) -> Iterator[None]
         rehearsal.passed = partial(run_folder.remove_trained, folder)
     try:
         yield
-    except Exception as error:
-        before = not rehearsal.has_passed
-        if before and is_new and trainer.is_global_zero:
-            run_folder.give_up(folder)
+    except (Exception, Stop) as error:
+        last = find_callback(trainer, LastCheckpoint)
+        if (end := early_end(error, last.signals)) is not None:
+            line = f"{end[1]} after step {trainer.global_step}; {last.how_to_go_on()}"
+            raise Stop(end[0], line if trainer.is_global_zero else "") from error
         if rehearsal.failed_stage is None:
             raise
+        before = not rehearsal.has_passed
         remedy = "nothing was trained yet" if before and is_new else _remedy(trainer, folder / run_folder.CONFIG)
         raise named(rehearsal.failed_stage, error, remedy) from error
 

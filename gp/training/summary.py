@@ -10,23 +10,22 @@ from torch import nn
 from gp.config import TrainConfig
 from gp.model import GlimpseModel
 from gp.runs.folder import run_folder
-from gp.training.schedule import samples_per_step
+from gp.training.schedule import Length
 
 
 def describe_run(
     config: TrainConfig,
     model: GlimpseModel,
     trainer: pl.Trainer,
-    num_samples: int | None = None,
+    length: Length,
     notices: Sequence[str] = (),
 ) -> str:
-    """One line a subject: base, trained parts, pruning, data, steps, devices; `num_samples` of training, if known."""
+    """One line a subject: base, trained parts, pruning, data, steps, devices."""
     backbone, glimpse = model.backbone, model.glimpse
     parts = (config.data.batch_size, trainer.world_size, config.trainer.accumulate_grad_batches)
-    per_step = samples_per_step(config, trainer.world_size)
     device = trainer.strategy.root_device.type
-    known = f" ({num_samples:,} samples)" if num_samples is not None else ""
-    epochs = f", {trainer.max_steps * per_step / num_samples:.3g} epochs" if num_samples else ""
+    known = f" ({length.num_samples:,} samples)" if length.num_samples is not None else ""
+    epochs = f", {length.epochs(length.max_steps):.3g} epochs" if length.num_samples else ""
     lines = {
         "run": str(run_folder(config)),
         "base": f"{config.model.base}: {backbone.model_type}, {backbone.num_layers} layers, hidden size "
@@ -36,7 +35,7 @@ def describe_run(
         "pruning": f"after layer {glimpse.prune_layer} (of 0..{backbone.num_layers - 1}), {_options(model)}",
         "loss": f"{config.loss.dice:g} Dice + {config.loss.bce:g} BCE + {config.loss.answer:g} answer",
         "data": f"train {', '.join(config.data.train)}{known}; validation {', '.join(config.data.val)}",
-        "steps": f"{trainer.max_steps} of {per_step} samples "
+        "steps": f"{length.max_steps} of {length.per_step} samples "
         f"({parts[0]} x {parts[1]} devices x {parts[2]} accumulated){epochs}, lr {config.optim.lr:g}",
         "devices": f"{trainer.world_size} x {device}, precision {config.trainer.precision}",
     }

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -23,6 +25,8 @@ from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
+from gp.runs.lock import one_writer
+from gp.runs.resuming import NOTE, notices_of_changes, refuse_less
 from gp.training.callbacks import (
     FiniteNumbers,
     KeptRatio,
@@ -36,7 +40,7 @@ from gp.training.callbacks import (
 from gp.training.loggers import make_loggers
 from gp.training.module import GlimpseModule
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
-from gp.training.schedule import num_steps, samples_per_step
+from gp.training.schedule import Length, run_length, samples_per_step, shift_of
 from gp.training.summary import describe_run
 
 HINTS = (
@@ -63,33 +67,44 @@ def train(
 
     Raises:
         FileNotFoundError: no such checkpoint, base or shard.
-        ValueError: the folder holds another run, the checkpoint belongs to another base, or data that cannot be used.
+        ValueError: the folder holds results or another process writes to it, a checkpoint of another base or of
+            settings that a resumed run cannot change, or data that cannot be used.
+        gp.cli.Stop: a signal, memory or a killed loader process ended it early; a subclass of SystemExit.
         StageFailed: a library failed in a validation, or in the rehearsal before the first step; names the stage.
     """
     folder = run_folder.run_folder(config)
+    with one_writer(folder) if is_first_process() else nullcontext():
+        return _train(config, folder, rehearse_more), folder
+
+
+def _train(
+    config: TrainConfig, folder: Path, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None
+) -> GlimpseModel:
+    """What `train` says, in a folder that no other process writes to."""
     ckpt = run_folder.find_checkpoint(config)
     notices = run_folder.check_folder(config, ckpt) if is_first_process() else []
     checkpoint = read_checkpoint(ckpt) if ckpt is not None else {"global_step": 0}
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, start_token=ckpt is None)
     module = GlimpseModule(config, model)
-    if ckpt is not None:
-        module.on_load_checkpoint(checkpoint)  # refuses what does not fit, before anything is written
     collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
     data = GlimpseDataModule(config.data, collator, config.seed, config.trainer.val_samples)
+    if ckpt is not None:  # refuses what does not fit, before anything is written
+        module.check_checkpoint(checkpoint, ckpt)
+        notices += notices_of_changes(checkpoint, config, ckpt)
+        data.check_position(checkpoint.get(type(data).__qualname__, {}))
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     _quiet()
     try:
         trainer = make_trainer(config, folder, checkpoint["global_step"])
         if rehearse_more is not None:
             find_callback(trainer, Rehearsal).more = partial(rehearse_more, model, config)
-        num_samples = data.num_train_samples()
-        set_length(trainer, config, num_samples)
+        module.length = set_length(trainer, config, data, checkpoint)
         nothing_left = checkpoint["global_step"] >= trainer.max_steps
         if is_first_process():
             data.fit_workers(trainer.world_size)  # complains before processes are started
             run_folder.claim_folder(config, ckpt, checkpoint["global_step"], trainer.max_steps, not nothing_left)
-            print(describe_run(config, model, trainer, num_samples, notices), flush=True)
+            print(describe_run(config, model, trainer, module.length, notices), flush=True)
         with rehearsed(trainer, folder, run_folder.is_new_run(config, ckpt)):
             _fit(config, trainer, module, data, ckpt, nothing_left)
     finally:
@@ -99,7 +114,7 @@ def train(
     device = trainer.strategy.root_device
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-    return model.to(device).eval(), folder
+    return model.to(device).eval()
 
 
 def is_first_process() -> bool:
@@ -152,6 +167,8 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         num_sanity_val_steps=SANITY_STEPS,
         log_every_n_steps=settings.log_every,
         logger=make_loggers(config, folder, step),
+        default_root_dir=str(folder),  # Lightning looks there for a job's checkpoint, and goes on from it unasked
+        plugins=_environment(),
         callbacks=[
             Rehearsal(folder),
             FiniteNumbers(settings.max_bad_steps),
@@ -171,21 +188,28 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
     return pl.Trainer(**{**given, **settings.extra})
 
 
-def set_length(trainer: pl.Trainer, config: TrainConfig, num_samples: int | None) -> None:
+def set_length(trainer: pl.Trainer, config: TrainConfig, data: GlimpseDataModule, checkpoint: dict[str, Any]) -> Length:
     """Tells the trainer and its progress bar how long the run is: only the trainer knows how many processes there are.
 
     Args:
         trainer: of `make_trainer`.
         config: of the run.
-        num_samples: of the training set; None: not known.
+        data: of the run.
+        checkpoint: where it goes on; of a new run only `global_step`, 0.
 
     Raises:
-        ValueError: see `num_steps`.
+        ValueError: see `num_steps`; or a length of fewer steps than are done.
     """
+    step, shift, world = checkpoint["global_step"], 0.0, trainer.world_size
+    if NOTE in checkpoint:
+        num_read = data.num_read(checkpoint.get(type(data).__qualname__, {}))
+        shift = shift_of(checkpoint[NOTE]["length"], step, samples_per_step(config, world), num_read)
+    length = run_length(config, world, data.num_train_samples(), shift)
+    refuse_less(step, length.max_steps, config.ckpt)
     if not trainer.fast_dev_run:  # it has its own length
-        trainer.fit_loop.epoch_loop.max_steps = num_steps(config, trainer.world_size, num_samples)
-    if num_samples is not None:
-        trainer.progress_bar_callback.steps_per_epoch = num_samples / samples_per_step(config, trainer.world_size)
+        trainer.fit_loop.epoch_loop.max_steps = length.max_steps
+    trainer.progress_bar_callback.length = length
+    return length
 
 
 def _fit(
@@ -211,6 +235,11 @@ def _export(config: TrainConfig, trainer: pl.Trainer, model: GlimpseModel, folde
     info = {"base_revision": config.model.revision, "data": config.data.train, "step": trainer.global_step}
     save_glimpse(folder / run_folder.GLIMPSE, model.glimpse, model.backbone, model.options, info)
     run_folder.finish(folder, trainer.global_step, figures)
+
+
+def _environment() -> list[SLURMEnvironment] | None:
+    """SLURM's without Lightning's own requeuing: a job is put back by SLURM or by its script, with `ckpt=auto`."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None
 
 
 def _quiet() -> None:

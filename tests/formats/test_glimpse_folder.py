@@ -83,7 +83,12 @@ def test_missing_and_broken_files_are_named(saved, tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder"):
         load_glimpse(tmp_path / "nothing", model.backbone)
     (folder / "glimpse.safetensors").write_bytes(b"short")
-    with pytest.raises(ValueError, match=r"glimpse\.safetensors: "):
+    with pytest.raises(ValueError, match=r"glimpse\.safetensors.* sha256 differs"):
+        load_glimpse(folder, model.backbone)
+    config = json.loads((folder / "config.json").read_text())
+    del config["sha256"]  # as earlier versions wrote it
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"glimpse\.safetensors: not a safetensors file"):
         load_glimpse(folder, model.backbone)
     (folder / "glimpse.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"glimpse\.safetensors.*new_modules_gp\.pt"):

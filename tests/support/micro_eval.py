@@ -171,6 +171,6 @@ def write_checkpoint(made: MicroRun, base: Qwen2_5_VLForConditionalGeneration) -
     config = load_config(made.run / "config.yaml")
     OmegaConf.save(OmegaConf.create(asdict(config)), made.run / "config.yaml")
     state = {f"model.glimpse.{key}": value for key, value in model.glimpse.state_dict().items()}
-    info = {"base": {"name": str(made.base), **base_shape(model.backbone)}}
+    info = {"base": {"name": str(made.base), **base_shape(model.backbone)}, "parts": model.glimpse.meaning()}
     torch.save({"state_dict": state, "gp": info, "global_step": 1}, made.ckpt)
     save_glimpse(made.run / "glimpse", model.glimpse, model.backbone, model.options)

@@ -16,6 +16,7 @@ from gp.boxes import WHOLE_IMAGE
 from gp.data.sample import Sample
 from gp.training.callbacks import KeptRatio, LastCheckpoint, PaintKept, Performance, TrainingProgress
 from gp.training.callbacks.progress import describe
+from gp.training.schedule import Length
 
 
 class Writer:
@@ -57,7 +58,12 @@ def trainer(**changes) -> SimpleNamespace:
         "global_step": 0,
         "max_steps": 4,
         "state": SimpleNamespace(fn="fit"),
-        "strategy": SimpleNamespace(root_device=torch.device("cpu")),
+        "strategy": SimpleNamespace(
+            root_device=torch.device("cpu"), reduce_boolean_decision=lambda decision, all: decision
+        ),
+        "world_size": 1,
+        "fit_loop": SimpleNamespace(state_dict=dict),
+        "datamodule": None,
         "callback_metrics": {},
     }
     return SimpleNamespace(**{**given, **changes})
@@ -185,17 +191,20 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
     assert (tmp_path / "last.ckpt").read_text() == "step 2"
 
 
-def test_an_interrupted_run_says_where_it_can_go_on(tmp_path, capsys):
+def test_an_error_within_a_step_leaves_the_step_before(tmp_path):
     fake = Saving(**vars(trainer(global_step=2)), fails=False)
     callback = LastCheckpoint(tmp_path / "last.ckpt", every=2)
-    callback.on_exception(fake, None, KeyboardInterrupt())
+    callback.on_exception(fake, None, ValueError("before the first step"))
+    assert "nothing was saved" in callback.how_to_go_on()
     callback.on_train_batch_end(fake, None, None, None, 3)
     fake.global_step = 3
-    callback.on_exception(fake, None, KeyboardInterrupt())
-    callback.on_exception(fake, None, ValueError("not that"))
-    first, second = capsys.readouterr().out.split("\n\n")
-    assert "nothing was saved" in first
-    assert "interrupted after step 3" in second and "last.ckpt holds step 2: go on with ckpt=last" in second
+    callback.on_train_batch_end(fake, None, None, None, 5)
+    callback.on_before_optimizer_step(fake, None, None)
+    callback.on_exception(fake, None, ValueError("within the optimizer"))
+    assert "last.ckpt holds step 2: go on with ckpt=last" in callback.how_to_go_on()
+    callback.on_train_batch_end(fake, None, None, None, 5)
+    callback.on_exception(fake, None, ValueError("after it"))
+    assert "last.ckpt holds step 3" in callback.how_to_go_on() and (tmp_path / "last.ckpt").read_text() == "step 3"
 
 
 class Trained(SimpleNamespace):
@@ -247,7 +256,7 @@ def test_figures_in_words():
 
 def test_plain_lines(capsys):
     fake, progress = trainer(callback_metrics=METRICS), TrainingProgress()
-    progress.steps_per_epoch = 2.0
+    progress.length = Length(max_steps=4, per_step=3, num_samples=6)
     progress.on_train_start(fake, None)
     run_steps(progress, fake, 4)
     progress.on_validation_end(fake, None)

@@ -169,7 +169,7 @@ def test_what_an_earlier_run_trained_outlives_a_failed_rehearsal(micro, monkeypa
     trained = weights(micro)
     monkeypatch.setattr(GlimpseModel, "decode", raising(BROKEN))
     with pytest.raises(StageFailed):
-        call(micro)
+        call(micro, "overwrite=true")
     assert same(weights(micro), trained) and (micro / "runs/micro/glimpse").is_dir()
     with pytest.raises(StageFailed, match=r"before training: validation of one batch .*last\.ckpt holds step 5"):
         call(micro, "ckpt=last", "optim.max_steps=6")  # a run that goes on is rehearsed too

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import gp
 from gp.config import load_config
-from gp.runs.folder import changed_settings, check_folder, claim_folder, find_checkpoint
+from gp.runs.folder import check_folder, claim_folder, find_checkpoint
 from gp.training import train as runs
 from gp.training.schedule import lr_factor
 from tests.support.micro_run import save_base, write_config
@@ -139,14 +139,14 @@ def test_a_checkpoint_of_another_base_is_refused(tmp_path, finished):
 
 def test_a_checkpoint_of_other_glimpse_settings_is_refused(tmp_path, base, finished):
     config = write_config(tmp_path, base, *STEPS, "vip.hidden_size=32", f"ckpt={finished[2] / 'last.ckpt'}")
-    with pytest.raises(ValueError, match=r"last\.ckpt: vip\S+ is \(.*\) there, \(.*\) here"):
+    with pytest.raises(ValueError, match=r"last\.ckpt: vip.hidden_size 16 there, 32 here"):
         runs.train(config)
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path, base, finished):
     path = tmp_path / "cut.ckpt"
     path.write_bytes((finished[2] / "last.ckpt").read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"cut\.ckpt: not a checkpoint of a run"):
+    with pytest.raises(ValueError, match=r"cut\.ckpt: not a checkpoint of a run, or a damaged one"):
         runs.train(write_config(tmp_path, base, f"ckpt={path}"))
 
 
@@ -154,14 +154,6 @@ def test_a_missing_checkpoint_is_named(tmp_path, base):
     config = write_config(tmp_path, base, "ckpt=last")
     with pytest.raises(FileNotFoundError, match=r"ckpt=last: there is no checkpoint .*micro/last\.ckpt"):
         find_checkpoint(config)
-
-
-def test_a_folder_of_other_settings_is_refused(tmp_path, base):
-    claim_folder(write_config(tmp_path, base), None)
-    config = write_config(tmp_path, base, "optim.lr=0.5")
-    with pytest.raises(ValueError, match=r"optim.lr 0.01 there, 0.5 here; .* name=\.\.\., .* ckpt=last"):
-        runs.train(config)
-    assert yaml.safe_load((tmp_path / "runs/micro/config.yaml").read_text())["optim"]["lr"] == 0.01
 
 
 def test_a_refused_checkpoint_leaves_the_folder_as_it_was(tmp_path, base, finished):
@@ -173,36 +165,36 @@ def test_a_refused_checkpoint_leaves_the_folder_as_it_was(tmp_path, base, finish
     assert (folder / "config.yaml").read_text() == before
 
 
-def test_the_same_settings_start_over_and_other_evaluations_do_not_count(tmp_path, base):
+def test_results_are_only_overwritten_on_demand(tmp_path, base):
     config = write_config(tmp_path, base)
     assert check_folder(config, None) == []
     claim_folder(config, None)
     folder = tmp_path / "runs/micro"
+    assert check_folder(config, None) == []  # nothing was trained yet
     for name in ("tb", "glimpse", "eval", "notes"):
         (folder / name).mkdir()
     (folder / "last.ckpt").touch()
-    config = write_config(tmp_path, base, "eval.overlays=3")
+    with pytest.raises(ValueError, match=r"micro holds last.ckpt, glimpse, eval .*ckpt=auto .*name=.*overwrite=true"):
+        check_folder(config, None)
+    config = write_config(tmp_path, base, "overwrite=true", "optim.lr=0.5")
     (notice,) = check_folder(config, None)
-    assert "starts over" in notice
+    assert "overwrites" in notice
     claim_folder(config, None)
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "run.json", "notes"}
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
+    assert saved["optim"]["lr"] == 0.5 and saved["overwrite"] is False
 
 
-def test_resuming_may_change_settings_and_says_so(tmp_path, base):
+def test_an_evaluation_of_weights_that_will_change_is_set_aside(tmp_path, base):
     claim_folder(write_config(tmp_path, base), None)
     config = write_config(tmp_path, base, "optim.max_steps=9", "ckpt=last")
     folder = tmp_path / "runs/micro"
     (folder / "last.ckpt").touch()
     (folder / "eval").mkdir()
     ckpt = find_checkpoint(config)
-    assert check_folder(config, ckpt) == ["resumes with optim.max_steps 4 there, 9 here"]
-    claim_folder(config, ckpt, step=4, max_steps=9)  # the evaluation was of weights that will change
+    assert check_folder(config, ckpt) == []
+    claim_folder(config, ckpt, step=4, max_steps=9)
     assert (folder / "eval-step-4").is_dir() and not (folder / "eval").exists() and (folder / "last.ckpt").exists()
-
-
-def test_differences_ignore_name_and_evaluation(tmp_path, base):
-    one, other = write_config(tmp_path, base), write_config(tmp_path, base, "name=b", "eval.max_new_tokens=9", "seed=3")
-    assert [str(one) for one in changed_settings(asdict(one), asdict(other))] == ["seed 0 there, 3 here"]
 
 
 def test_a_run_of_epochs(tmp_path, base, capsys):

@@ -9,18 +9,19 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 
 from gp.progress import Progress
+from gp.training.schedule import Length
 
 
 class TrainingProgress(ProgressBar):
     """One bar over all optimizer steps; without a terminal a line at every logging step. Validation leaves a line.
 
-    `steps_per_epoch` (optimizer steps, not always whole) is set where the number of training samples is known.
+    `length` is set where the number of training samples is known.
 
     Args:
         console: None: standard output.
     """
 
-    steps_per_epoch: float | None = None
+    length: Length | None = None
 
     def __init__(self, console: Console | None = None) -> None:
         super().__init__()
@@ -37,9 +38,9 @@ class TrainingProgress(ProgressBar):
 
     def epoch(self, trainer: pl.Trainer) -> str:
         """`epoch 1.25/3`; nothing if it is not known what an epoch is."""
-        if self.steps_per_epoch is None:
+        if self.length is None or self.length.num_samples is None:
             return ""
-        done, total = (step / self.steps_per_epoch for step in (trainer.global_step, trainer.max_steps))
+        done, total = (self.length.epochs(step) for step in (trainer.global_step, trainer.max_steps))
         return f"epoch {done:.2f}/{total:.3g}"
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

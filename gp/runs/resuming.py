@@ -1,0 +1,106 @@
+"""What a run that goes on may change: every option of the schema has its kind here, and its reason to have it.
+
+A checkpoint states all settings of the run that made it, so that this does not depend on files beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gp.config import TrainConfig
+from gp.runs.differences import Difference, differences
+
+NOTE = "gp"  # our entry in a Lightning checkpoint: base, parts, settings and length of the run
+SETTINGS = "settings"
+
+APPLIED = "applied"  # holds from the first resumed step on; a notice says so
+COMPARED = "compared"  # may be written otherwise, but must mean the same: what it names is held against the checkpoint
+REFUSED = "refused"  # would be announced and ignored, or make it another run
+FREE = "free"  # of this command alone; nothing trained depends on it
+
+KINDS = {
+    **dict.fromkeys(("name", "runs_dir", "ckpt", "overwrite"), FREE),
+    **dict.fromkeys(("task", "seed"), REFUSED),
+    "model.base": COMPARED,  # a folder may have been moved; its shape is held against the checkpoint's
+    "model.revision": REFUSED,  # other frozen weights of the same shape
+    **dict.fromkeys(("model.dtype", "model.attn_implementation"), APPLIED),
+    **dict.fromkeys(("model.min_pixels", "model.max_pixels", "model.do_pad"), APPLIED),
+    "glimpse.init_from_prompt": REFUSED,  # only a first step can start from it
+    **dict.fromkeys(("glimpse.num_tokens", "glimpse.layers", "glimpse.norm"), COMPARED),
+    **dict.fromkeys(("glimpse.prune_layer", "glimpse.read_layers", "glimpse.attention_logits"), COMPARED),
+    **dict.fromkeys(("vip.hidden_size", "vip.cond_size", "vip.num_heads", "vip.taps"), COMPARED),
+    **dict.fromkeys(("vip.attention", "vip.deep_supervision"), COMPARED),
+    **dict.fromkeys(("loss.dice", "loss.bce", "loss.answer"), APPLIED),
+    **dict.fromkeys(("prune.threshold", "prune.max_keep_ratio", "prune.fixed_keep_ratio"), APPLIED),
+    **dict.fromkeys(("prune.min_kept", "prune.anchors", "prune.budget_scope"), APPLIED),
+    **dict.fromkeys(("data.root", "data.train"), COMPARED),  # shards count by name and samples, see gp.data.bookmark
+    **dict.fromkeys(("data.val", "data.test", "data.eval_batch_size"), APPLIED),
+    **dict.fromkeys(("data.shuffle_buffer", "data.bucket_batches"), REFUSED),  # another order of the samples
+    "data.batch_size": APPLIED,  # with bucketing it is part of the order, and gp.data.bookmark refuses it
+    **dict.fromkeys(("data.num_workers", "data.worker_start_method", "data.max_skipped_fraction"), APPLIED),
+    **dict.fromkeys(("optim.lr", "optim.glimpse_lr_scale", "optim.weight_decay", "optim.betas"), APPLIED),
+    **dict.fromkeys(("optim.warmup_fraction", "optim.final_lr_fraction"), APPLIED),
+    **dict.fromkeys(("optim.max_steps", "optim.epochs"), APPLIED),  # fewer than are done: `refuse_less`
+    **dict.fromkeys(("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"), APPLIED),
+    **dict.fromkeys(("trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"), APPLIED),
+    **dict.fromkeys(("trainer.log_every", "trainer.val_every", "trainer.save_every"), APPLIED),
+    **dict.fromkeys(("trainer.val_samples", "trainer.paint_images", "trainer.val_before_training"), APPLIED),
+    **dict.fromkeys(("trainer.best_metric", "trainer.best_kept", "trainer.stop_metric"), APPLIED),
+    **dict.fromkeys(("trainer.stop_patience", "trainer.max_bad_steps", "trainer.logger"), APPLIED),
+    **dict.fromkeys(("trainer.extra", "data.persistent_workers"), APPLIED),
+}
+
+
+def kind_of(key: str) -> str:
+    """The kind of an option by its dotted name; a part of a mapping, such as `data.test.SPLIT`, has the whole's.
+
+    Raises:
+        KeyError: an option of the schema that was not given a kind.
+    """
+    if key.startswith("eval."):
+        return FREE
+    while key not in KINDS and "." in key:
+        key = key.rpartition(".")[0]
+    return KINDS[key]
+
+
+def notices_of_changes(checkpoint: Mapping[str, Any], config: TrainConfig, where: str | Path) -> list[str]:
+    """Says which settings a resumed run changes.
+
+    Args:
+        checkpoint: of the run that goes on.
+        config: of this command.
+        where: the checkpoint's path, for errors.
+
+    Returns:
+        A line per change that will hold from the first resumed step on.
+
+    Raises:
+        ValueError: the checkpoint does not state its settings, or one differs that a resumed run cannot change.
+    """
+    there = checkpoint.get(NOTE, {}).get(SETTINGS)
+    if there is None:
+        raise ValueError(f"ckpt {where}: does not state the settings it was trained with: not a checkpoint to resume")
+    changes = differences(there, asdict(config))
+    if wrong := [one for one in changes if kind_of(one.key) == REFUSED]:
+        raise ValueError(
+            f"ckpt {where}: {wrong[0]}; a run that goes on cannot change it: "
+            f"give {_as_given(wrong[0])}, or start a new run with name=..."
+        )
+    return [f"resumes with {change}" for change in changes if kind_of(change.key) == APPLIED]
+
+
+def refuse_less(step: int, max_steps: int, where: str | Path) -> None:
+    """Refuses to shorten a run to fewer optimizer steps than it has done (ValueError)."""
+    if step > max_steps:
+        raise ValueError(
+            f"ckpt {where}: has done {step} steps, and optim.max_steps or optim.epochs ask for {max_steps}: "
+            "give more, or start a new run with name=..."
+        )
+
+
+def _as_given(change: Difference) -> str:
+    return f"{change.key}={'null' if change.there is None else change.there}"
