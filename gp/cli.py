@@ -24,7 +24,7 @@ class Stop(SystemExit):
 
     def __init__(self, status: int, line: str = "") -> None:
         super().__init__(status)
-        self.line = line
+        self.status, self.line = status, line
 
 
 class Terminated(SystemExit):
@@ -63,7 +63,7 @@ def run(work: Callable[[], int | None], traceback: bool = False, again: str = ""
     except Stop as stop:
         if stop.line:
             print(stop.line, file=sys.stderr)
-        return stop.code
+        return stop.status
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning answers Ctrl-C with exit(1)
             return _stopped("interrupted", again, INTERRUPTED)

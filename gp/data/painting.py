@@ -93,7 +93,7 @@ def add_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:
     return out
 
 
-def _broken(text: str, font: ImageFont.FreeTypeFont, width_px: int) -> list[str]:
+def _broken(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> list[str]:
     """Lines of a text that are no wider than the picture, as far as its words allow."""
     lines = [""]
     for word in text.split():

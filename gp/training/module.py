@@ -49,7 +49,7 @@ class GlimpseModule(pl.LightningModule):
         self.model = model
         self.strict_loading = False  # the base is loaded from its own files
         self.validation = Validation(model, config.eval.max_new_tokens)
-        self.loss_of_step = torch.zeros(())  # of the last optimizer step, all processes
+        self.loss_of_step: Tensor = torch.zeros(())  # of the last optimizer step, all processes
         self._micro_batches: list[Tensor] = []
         # torch's DDP neither broadcasts nor synchronises these: every process has loaded the same base
         self._ddp_params_and_buffers_to_ignore = [n for n, _ in self.named_parameters() if not n.startswith(TRAINED)]

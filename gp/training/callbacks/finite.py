@@ -40,7 +40,8 @@ class FiniteNumbers(pl.Callback):
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = gradient_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         module.log("train/grad_norm", norm, batch_size=1)
-        loss, size = torch.stack([module.loss_of_step.to(norm), norm]).tolist()  # waits for the device once
+        of_step = torch.as_tensor(module.loss_of_step).to(norm)
+        loss, size = torch.stack([of_step, norm]).tolist()  # waits for the device once
         bad = torch.tensor([loss, size]).isfinite().logical_not().tolist()
         if not bad[0] and (not bad[1] or _scale_was_too_large(trainer)):
             return
