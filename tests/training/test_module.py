@@ -13,6 +13,7 @@ from gp.engine.teacher_forcing import teacher_forced
 from gp.training import train as runs
 from gp.training.module import GlimpseModule
 from gp.training.objective import batch_sums, kept_counts, step_loss
+from gp.training.schedule import Length
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.micro_run import save_base, write_config
@@ -100,6 +101,7 @@ def test_vectors_norms_and_biases_do_not_decay(tmp_path, base):
 def test_an_optimizer_of_other_groups_is_refused(tmp_path, base):
     """Of versions in which everything decayed: two groups, of the token and of the VIP."""
     _, module, _ = make(tmp_path, base)
+    module.length = Length(4, 4)
     checkpoint = {"state_dict": module.state_dict()}
     module.on_save_checkpoint(checkpoint)
     parts = module.model.glimpse
@@ -107,9 +109,9 @@ def test_an_optimizer_of_other_groups_is_refused(tmp_path, base):
     groups = [{"name": name, "params": list(range(size))} for name, size in sizes.items()]
     checkpoint["optimizer_states"] = [{"state": {}, "param_groups": groups}]
     with pytest.raises(ValueError, match=r"parameter groups glimpse_token \(4\).*glimpse_token_no_decay.*evaluate\.py"):
-        module.on_load_checkpoint(checkpoint)
+        module.check_checkpoint(checkpoint, "last.ckpt")
     del checkpoint["optimizer_states"]
-    module.on_load_checkpoint(checkpoint)  # weights alone
+    module.check_checkpoint(checkpoint, "last.ckpt")  # weights alone
 
 
 def test_unpruned_answers_are_computed_once(tmp_path, base, monkeypatch):
