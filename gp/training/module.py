@@ -133,8 +133,8 @@ class GlimpseModule(pl.LightningModule):
 
         Lightning's own count stays 0: to it, the endless stream is one epoch.
         """
-        steps_per_epoch = getattr(self.trainer.progress_bar_callback, "steps_per_epoch", None)
-        return {} if steps_per_epoch is None else {"epoch": step / steps_per_epoch}
+        epochs = self._length().epochs(step)
+        return {} if epochs is None else {"epoch": epochs}
 
     # ---- optimizer and checkpoint -----------------------------------------------------------------------------
 

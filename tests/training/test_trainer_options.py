@@ -114,7 +114,7 @@ def test_a_new_run_removes_the_best_checkpoints_of_the_old_one(tmp_path, base):
     (best,) = (tmp_path / "runs/micro").glob("best-*.ckpt")
     stale = best.with_name("best-000099.ckpt")
     best.rename(stale)
-    assert run(tmp_path, base, "trainer.best_metric=val/mask_iou", "optim.max_steps=2") == 0
+    assert run(tmp_path, base, "trainer.best_metric=val/mask_iou", "optim.max_steps=2", "overwrite=true") == 0
     assert [path.name for path in (tmp_path / "runs/micro").glob("best-*.ckpt")] == ["best-000002.ckpt"]
 
 
