@@ -68,7 +68,7 @@ def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
         ValueError: the folder holds results of another run, and `overwrite` does not say that they may go.
     """
     folder = run_folder(config)
-    found = [name for name in RESULTS if (folder / name).exists()]
+    found = [name for name in RESULTS if any(folder.glob(name))]
     if not found or not is_new_run(config, ckpt):
         return []
     if config.overwrite:
