@@ -14,6 +14,8 @@ from transformers import ProcessorMixin
 from gp.backbones.source import BaseSource
 from gp.boxes import WHOLE_IMAGE, Frame
 
+MARKERS = ("image_token", "video_token", "vision_start_token", "vision_end_token")
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -42,6 +44,11 @@ class ImageGrids(ABC):
     @abstractmethod
     def pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> dict[str, Any]:
         """The call's `images_kwargs` for areas of at least and at most so many pixels; None: as saved."""
+
+    def markers(self) -> list[str]:
+        """Texts that stand for images, videos and their ends in a prompt; none of them can be a part of a question."""
+        known = {getattr(part, name, None) for part in (self, self.tokenizer) for name in MARKERS}
+        return sorted(marker for marker in known if isinstance(marker, str))
 
     def frame(self, width: int, height: int) -> Frame:
         """Rectangle that the grid of visual tokens lies over, as fractions of an image of so many pixels."""
