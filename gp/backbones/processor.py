@@ -14,7 +14,7 @@ from transformers import ProcessorMixin
 from gp.backbones.source import BaseSource
 from gp.boxes import WHOLE_IMAGE, Frame
 
-MARKERS = ("image_token", "video_token", "vision_start_token", "vision_end_token")
+MARKED = ("image", "video", "vision")  # in the names of such tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -47,8 +47,9 @@ class ImageGrids(ABC):
 
     def markers(self) -> list[str]:
         """Texts that stand for images, videos and their ends in a prompt; none of them can be a part of a question."""
-        known = {getattr(part, name, None) for part in (self, self.tokenizer) for name in MARKERS}
-        return sorted(marker for marker in known if isinstance(marker, str))
+        added = (token for token in self.tokenizer.get_added_vocab() if any(word in token for word in MARKED))
+        named = (getattr(self, f"{word}_token", None) for word in MARKED)
+        return sorted({*added, *(token for token in named if isinstance(token, str))})
 
     def frame(self, width: int, height: int) -> Frame:
         """Rectangle that the grid of visual tokens lies over, as fractions of an image of so many pixels."""

@@ -18,6 +18,8 @@ from webdataset import tariterators
 from gp.data.manifest import openable, read_manifest
 
 TINY_PREFIX = "tiny:"
+# what tarfile raises on damaged archives: a link to nothing is a KeyError, an absurd size one of memory or of overflow
+UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, MemoryError, OverflowError)
 PIPE = re.compile("pipe:", re.IGNORECASE)
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
@@ -117,7 +119,7 @@ def stored_records(shard: str, name: str) -> Iterator[Record]:
             yield Record(f"{name}/{key}", shard, key, content, key)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"shard {shard}: no such file") from error
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         # webdataset appends the stream to the message, and stream and url to the arguments.
         first = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
         reason = (isinstance(error, OSError) and error.strerror) or first

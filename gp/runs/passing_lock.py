@@ -33,7 +33,7 @@ def passing_lock(path: Path, timeout_s: float = -1) -> Iterator[None]:
 
 
 def _newer(path: Path) -> FileLock | None:
-    """The lock of another file that lies at `path` by now, because a holder before us removed ours; None: ours is it."""
+    """The lock of the file that lies at `path` by now, if a holder before us removed ours; None: it is ours."""
     other = FileLock(path)
     try:
         other.acquire(timeout=0)

@@ -13,7 +13,7 @@ FOLDERS = {"textcap": "textvqa", "visual7w": "v7w"}
 def image_key(path: str) -> str | None:
     """`./cot/gqa/1.jpg` -> `gqa/1.jpg`; None for a path that is absolute, climbs out, or names nothing.
 
-    A path that has no folder `cot` is taken whole. Letters with accents are composed (NFC), as macOS does not write them.
+    A path that has no folder `cot` is taken whole. Accented letters are composed (NFC); macOS writes them apart.
     """
     path = unicodedata.normalize("NFC", path)
     parts = [part for part in path.split("/") if part not in ("", ".")]

@@ -63,7 +63,7 @@ def open_source(entries: Sequence[str]) -> Source:
     if len(paths) == 1 and paths[0].is_dir():
         inside = paths[0] / PIECES_FOLDER if (paths[0] / PIECES_FOLDER).is_dir() else paths[0]
         visible = sorted(path for path in inside.iterdir() if not path.name.startswith("."))
-        if not visible or any(path.is_dir() or _is_image(path) for path in visible):
+        if _are_images(visible):
             return ImageFolder(inside)
         paths = [path for path in visible if path.suffix not in NOTES]
     return TarStream(order_pieces(paths))
@@ -177,10 +177,15 @@ class ImageFolder:
             yield from (self.folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
 
 
-def _is_image(path: Path) -> bool:
-    """By its name, or by its first bytes: `.jfif` and names without a suffix are common."""
-    if path.suffix.lower() in IMAGES:
+def _are_images(paths: Sequence[Path]) -> bool:
+    """Whether a folder's contents are images or folders of such, and not pieces of a tar; pieces may begin anyhow."""
+    if not paths or any(path.is_dir() or path.suffix.lower() in IMAGES for path in paths):
         return True
+    return any(map(_begins_an_image, paths)) and not any(map(_starts_a_tar, paths))
+
+
+def _begins_an_image(path: Path) -> bool:
+    """`.jfif` and names without a suffix are common."""
     with path.open("rb") as file:
         start = file.read(12)
     return start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n")) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
