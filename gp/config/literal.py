@@ -18,7 +18,11 @@ def parse_with_paths(overrides: Sequence[str], paths: Collection[str]) -> dict[s
     Raises:
         ValueError: as of `parse_overrides`.
     """
-    pairs = [text.partition("=") for text in overrides]
-    typed = {key: value for key, _, value in pairs if key in paths and value and not value.lstrip().startswith("[")}
-    rest = [text for text, (key, _, _) in zip(overrides, pairs, strict=True) if key not in typed]
+    given = dict.fromkeys(paths, None)
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in paths:  # the last one counts
+            given[key] = value if value and not value.lstrip().startswith("[") else None
+    typed = {key: value for key, value in given.items() if value is not None}
+    rest = [text for text in overrides if text.partition("=")[0] not in typed]
     return {**parse_overrides(rest), **typed}
