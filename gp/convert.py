@@ -12,30 +12,34 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file
-
 from gp import cli
 from gp.formats import published
-from gp.formats.glimpse_folder import WEIGHTS, read_config, write_config, write_weights
+from gp.formats.glimpse_folder import WEIGHTS, read_config, read_weights, write_config, write_weights
+from gp.formats.reading import BaseShape, check_weights, read_object
+from gp.runs.writing import write_text
 
 
 def to_ours(source: Path, target: Path) -> None:
     """Published folder -> ours; the base's name stays open, its shape is taken from the folder's own config."""
     glimpse, vip, options = published.read_config(source)
-    weights = published.read_weights(source)
+    weights, base = published.read_weights(source), published.read_base(source)
+    config = source / "config.json"
+    check_weights(weights, BaseShape.read(base, f"{config}: "), glimpse, vip, f"{source / published.WEIGHTS}: ")
     target.mkdir(parents=True, exist_ok=True)
     write_weights(target, weights)
-    write_config(target, published.read_base(source), glimpse, vip, options, {"converted_from": source.name})
+    write_config(target, base, glimpse, vip, options, {"converted_from": source.name})
 
 
 def to_published(source: Path, target: Path, base: Path) -> None:
     """Our folder -> published; the original repeats the base's own config in its file, so that is needed too."""
-    _, glimpse, vip, options = read_config(source)
+    there, glimpse, vip, options = read_config(source)
+    weights = read_weights(source)
+    shape = BaseShape.read(there, f"{source / 'config.json'}: base.")
+    check_weights(weights, shape, glimpse, vip, f"{source / WEIGHTS}: ")
+    config = published.make_config(read_object(base / "config.json"), glimpse, vip, options)
     target.mkdir(parents=True, exist_ok=True)
-    published.write_weights(load_file(source / WEIGHTS), target)
-    base_config = json.loads((base / "config.json").read_text())
-    config = published.make_config(base_config, glimpse, vip, options)
-    (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    published.write_weights(weights, target)
+    write_text(target / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def convert(source: Path, target: Path, base: Path | None) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "boxes", "cli", "stages", "progress", "version", "window", "embedded"},
+    {"types", "boxes", "pictures", "cli", "stages", "progress", "version", "window", "embedded"},
     {"config", "modules", "selection", "measure"},
     {"runs"},
     {"backbones"},

@@ -14,6 +14,8 @@ from transformers import ProcessorMixin
 from gp.backbones.source import BaseSource
 from gp.boxes import WHOLE_IMAGE, Frame
 
+MARKED = ("image", "video", "vision")  # in the names of such tokens
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -42,6 +44,12 @@ class ImageGrids(ABC):
     @abstractmethod
     def pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> dict[str, Any]:
         """The call's `images_kwargs` for areas of at least and at most so many pixels; None: as saved."""
+
+    def markers(self) -> list[str]:
+        """Texts that stand for images, videos and their ends in a prompt; none of them can be a part of a question."""
+        added = (token for token in self.tokenizer.get_added_vocab() if any(word in token for word in MARKED))
+        named = (getattr(self, f"{word}_token", None) for word in MARKED)
+        return sorted({*added, *(token for token in named if isinstance(token, str))})
 
     def frame(self, width: int, height: int) -> Frame:
         """Rectangle that the grid of visual tokens lies over, as fractions of an image of so many pixels."""

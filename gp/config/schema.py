@@ -129,6 +129,7 @@ class DataConfig:
         1, "batches' worth of records pooled and cut into batches of similar length; 1: off", within=FROM_1
     )
     max_skipped_fraction: float = option(0.02, "unusable samples tolerated before the run stops", within=SHARE)
+    allow_pipes: bool = option(False, "shards may be `pipe:` commands, which reading them runs")
 
 
 @dataclass

@@ -137,6 +137,7 @@ class Collator:
     def __init__(self, processor: Any, min_pixels: int | None = None, max_pixels: int | None = None):
         self.processor = processor
         self.end_id = end_of_turn_id(processor)
+        self.markers = processor.markers()
         self.pixel_table = PixelTable.from_processor(processor)
         given = {"min_pixels": min_pixels, "max_pixels": max_pixels}
         self.pixels = {name: area for name, area in given.items() if area is not None}

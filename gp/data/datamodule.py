@@ -18,7 +18,7 @@ from gp.data.batch import Batch, Collator
 from gp.data.bookmark import SAMPLES, Bookmark, check_ranks_agree, check_same_order
 from gp.data.counts import counts_to_draw, sample_counts
 from gp.data.epoch import Buckets, EpochReader
-from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
+from gp.data.loading import EvalLoader, as_it_is, collate_eval, num_visual_tokens, train_batch
 from gp.data.position import from_lists, num_read
 from gp.data.shards import resolve_shards, shard_names
 from gp.data.stream import EvalStream, TrainStream
@@ -54,7 +54,7 @@ class GlimpseDataModule(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Builds the embedded shards at need and finds missing files early; runs in one process per machine."""
         for entries in (self.config.train, self.config.val):
-            resolve_shards(entries, self.config.root)
+            resolve_shards(entries, self.config.root, self.config.allow_pipes)
 
     def num_train_samples(self) -> int | None:
         """Questions of an epoch; None if they are not all in manifests."""
@@ -93,12 +93,13 @@ class GlimpseDataModule(L.LightningDataModule):
         stream = TrainStream(
             EpochReader(shards, self.seed, self.config.shuffle_buffer, counts, self._buckets()),
             self._bookmark.positions,
+            partial(train_batch, self.collator),
             batch_size=self.config.batch_size,
             max_skipped_fraction=self.config.max_skipped_fraction,
             first_worker=self._bookmark.next_worker,
         )
         size = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
-        loader = self._loader(stream, workers, partial(collate_train, self.collator), ahead=2 * size)
+        loader = self._loader(stream, workers, as_it_is, ahead=2 * size)
         return TimedLoader(loader if size == 1 else self._windows(loader, size))
 
     def _windows(self, loader: DataLoader, size: int) -> StepWindows:
@@ -133,7 +134,7 @@ class GlimpseDataModule(L.LightningDataModule):
             done: `Sample.number`s that are done already; the same on all ranks.
             num_samples: a draw of so many of the shards' samples, see `gp.data.dealing.drawn`; None: all.
         """
-        shards = resolve_shards(entries, self.config.root)
+        shards = resolve_shards(entries, self.config.root, self.config.allow_pipes)
         stream = EvalStream(
             shards,
             sample_counts(shards) if num_samples is None else counts_to_draw(shards),
@@ -165,7 +166,7 @@ class GlimpseDataModule(L.LightningDataModule):
 
     def _train_shards(self) -> tuple[list[str], list[int] | None]:
         """Shards, and the samples of each where all are known."""
-        shards = resolve_shards(self.config.train, self.config.root)
+        shards = resolve_shards(self.config.train, self.config.root, self.config.allow_pipes)
         return shards, sample_counts(shards)
 
     def _buckets(self) -> Buckets | None:

@@ -5,12 +5,14 @@ Started workers import this file and what it needs; it knows nothing of Lightnin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch.utils.data import DataLoader
 
 from gp.data.batch import Batch, Collator
-from gp.data.sample import claimed_size
+from gp.data.refusing import usable_batch
+from gp.data.sample import BadSample, Sample, claimed_size
 from gp.data.shards import Record
 from gp.data.skipping import SkipCounter
 from gp.data.stream import RawBatch
@@ -44,17 +46,25 @@ class EvalLoader:
         self.skips.finish(total)
 
 
-def collate_train(collator: Collator, raw: RawBatch) -> Batch:
-    """Makes a training batch; images stay behind, as they are pixel values by now and workers send what they return."""
-    batch = collator(raw.samples)
-    batch.samples = [sample.without_image() for sample in batch.samples]
-    batch.position = raw.position
-    return batch
+def train_batch(collator: Collator, samples: Sequence[Sample]) -> tuple[Batch | None, list[BadSample]]:
+    """`usable_batch` without images: they are pixel values by now, and workers send what they return."""
+    batch, refused = usable_batch(collator, samples)
+    if batch is not None:
+        batch.samples = [sample.without_image() for sample in batch.samples]
+    return batch, refused
 
 
 def collate_eval(collator: Collator, raw: RawBatch) -> tuple[Batch | None, RawBatch]:
     """Makes a batch of evaluation, None if all its samples were skipped; the raw one beside it says which."""
-    return (collator(raw.samples) if raw.samples else None), raw
+    batch, refused = usable_batch(collator, raw.samples)
+    raw.skipped += refused
+    raw.samples = [] if batch is None else batch.samples
+    return batch, raw
+
+
+def as_it_is(batch: Any) -> Any:
+    """A DataLoader's `collate_fn` that leaves what the stream made."""
+    return batch
 
 
 def num_visual_tokens(collator: Collator, record: Record) -> int:

@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from webdataset.gopen import gopen
+
+from gp.runs.passing_lock import passing_lock
 
 MANIFEST = "manifest.json"
 LOCK = ".manifest.lock"
@@ -83,7 +84,7 @@ def update_manifest(folder: Path, set_name: str, entries: dict[str, ShardEntry],
     """
     if wrong := [name for name, entry in entries.items() if entry.set != set_name]:
         raise ValueError(f"{manifest_place(folder)}: {wrong[0]} is of set {entries[wrong[0]].set!r}, not {set_name!r}")
-    with FileLock(folder / LOCK):
+    with passing_lock(folder / LOCK):
         manifest = read_manifest(folder) or Manifest({}, {})
         others = {name: entry for name, entry in manifest.shards.items() if entry.set != set_name}
         write_manifest(folder, Manifest({**others, **entries}, {**manifest.sets, set_name: info}))

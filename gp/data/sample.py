@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from gp.boxes import clip_boxes, has_area
 from gp.data.shards import Record
+from gp.pictures import BadPicture, read_picture
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 TEXT_FIELDS = ("question", "answer", "dataset", "split")
@@ -43,7 +43,7 @@ class Sample:
 
     Args:
         id: `{shard name}/{key}`, unique in a stream.
-        image: RGB; None once it has been turned into pixel values and is not needed any more.
+        image: as `gp.pictures.to_rgb` makes it; None once it has been turned into pixel values and is not needed.
         question: as in the shard.
         answer: as in the shard.
         boxes_xyxy_px: at least one; pixels of a `width` x `height` image, inside it, with area.
@@ -140,11 +140,13 @@ def checked_boxes(value: Any, width: int, height: int, where: str) -> tuple[tupl
 
 
 def check_box_list(value: Any, where: str) -> None:
-    """BadSample unless it is a list of at least one [x1, y1, x2, y2]."""
+    """BadSample unless it is a list of at least one [x1, y1, x2, y2] in pixels."""
     if value == []:
         raise BadSample("no boxes", where)
     if not isinstance(value, list) or not all(_is_box(box) for box in value):
         raise BadSample("wrong field", where, f"boxes_xyxy_px: expected a list of [x1, y1, x2, y2], got {value!r:.200}")
+    if all(abs(side) <= 1 for box in value for side in box):  # as pixels it would be a corner of the image
+        raise BadSample("boxes look like fractions of the image", where, f"expected pixels, got {value!r:.200}")
 
 
 def check_shape(size: tuple[int, int], width: int, height: int, where: str) -> None:
@@ -192,9 +194,6 @@ def _image_suffix(record: Record) -> str:
 
 def _image(record: Record, suffix: str) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(record.files[suffix])) as image:
-            return image.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged files; nothing else runs here
-        unknown = isinstance(error, UnidentifiedImageError)  # its own message is an object's address
-        detail = "no known image format" if unknown else f"{type(error).__name__}: {error}"
-        raise BadSample("image does not open", record.where, f"{suffix}, {detail}") from error
+        return read_picture(record.files[suffix])
+    except BadPicture as error:
+        raise BadSample(error.reason, record.where, f"{suffix}, {error.detail}") from error

@@ -18,6 +18,9 @@ from webdataset import tariterators
 from gp.data.manifest import openable, read_manifest
 
 TINY_PREFIX = "tiny:"
+# what tarfile raises on damaged archives: a link to nothing is a KeyError, an absurd size one of memory or of overflow
+UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, MemoryError, OverflowError)
+PIPE = re.compile("pipe:", re.IGNORECASE)
 END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 
 
@@ -44,7 +47,7 @@ class Record:
         return f"shard {self.shard}, key {self.key}"
 
 
-def resolve_shards(entries: Sequence[str], root: str | Path) -> list[str]:
+def resolve_shards(entries: Sequence[str], root: str | Path, allow_pipes: bool = False) -> list[str]:
     """Turns what a config names into shard paths and urls, in the order given.
 
     Args:
@@ -52,19 +55,21 @@ def resolve_shards(entries: Sequence[str], root: str | Path) -> list[str]:
             each with braces ("gqa-{000000..000019}.tar"), paths also with wildcards ("gqa-*.tar", in sorted order),
             or "tiny:SPLIT", which builds the embedded data at need.
         root: folder of relative paths; the embedded data live in its subfolder `tiny`.
+        allow_pipes: `pipe:` entries are commands that reading the shard runs; False refuses them.
 
     Returns:
         At least one path or url.
 
     Raises:
         FileNotFoundError: a local shard does not exist, or wildcards match none or not all that the manifest lists.
-        ValueError: no entries, an empty or malformed pattern, or no such split of the embedded data.
+        ValueError: no entries, an empty or malformed pattern, a command that was not allowed, or no such split of the
+            embedded data.
     """
     if isinstance(entries, str):
         raise ValueError(f"expected a list of shards, got the text {entries!r}")
     if not entries:
         raise ValueError(f"no shards given: expected at least one path, url or {TINY_PREFIX}SPLIT (root {root})")
-    return [shard for entry in entries for shard in _resolve(entry, Path(root))]
+    return [shard for entry in entries for shard in _resolve(entry, Path(root), allow_pipes)]
 
 
 def local_shards(entry: str, root: Path) -> list[Path]:
@@ -106,19 +111,26 @@ def stored_records(shard: str, name: str) -> Iterator[Record]:
         FileNotFoundError: no such local file.
         ValueError: the shard is truncated or is not a tar, two files of it have one name, or its command failed.
     """
-    sources = _complete_tars(tariterators.url_opener([{"url": openable(shard)}]))
-    files = tariterators.tar_file_expander(sources)
     try:
+        files = tariterators.tar_file_expander(_complete_tars(_opened(shard)))
         for sample in tariterators.group_by_keys(files):
             key = sample["__key__"]
             content = {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")}
             yield Record(f"{name}/{key}", shard, key, content, key)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"shard {shard}: no such file") from error
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         # webdataset appends the stream to the message, and stream and url to the arguments.
-        reason = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
+        first = str(error.args[0]).split(" @ ")[0] if error.args else type(error).__name__
+        reason = (isinstance(error, OSError) and error.strerror) or first
         raise ValueError(f"shard {shard}: truncated, or not a plain tar: {reason}") from error
+
+
+def _opened(shard: str) -> Iterable[dict]:
+    """The shard's stream; a local file is opened here, so that no part of its name is taken for a url or a command."""
+    if Path(shard).is_file():
+        return [{"url": shard, "stream": open(shard, "rb")}]
+    return tariterators.url_opener([{"url": openable(shard)}])
 
 
 def _questions(record: Record) -> Iterator[Record]:
@@ -136,11 +148,13 @@ def _questions(record: Record) -> Iterator[Record]:
         yield Record(f"{record.id}.{index}", record.shard, f"{record.key}.{index}", files, record.key)
 
 
-def _resolve(entry: str, root: Path) -> list[str]:
+def _resolve(entry: str, root: Path, allow_pipes: bool) -> list[str]:
     if not entry.strip():
         raise ValueError(f"empty shard pattern {entry!r}: expected a path, url or {TINY_PREFIX}SPLIT (root {root})")
     if entry.startswith(TINY_PREFIX):
         return _tiny_shards(entry, root)
+    if PIPE.match(entry) and not allow_pipes:
+        raise ValueError(f"shards {entry!r}: a command, which reading would run; data.allow_pipes=true lets it")
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", entry):  # a url, or pipe:
         return _braces(entry)
     return [str(path) for path in local_shards(entry, root)]

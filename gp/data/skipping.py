@@ -22,14 +22,17 @@ class SkipCounter:
     Args:
         max_fraction: bad / all samples tolerated, in [0, 1].
         option: what sets it, for messages.
+        logged_each: so many of a reason are logged each, later ones now and then: a log stays readable.
     """
 
-    def __init__(self, max_fraction: float, option: str = "data.max_skipped_fraction"):
+    def __init__(self, max_fraction: float, option: str = "data.max_skipped_fraction", logged_each: int = LOGGED_EACH):
+        self.logged_each = logged_each
         self.max_fraction = max_fraction
         self.option = option
         self.seen = 0
         self.reasons: Counter[str] = Counter()
         self.examples: dict[str, BadSample] = {}
+        self.mended: Counter[str] = Counter()  # what was put right in good samples
 
     @property
     def skipped(self) -> int:
@@ -38,14 +41,19 @@ class SkipCounter:
     def good(self, count: int = 1) -> None:
         self.seen += count
 
-    def bad(self, error: BadSample) -> None:
-        """Raises ValueError with the summary if these are too many for any full pass; see `PATIENCE`."""
-        self.seen += 1
-        self.reasons[error.reason] += 1
+    def bad(self, error: BadSample, count: int = 1) -> None:
+        """Counts what cannot be used for one reason: a sample, or `count` questions about an image.
+
+        Raises ValueError with the summary if these are too many for any full pass; see `PATIENCE`.
+        """
+        before = self.reasons[error.reason]
+        self.seen += count
+        self.reasons[error.reason] += count
         self.examples.setdefault(error.reason, error)
-        count = self.reasons[error.reason]
-        if count <= LOGGED_EACH or count.bit_count() == 1:  # then at 16, 32, 64, ...: a log stays readable
-            log.warning("skipped sample (number %d for this reason): %s", count, error)
+        after = before + count
+        if before < self.logged_each or before.bit_length() < after.bit_length():  # then at 16, 32, 64, ...
+            what = "sample" if count == 1 else f"{count} samples"
+            log.warning("skipped %s (number %d for this reason): %s", what, after, error)
         self._check(max(self.seen, PATIENCE))
 
     def add_earlier(self, reasons: Mapping[str, int]) -> None:

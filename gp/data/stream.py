@@ -9,15 +9,16 @@ its own shards.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
+from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from gp.data.dealing import batches_left, drawn, part, read_numbers
 from gp.data.epoch import EpochReader
-from gp.data.position import Position
+from gp.data.position import Position, Span
 from gp.data.sample import BadSample, Sample, parse_record
 from gp.data.shards import Record, read_records, shard_names
 from gp.data.skipping import SkipCounter
@@ -40,15 +41,26 @@ class RawBatch:
     split_size: int | None = None
 
 
+Maker = Callable[[list[Sample]], tuple[Any, list[BadSample]]]
+
+
+def as_raw_batch(samples: list[Sample]) -> tuple[RawBatch, list[BadSample]]:
+    """All samples, as they are."""
+    return RawBatch(samples), []
+
+
 class TrainStream(IterableDataset):
     """Endless batches for one rank, from one stream per worker.
 
-    Each `RawBatch` has `batch_size` samples, the last of one epoch together with the first of the next. With bucketing
-    one has fewer where a sample is bad, and at the end of an epoch of its stream: it must not mix lengths.
+    Each batch has `batch_size` samples, the last of one epoch together with the first of the next: where a sample turns
+    out to be bad, also as late as in `make`, the next one takes its place. With bucketing a batch has fewer then, and
+    at the end of an epoch of its stream: it must not mix lengths.
 
     Args:
         reader: of the records.
         positions: where each worker's stream begins.
+        make: samples -> what is yielded, None if none of them can be used, and an error for each that cannot; what is
+            yielded gets the `position` of the stream behind it.
         batch_size: samples per batch.
         max_skipped_fraction: see `SkipCounter`.
         first_worker: whose batch comes first, when resuming in the middle of a round of the workers.
@@ -62,6 +74,7 @@ class TrainStream(IterableDataset):
         self,
         reader: EpochReader,
         positions: Sequence[Position],
+        make: Maker = as_raw_batch,
         *,
         batch_size: int,
         max_skipped_fraction: float,
@@ -69,25 +82,37 @@ class TrainStream(IterableDataset):
     ):
         self.reader = reader
         self.positions = list(positions)
+        self.make = make
         self.batch_size = batch_size
         self.max_skipped_fraction = max_skipped_fraction
         self.first_worker = first_worker
 
-    def __iter__(self) -> Iterator[RawBatch]:
+    def __iter__(self) -> Iterator[Any]:
         # torch takes batches from its workers in turn, always beginning with worker 0.
         worker = (_worker_and_count()[0] + self.first_worker) % len(self.positions)
-        batch = RawBatch()
-        for sample, position, is_last in self._samples(self.positions[worker]):
+        counter = SkipCounter(self.max_skipped_fraction)
+        samples: list[Sample] = []
+        begin = self.positions[worker].spans[0].epoch
+        for sample, position, is_last in self._samples(self.positions[worker], counter):
             if sample is not None:
-                batch.samples.append(sample)
-            if len(batch.samples) == self.batch_size or (is_last and batch.samples):
-                batch.position = position
-                yield batch
-                batch = RawBatch()
+                samples.append(sample)
+            if not (len(samples) == self.batch_size or (is_last and samples)):
+                continue
+            batch, refused = self.make(samples)
+            if refused:
+                samples = _without(samples, refused, counter)
+                if position.spans[0].epoch - begin > self.batch_size:  # an epoch without a single one to keep
+                    raise _nothing_usable(position.spans[0], counter)
+                if not is_last or batch is None:
+                    continue  # the next ones fill it up
+            counter.good(len(samples))
+            batch.position = position
+            yield batch
+            samples, begin = [], position.spans[0].epoch
 
-    def _samples(self, begin: Position) -> Iterator[tuple[Sample | None, Position, bool]]:
+    def _samples(self, begin: Position, counter: SkipCounter) -> Iterator[tuple[Sample | None, Position, bool]]:
         """Yields each record's sample (None: a bad one), the position after it, and True if its bucket ends there."""
-        counter, buckets = SkipCounter(self.max_skipped_fraction), self.reader.buckets
+        buckets = self.reader.buckets
         for position in begin.walk():
             span = position.spans[0]
             after, found = span.start, False
@@ -96,8 +121,7 @@ class TrainStream(IterableDataset):
                 found = found or sample is not None
                 yield sample, position.at(after), buckets is not None and after % self.batch_size == 0
             if not found and span.is_whole:  # or it would look for one forever
-                where = f"a whole epoch of training stream {span.stream} of {span.num_streams}"
-                raise ValueError(f"{where} has no usable sample: {counter.summary()}")
+                raise _nothing_usable(span, counter)
             if buckets is not None:
                 yield None, position.at(after), True
 
@@ -183,14 +207,25 @@ class EvalStream(IterableDataset):
 
 
 def _parse(record: Record, counter: SkipCounter) -> Sample | None:
-    """Sample of a record, counted; None for a bad one."""
+    """Sample of a record; None for a bad one, which is counted."""
     try:
-        sample = parse_record(record)
+        return parse_record(record)
     except BadSample as error:
         counter.bad(error)
         return None
-    counter.good()
-    return sample
+
+
+def _nothing_usable(span: Span, counter: SkipCounter) -> ValueError:
+    where = f"a whole epoch of training stream {span.stream} of {span.num_streams}"
+    return ValueError(f"{where} has no usable sample: {counter.summary()}")
+
+
+def _without(samples: list[Sample], refused: list[BadSample], counter: SkipCounter) -> list[Sample]:
+    """Counts the refused samples; returns the others."""
+    for error in refused:
+        counter.bad(error)
+    ids = {error.where for error in refused}
+    return [sample for sample in samples if sample.id not in ids]
 
 
 def _decode(records: Iterable[tuple[int, Record]]) -> RawBatch:

@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
 from rich.progress import Progress
 
 from gp.data.manifest import (
@@ -34,6 +33,7 @@ from gp.data.manifest import (
     write_manifest,
 )
 from gp.embedded.scenes import SceneBuilder
+from gp.runs.passing_lock import passing_lock
 
 BUILDER_VERSION = 2
 SEED = 20261122
@@ -82,7 +82,7 @@ def ensure_tiny_shards(
     """
     root = Path(root)
     root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.parent / f".{root.name}.lock"):
+    with passing_lock(root.parent / f".{root.name}.lock"):
         if not root.exists() or not any(root.iterdir()):
             _build(root, splits)
     return _checked_paths(root, splits, check_hashes)

@@ -104,7 +104,9 @@ class EvalModule(pl.LightningModule):
 
     def _claim(self, left_out: list[LeftOut]) -> None:
         data = self.config.data
-        shards = {split: resolve_shards(data.test[split], data.root) for split in self.config.eval.splits}
+        shards = {
+            split: resolve_shards(data.test[split], data.root, data.allow_pipes) for split in self.config.eval.splits
+        }
         of_methods = settings_of_methods(self.model, self.methods)
         claim(self.out, self.settings, {split: shards_of(paths) for split, paths in shards.items()}, of_methods)
         for one in left_out:

@@ -35,7 +35,7 @@ class EvalProgress(pl.Callback):
 
     def _start(self, trainer: pl.Trainer, module: EvalModule, index: int) -> Progress:
         run, config = module.runs[index], module.config
-        shards = resolve_shards(config.data.test[run.split], config.data.root)
+        shards = resolve_shards(config.data.test[run.split], config.data.root, config.data.allow_pipes)
         samples = count_samples(shards, config.eval.num_samples)
         total = None if samples is None else samples * len(run.methods)
         done = sum(len(row) for row in run.done.values())

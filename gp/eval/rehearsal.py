@@ -96,7 +96,9 @@ def rehearse_rows(
 
 def _rows_left(config: TrainConfig, split: str, methods: Sequence[Method], done: Path) -> list[Method]:
     """Rows without an answer to every question, and `glimpse` if one of them is matched to it; all if not known."""
-    num_samples = count_samples(resolve_shards(config.data.test[split], config.data.root), config.eval.num_samples)
+    num_samples = count_samples(
+        resolve_shards(config.data.test[split], config.data.root, config.data.allow_pipes), config.eval.num_samples
+    )
     if not num_samples:
         return list(methods)  # reading it says what is wrong with an empty one
     left = [method for method in methods if len(read_results(done, split, method)) < num_samples]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,17 @@ from gp.backbones import Backbone
 from gp.config.schema import GlimpseConfig, VIPConfig
 from gp.embedded import GLIMPSE_DIR
 from gp.formats import published
+from gp.formats.reading import (
+    BaseShape,
+    check_weights,
+    read_object,
+    read_options,
+    read_prune_options,
+    take,
+)
 from gp.pruners import GlimpsePruner
 from gp.runs.differences import refuse_other_base
+from gp.runs.writing import write_bytes, write_text
 from gp.types import PruneOptions
 
 FORMAT = "gp-glimpse-1"
@@ -65,7 +74,15 @@ def save_glimpse(
 
 def write_weights(folder: Path, weights: dict[str, Tensor]) -> None:
     """Writes `glimpse.safetensors`, readable like any other file (safetensors' own writer makes it private)."""
-    (folder / WEIGHTS).write_bytes(save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
+    write_bytes(folder / WEIGHTS, save({k: v.detach().cpu().contiguous() for k, v in weights.items()}))
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of our format; ValueError for another kind of file."""
+    try:
+        return load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / WEIGHTS}: not a safetensors file ({error})") from error
 
 
 def write_config(
@@ -86,7 +103,7 @@ def write_config(
         **(info or {}),
     }
     config[CHECKSUM] = checksum(folder, config)
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def checksum(folder: Path, config: Mapping[str, Any]) -> str:
@@ -115,15 +132,14 @@ def load_glimpse(
     folder = _find(name, revision)
     if published.is_reference_folder(folder):
         glimpse, vip, options = published.read_config(folder)
-        weights = published.read_weights(folder)
+        weights, file = published.read_weights(folder), folder / published.WEIGHTS
+        _check_base(folder, weights, glimpse, backbone)
     else:
         base, glimpse, vip, options = read_config(folder)
         refuse_other_base(base, base_shape(backbone), folder)
-        try:
-            weights = load_file(folder / WEIGHTS)
-        except SafetensorError as error:
-            raise ValueError(f"{folder / WEIGHTS}: not a safetensors file ({error})") from error
-    _check_shapes(folder, weights, glimpse, backbone)
+        weights, file = read_weights(folder), folder / WEIGHTS
+    shape = BaseShape.read(base_shape(backbone), f"{folder}: ")
+    check_weights(weights, replace(shape, num_vision_taps=backbone.num_vision_taps), glimpse, vip, f"{file}: ")
     pruner = GlimpsePruner.build(backbone, glimpse, vip)
     pruner.load_state_dict(weights)
     return pruner.eval(), options
@@ -151,15 +167,18 @@ def read_config(folder: Path) -> tuple[dict[str, Any], GlimpseConfig, VIPConfig,
         ValueError: not JSON, not our format, or other bytes than were written, there or in the weights.
     """
     path = folder / "config.json"
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not JSON ({error})") from error
+    given = read_object(path)
     if given.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT!r}, got {given.get('format')!r}")
+    base, glimpse, vip, prune = (take(given, key, dict, f"{path}: ") for key in ("base", "glimpse", "vip", "prune"))
     _compare_checksum(folder, given)
-    prune = {**given["prune"], "anchors": tuple(given["prune"]["anchors"])}
-    return given["base"], GlimpseConfig(**given["glimpse"]), VIPConfig(**given["vip"]), PruneOptions(**prune)
+    BaseShape.read(base, f"{path}: base.")
+    return (
+        base,
+        read_options(GlimpseConfig, glimpse, f"{path}: glimpse."),
+        read_options(VIPConfig, vip, f"{path}: vip."),
+        read_prune_options(prune, f"{path}: prune."),
+    )
 
 
 def _compare_checksum(folder: Path, config: Mapping[str, Any]) -> None:
@@ -171,16 +190,18 @@ def _compare_checksum(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _check_shapes(folder: Path, weights: dict[str, Tensor], glimpse: GlimpseConfig, backbone: Backbone) -> None:
+def _check_base(folder: Path, weights: dict[str, Tensor], glimpse: GlimpseConfig, backbone: Backbone) -> None:
     """The published format names no base: its tensors' shapes do."""
+    num_features = backbone.num_heads * len(glimpse.read_layers or [glimpse.prune_layer])
     expected = {
-        "hidden_size": (weights["glimpse_token.embeddings"].shape[-1], backbone.hidden_size),
-        "num_heads * read layers": (
-            weights["vip.feature_in.weight"].shape[1],
-            backbone.num_heads * len(glimpse.read_layers or [glimpse.prune_layer]),
-        ),
-        "vision_hidden_size": (weights["vip.cond_in.0.weight"].shape[1], backbone.vision_hidden_size),
+        "hidden_size": ("glimpse_token.embeddings", -1, backbone.hidden_size),
+        "num_heads * read layers": ("vip.feature_in.weight", 1, num_features),
+        "vision_hidden_size": ("vip.cond_in.0.weight", 1, backbone.vision_hidden_size),
     }
-    wrong = [f"{name} {there} there, {here} here" for name, (there, here) in expected.items() if there != here]
+    wrong = []
+    for name, (tensor, side, here) in expected.items():
+        there = weights[tensor].shape if tensor in weights else ()
+        if len(there) == 2 and there[side] != here:  # what is missing or no matrix is refused with all other tensors
+            wrong.append(f"{name} {there[side]} there, {here} here")
     if wrong:
         raise ValueError(f"{folder}: trained on another base: {', '.join(wrong)}")

@@ -12,6 +12,7 @@ from huggingface_hub import HfApi
 from gp.backbones import Backbone
 from gp.formats.glimpse_folder import save_glimpse
 from gp.pruners import GlimpsePruner
+from gp.runs.writing import write_text
 from gp.types import PruneOptions
 
 CARD = """\
@@ -83,7 +84,7 @@ def save_pretrained(
     info = {key: value for key, value in (("data", data), ("metrics", metrics)) if value is not None}
     folder = save_glimpse(folder, glimpse, backbone, options, info)
     card = model_card(glimpse, backbone, options, name or folder.name, data, metrics)
-    (folder / "README.md").write_text(card)
+    write_text(folder / "README.md", card)
     return folder
 
 

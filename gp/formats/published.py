@@ -5,7 +5,6 @@ The only place that knows the reference implementation's words.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,12 @@ import torch
 from torch import Tensor
 
 from gp.config.schema import GlimpseConfig, VIPConfig
+from gp.formats.reading import read_object, read_options, read_prune_options, take
+from gp.runs.writing import replacing
 from gp.types import PruneOptions
 
 WEIGHTS = "new_modules_gp.pt"
+BASE = "config.json of the base: "
 PARTS = {"attn_fuser", "learnable_embeddings", "le_proj", "le_norm"}
 
 # ours -> theirs, inside the VIP
@@ -35,48 +37,60 @@ def read_config(folder: Path) -> tuple[GlimpseConfig, VIPConfig, PruneOptions]:
     """Translates the reference's `config.json`.
 
     Raises:
-        ValueError: a predictor type other than the published one.
+        ValueError: not its form, or a predictor type other than the published one.
     """
-    given = json.loads((folder / "config.json").read_text())
+    path = folder / "config.json"
+    given, where = _flat(read_object(path)), f"{path}: "
     if given.get("attn_fuse_type", "AttnFuserV1") != "AttnFuserV1":
-        raise ValueError(f"{folder}/config.json: unknown attn_fuse_type {given['attn_fuse_type']!r}")
-    glimpse = GlimpseConfig(
-        num_tokens=given.get("le_length", 1),
-        layers=list(given["le_layers"]),
-        norm=given.get("le_norm_type", "rmsnorm"),
-        prune_layer=min(given["reduce_layer"], given["num_hidden_layers"] - 1),  # any number beyond means the last
-        read_layers=list(given["selected_layers"]),
+        raise ValueError(f"{where}unknown attn_fuse_type {given['attn_fuse_type']!r}")
+    glimpse = {
+        "num_tokens": take(given, "le_length", int, where, 1),
+        "layers": take(given, "le_layers", list, where),
+        "norm": take(given, "le_norm_type", str, where, "rmsnorm"),
+        # any number beyond means the last
+        "prune_layer": min(take(given, "reduce_layer", int, where), take(given, "num_hidden_layers", int, where) - 1),
+        "read_layers": take(given, "selected_layers", list, where),
         # the original's LLaVA takes the log-softmax whatever this flag says (measured: golden case l04)
-        attention_logits=given.get("use_attention_logits", False) and not _is_llava(given),
+        "attention_logits": take(given, "use_attention_logits", bool, where, False) and not _is_llava(given, where),
+    }
+    vip = {
+        "hidden_size": take(given, "attn_fuse_size", int, where),
+        "cond_size": take(given, "visual_cond_size", int, where),
+        "num_heads": take(given, "attn_fuse_num_heads", int, where, 4),
+        "taps": take(given, "selected_visual_layers", list, where),
+        "attention": "global" if take(given, "attn_fuse_global", bool, where, True) else "window",
+        "deep_supervision": take(given, "deep_supervision", bool, where, False),
+    }
+    options = {
+        "threshold": take(given, "reduce_threshold", float, where, 0.5),
+        "max_keep_ratio": take(given, "max_remain_ratio", float, where, None),
+        "min_kept": take(given, "min_remain_num", int, where, 0),
+        "anchors": take(given, "anchor_positions", list, where, []),
+    }
+    return (
+        read_options(GlimpseConfig, glimpse, where),
+        read_options(VIPConfig, vip, where),
+        read_prune_options(options, where),
     )
-    vip = VIPConfig(
-        hidden_size=given["attn_fuse_size"],
-        cond_size=given["visual_cond_size"],
-        num_heads=given.get("attn_fuse_num_heads", 4),
-        taps=list(given["selected_visual_layers"]),
-        attention="global" if given.get("attn_fuse_global", True) else "window",
-        deep_supervision=given.get("deep_supervision", False),
-    )
-    options = PruneOptions(
-        threshold=given.get("reduce_threshold", 0.5),
-        max_keep_ratio=given.get("max_remain_ratio"),
-        min_kept=given.get("min_remain_num") or 0,
-        anchors=tuple(given.get("anchor_positions") or ()),
-    )
-    return glimpse, vip, options
 
 
 def read_base(folder: Path) -> dict[str, Any]:
-    """Shape of the base that a published folder belongs to, from the base's fields that its config repeats."""
-    given = json.loads((folder / "config.json").read_text())
-    vision_hidden_size = given.get("mm_hidden_size") or given.get("vision_config", {}).get("hidden_size")
+    """Shape of the base that a published folder belongs to, from the base's fields that its config repeats.
+
+    Raises:
+        ValueError: they are not all there.
+    """
+    path = folder / "config.json"
+    given, where = _flat(read_object(path)), f"{path}: "
+    vision = take(given, "vision_config", dict, where, {})
+    name = take(given, "_name_or_path", str, where, None)
     return {
-        "name": given.get("_name_or_path") or None,
-        "model_type": "llava" if _is_llava(given) else given["model_type"].removesuffix("_gp"),
-        "num_layers": given["num_hidden_layers"],
-        "hidden_size": given["hidden_size"],
-        "num_heads": given["num_attention_heads"],
-        "vision_hidden_size": vision_hidden_size,
+        "name": name or None,
+        "model_type": "llava" if _is_llava(given, where) else given["model_type"].removesuffix("_gp"),
+        "num_layers": take(given, "num_hidden_layers", int, where),
+        "hidden_size": take(given, "hidden_size", int, where),
+        "num_heads": take(given, "num_attention_heads", int, where),
+        "vision_hidden_size": take(given, "mm_hidden_size", int, where, vision.get("hidden_size")),
     }
 
 
@@ -89,15 +103,15 @@ def make_config(
         ValueError: pruning options or features that the reference does not know, or a LLaVA base in another naming than
             the original one.
     """
-    if options.fixed_keep_ratio is not None or options.budget_scope != "prompt":
-        raise ValueError("the published format knows no fixed_keep_ratio and no budget_scope but 'prompt'")
-    if _is_llava(base_config):
+    if options.fixed_keep_ratio is not None or options.num_keep is not None or options.budget_scope != "prompt":
+        raise ValueError("the published format knows no fixed_keep_ratio, no num_keep and no budget_scope but 'prompt'")
+    if _is_llava(base_config, BASE):
         if "mm_vision_tower" not in base_config:
             raise ValueError("the published format of LLaVA repeats the config of a base in the original naming")
         if glimpse.attention_logits:
             raise ValueError("the published format of LLaVA knows no raw attention logits, only their log-softmax")
         base_config = {**base_config, "model_type": "llava_llama"}
-    num_layers = base_config.get("num_hidden_layers") or base_config["text_config"]["num_hidden_layers"]
+    num_layers = take(_flat(base_config), "num_hidden_layers", int, BASE)
     return {
         **base_config,
         "model_type": f"{base_config['model_type'].removesuffix('_gp')}_gp",
@@ -126,8 +140,14 @@ def make_config(
     }
 
 
-def _is_llava(config: dict[str, Any]) -> bool:
-    return config["model_type"].startswith("llava")
+def _flat(given: dict[str, Any]) -> dict[str, Any]:
+    """The decoder's sizes beside the rest: transformers 5 writes them in a section of their own."""
+    text = given.get("text_config")
+    return {**text, **given} if isinstance(text, dict) else given
+
+
+def _is_llava(config: dict[str, Any], where: str) -> bool:
+    return take(config, "model_type", str, where).startswith("llava")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -142,13 +162,25 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     except Exception as error:
         raise ValueError(f"{path}: not a file of tensors only, refused ({type(error).__name__})") from error
     if not isinstance(given, dict) or set(given) != PARTS:
-        found = sorted(given) if isinstance(given, dict) else type(given).__name__
+        found = sorted(map(str, given)) if isinstance(given, dict) else type(given).__name__
         raise ValueError(f"{path}: expected the entries {sorted(PARTS)}, got {found}")
-    embeddings = given["learnable_embeddings"]
-    weights = {"glimpse_token.embeddings": embeddings if isinstance(embeddings, Tensor) else embeddings["weight"]}
+    embeddings = given.pop("learnable_embeddings")
+    if isinstance(embeddings, dict):
+        embeddings = embeddings.get("weight")
+    for name, part in given.items():
+        if not isinstance(part, dict) or not all(isinstance(key, str) for key in part):
+            raise ValueError(f"{path}: {name}: expected tensors by name, got {type(part).__name__}")
+    try:
+        predictor = {f"vip.{vip_name(k, to_ours=True)}": v for k, v in given["attn_fuser"].items()}
+    except ValueError as error:
+        raise ValueError(f"{path}: attn_fuser: {error}") from error
+    weights = {"glimpse_token.embeddings": embeddings}
     weights |= {f"glimpse_token.proj.{k}": v for k, v in given["le_proj"].items()}
     weights |= {f"glimpse_token.norm.{k}": v for k, v in given["le_norm"].items()}
-    return weights | {f"vip.{vip_name(k, to_ours=True)}": v for k, v in given["attn_fuser"].items()}
+    weights |= predictor
+    if wrong := [name for name, value in weights.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"{path}: {wrong[0]}: expected a tensor, got {type(weights[wrong[0]]).__name__}")
+    return weights
 
 
 def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
@@ -163,7 +195,8 @@ def write_weights(weights: dict[str, Tensor], folder: Path) -> None:
         "le_proj": part("glimpse_token.proj."),
         "le_norm": part("glimpse_token.norm."),
     }
-    torch.save(out, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as unfinished:
+        torch.save(out, unfinished)
 
 
 def vip_name(name: str, to_ours: bool) -> str:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gp.backbones import Backbone
 from gp.config.schema import GlimpseConfig, VIPConfig
 from gp.modules import GlimpseToken, VisualImportancePredictor
 from gp.pruners.base import Pruner, PruneView
@@ -57,8 +56,12 @@ class GlimpsePruner(Pruner):
         self.log_softmax = not attention_logits
 
     @classmethod
-    def build(cls, backbone: Backbone, glimpse: GlimpseConfig, vip: VIPConfig) -> GlimpsePruner:
+    def build(cls, backbone: Any, glimpse: GlimpseConfig, vip: VIPConfig) -> GlimpsePruner:
         """Untrained parts in float32, sized for a base.
+
+        Args:
+            backbone: a `Backbone`, or sizes alone as `gp.formats.reading.BaseShape` has them.
+            glimpse, vip: their settings.
 
         Raises:
             ValueError: layers or taps that the base does not have.

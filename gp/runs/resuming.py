@@ -40,7 +40,9 @@ KINDS = {
     **dict.fromkeys(("data.val", "data.test", "data.eval_batch_size"), APPLIED),
     **dict.fromkeys(("data.shuffle_buffer", "data.bucket_batches"), REFUSED),  # another order of the samples
     "data.batch_size": APPLIED,  # with bucketing it is part of the order, and gp.data.bookmark refuses it
-    **dict.fromkeys(("data.num_workers", "data.worker_start_method", "data.max_skipped_fraction"), APPLIED),
+    **dict.fromkeys(
+        ("data.num_workers", "data.worker_start_method", "data.max_skipped_fraction", "data.allow_pipes"), APPLIED
+    ),
     **dict.fromkeys(("optim.lr", "optim.glimpse_lr_scale", "optim.weight_decay", "optim.betas"), APPLIED),
     **dict.fromkeys(("optim.warmup_fraction", "optim.final_lr_fraction"), APPLIED),
     **dict.fromkeys(("optim.max_steps", "optim.epochs"), APPLIED),  # fewer than are done: `refuse_less`

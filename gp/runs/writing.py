@@ -14,7 +14,11 @@ def replacing(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(path.name + ".tmp")
     try:
         yield unfinished
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())  # or a crash of the machine could leave the new name with nothing behind it
         os.replace(unfinished, path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written: {error.strerror or error}", str(path)) from error
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -23,3 +27,9 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a text file, UTF-8."""
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces a file."""
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(data)

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gp.data.batch import Collator
-from gp.data.loading import EvalLoader, collate_eval, collate_train, num_visual_tokens
-from gp.data.position import first_positions
+from gp.data.loading import EvalLoader, collate_eval, num_visual_tokens, train_batch
 from gp.data.sample import BadSample
 from gp.data.shards import Record
 from gp.data.stream import RawBatch
@@ -23,10 +22,9 @@ def collator():
     return Collator(small_processor())
 
 
-def test_training_batches_carry_their_position_and_no_images(collator):
-    position = first_positions(3)[1]
-    batch = collate_train(collator, RawBatch([SMALL, LARGE], position))
-    assert batch.position == position
+def test_training_batches_carry_no_images(collator):
+    batch, refused = train_batch(collator, [SMALL, LARGE])
+    assert refused == []
     assert batch.samples == [replace(SMALL, image=None), replace(LARGE, image=None)]
     assert batch.inputs["input_ids"].shape[0] == 2
 

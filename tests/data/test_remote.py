@@ -69,7 +69,7 @@ def test_a_missing_shard_is_named(server):
 
 def test_commands(tmp_path):
     shards = write_shards(tmp_path, SIZES)
-    commands = resolve_shards([f"pipe:cat {tmp_path}/s{{0..2}}.tar"], tmp_path)
+    commands = resolve_shards([f"pipe:cat {tmp_path}/s{{0..2}}.tar"], tmp_path, allow_pipes=True)
     add_manifest(shards, SIZES)
     assert sample_counts(commands) is None  # nobody knows what a command reads
     seen = [number_of(sample) for drawn in EvalStream(commands, batch_size=4) for sample in drawn.samples]

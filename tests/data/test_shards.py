@@ -40,7 +40,22 @@ def test_wildcards_do_not_overlook_a_lost_shard(tmp_path):
 def test_urls_and_commands_are_left_alone(tmp_path):
     entries = ["http://host/a-{00..01}.tar", "pipe:cat /x/{a,b}.tar", "hf://org/set/c.tar", "gs://bucket/d.tar"]
     expected = ["http://host/a-00.tar", "http://host/a-01.tar", "pipe:cat /x/a.tar", "pipe:cat /x/b.tar", *entries[2:]]
-    assert resolve_shards(entries, tmp_path) == expected
+    assert resolve_shards(entries, tmp_path, allow_pipes=True) == expected
+
+
+@pytest.mark.parametrize("entry", ["pipe:cat x.tar", "PIPE:cat x.tar", "Pipe:touch /tmp/x"])
+def test_commands_are_refused_unless_allowed(tmp_path, entry):
+    with pytest.raises(ValueError, match=r"a command.*data\.allow_pipes=true"):
+        resolve_shards([entry], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pipe:touch ran; cat x.tar", "http:y.tar", "z#1.tar", "q?a=1.tar"])
+def test_a_local_file_is_one_whatever_its_name(tmp_path, monkeypatch, name):
+    (shard,) = write_shards(tmp_path, [2])
+    Path(shard).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(read_records(name, "s"))) == 2
+    assert not (tmp_path / "ran").exists()
 
 
 def test_embedded_data_are_built_at_need(tmp_path, monkeypatch):

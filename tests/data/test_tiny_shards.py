@@ -78,7 +78,7 @@ def test_two_processes_at_once(built, tmp_path):
     assert [worker.exitcode for worker in workers] == [0, 0]
     manifest = (built[0] / MANIFEST).read_bytes()
     assert (tmp_path / "tiny" / MANIFEST).read_bytes() == manifest
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tiny.lock", "tiny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
 
 
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("gp.data.tiny_shards.sample_record", fail)
     with pytest.raises(KeyboardInterrupt):
         ensure_tiny_shards(tmp_path / "tiny", SMALL)
-    assert [path.name for path in tmp_path.iterdir()] == [".tiny.lock"]
+    assert [path.name for path in tmp_path.iterdir()] == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "changed", "manifest"])

@@ -8,6 +8,8 @@ from gp.data.batch import Batch
 
 
 class LightCollator:
+    markers = ()
+
     def __call__(self, samples) -> Batch:
         nothing = torch.zeros(0)
         return Batch({}, nothing, nothing, [], list(samples))

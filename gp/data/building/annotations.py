@@ -33,11 +33,14 @@ def read_annotations(paths: Sequence[Path], skips: SkipCounter) -> list[Row]:
     for path in paths:
         for where, entry, reader in _entries(path):
             try:
-                rows.append(checked_row(*reader(entry, where), where))
+                row = checked_row(*reader(entry, where), where)
             except BadSample as error:
                 skips.bad(error)
-            else:
-                skips.good()
+                continue
+            rows.append(row)
+            skips.good()
+            if row.mended:
+                skips.mended[row.mended] += 1
     skips.finish(skips.seen)
     return rows
 
@@ -108,7 +111,7 @@ def _lines(path: Path) -> Iterator[tuple[str, bytes]]:
 def _list(path: Path) -> list[Any]:
     try:
         entries = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"annotations {path}: not JSON: {error}") from error
     if not isinstance(entries, list):
         raise ValueError(f"annotations {path}: expected the list of a benchmark, got a {type(entries).__name__}")

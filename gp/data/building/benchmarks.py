@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from gp.data.building.keys import image_key
-from gp.data.building.rows import PADDED
+from gp.data.building.rows import LLAVA_MARKER, PADDED
 from gp.data.sample import BadSample
 
 VSTAR_QUESTIONS = "test_questions.jsonl"
 REQUEST = re.compile(r"\s*Please provide the bounding box coordinate.*", re.DOTALL)
-MARKER = "<image>"
 
 
 def benchmark_row(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
@@ -34,7 +34,7 @@ def benchmark_row(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
             "source_id": str(entry["question_id"]),
             PADDED: _four_numbers(json.loads(turns[1])),
         }
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
         detail = f"{type(error).__name__}: {error}"
         raise BadSample("not an entry of the Visual-CoT benchmark", where, detail) from error
     return image, fields
@@ -42,7 +42,7 @@ def benchmark_row(entry: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 def question_alone(text: str) -> str:
     """Strips the image marker and the request for a box at the end: what is left is what a user would ask."""
-    return REQUEST.sub("", text.replace(MARKER, "")).strip()
+    return REQUEST.sub("", text.replace(LLAVA_MARKER, "")).strip()
 
 
 def vstar_row(line: bytes, where: str, folder: Path) -> tuple[str, dict[str, Any]]:
@@ -67,13 +67,13 @@ def vstar_row(line: bytes, where: str, folder: Path) -> tuple[str, dict[str, Any
         }
     except BadSample:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, OverflowError, RecursionError) as error:
         raise BadSample("not a question of V*", where, f"{type(error).__name__}: {error}") from error
     return image, fields
 
 
 def _four_numbers(value: Any) -> list[float]:
-    """ValueError unless it is a box: the cross-check must not fail later, in another process."""
-    if not isinstance(value, list) or len(value) != 4:
+    """ValueError unless it is a box: the cross-check must not fail later, in another process, nor pass by a NaN."""
+    if not isinstance(value, list) or len(value) != 4 or not all(isfinite(number) for number in value):
         raise ValueError(f"expected a box of four numbers, got {value!r:.100}")
     return [float(number) for number in value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from gp.data.building.annotations import check_annotation_path, fingerprint, rea
 from gp.data.building.crew import make_crew
 from gp.data.building.journal import Journal, only_build
 from gp.data.building.options import BuildConfig, check_options
+from gp.data.building.packer import SMALL_PX
 from gp.data.building.packing import Packing, Watcher
 from gp.data.building.pieces import expand_paths
 from gp.data.building.publishing import already_built, publish
@@ -21,9 +23,12 @@ from gp.data.building.sources import Source, open_source
 from gp.data.manifest import ShardEntry
 from gp.data.skipping import SkipCounter
 
-BUILDER_VERSION = 1
+log = logging.getLogger(__name__)
+
+BUILDER_VERSION = 2  # 2: images are upright and without transparency, marked questions are mended or refused
 NOT_IN_IDENTITY = ("annotations", "images", "out", "workers", "max_skipped_fraction")
 CHECKPOINT_EVERY_S = 10.0
+LOGGED_EACH = 1000  # a build is made once, and who mends its data wants names
 LIMIT = "max_skipped_fraction"
 ADVICE = (
     f"If that is expected, give a larger {LIMIT}= and run again "
@@ -71,7 +76,7 @@ def _build(
     watch: Watcher | None,
     checkpoint_every_s: float,
 ) -> dict[str, ShardEntry]:
-    row_skips, skips = (SkipCounter(config.max_skipped_fraction, LIMIT) for _ in range(2))
+    row_skips, skips = (SkipCounter(config.max_skipped_fraction, LIMIT, LOGGED_EACH) for _ in range(2))
     crew = make_crew(config.workers)
     try:
         plan = make_plan(read_annotations(paths, row_skips), config, lambda keys: _sizes(source, keys))
@@ -83,6 +88,11 @@ def _build(
     finally:
         crew.close()
     rows = {"rows": row_skips.seen, "skipped": dict(sorted(row_skips.reasons.items()))}
+    rows["mended"] = dict(row_skips.mended)
+    for what, count in row_skips.mended.items():
+        log.warning("%s: %d of %d rows", what, count, row_skips.seen)
+    if small := sum(state.small for state in shards):
+        log.warning("%d images have fewer than 16 visual tokens (under %d px): little can be pruned", small, SMALL_PX)
     return publish(config, plan, shards, rows, journal)
 
 

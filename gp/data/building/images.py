@@ -6,10 +6,11 @@ import io
 from dataclasses import dataclass
 from functools import lru_cache
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from gp.data.building.jpeg import without_scans
 from gp.data.sample import BadSample
+from gp.pictures import bad_picture, open_picture, to_rgb, upright_size
 
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 JPEG_QUALITY = 95
@@ -23,7 +24,7 @@ class CheckedImage:
     Args:
         data: the published bytes, or re-encoded ones.
         suffix: that of the bytes' format, whatever the file was called.
-        size: width and height as published, pixels.
+        size: width and height as a person sees it, before any reduction, pixels.
     """
 
     data: bytes
@@ -45,23 +46,16 @@ def checked_image(data: bytes, where: str, decode: bool = True, max_pixels: int 
         BadSample: no JPEG, PNG or WebP, a damaged one, or one so large that Pillow takes it for an attack.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            suffix, size = SUFFIXES.get(image.format), image.size
-            if suffix is None:
-                raise BadSample("image format", where, f"expected JPEG, PNG or WebP, got {image.format}")
+        with open_picture(data) as image:
+            suffix, size = SUFFIXES[str(image.format)], upright_size(image)
             if max_pixels is not None and size[0] * size[1] > max_pixels:
                 return CheckedImage(_reduced(image, max_pixels), "jpg", size)
             if decode:
                 _decode(image, data)
             return CheckedImage(data, suffix, size)
-    except Image.DecompressionBombError as error:
-        raise BadSample("image too large", where, str(error)) from error
-    except BadSample:
-        raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files; nothing else runs here
-        unknown = isinstance(error, UnidentifiedImageError)  # its own message is an object's address
-        detail = "no known image format" if unknown else f"{type(error).__name__}: {error}"
-        raise BadSample("image does not open", where, detail) from error
+        bad = bad_picture(error, data)
+        raise BadSample(bad.reason, where, bad.detail) from error
 
 
 def _decode(image: Image.Image, data: bytes) -> None:
@@ -75,7 +69,7 @@ def _decode(image: Image.Image, data: bytes) -> None:
 def _decodes(rest: bytes) -> bool:
     """Images of one encoder often have the same tables: these are tried once."""
     try:
-        with Image.open(io.BytesIO(rest)) as image:
+        with open_picture(rest) as image:
             _load(image)
     except Exception:
         return False
@@ -89,8 +83,9 @@ def _load(image: Image.Image) -> None:
 
 
 def _reduced(image: Image.Image, max_pixels: int) -> bytes:
-    scale = (max_pixels / (image.width * image.height)) ** 0.5
-    size = max(1, int(image.width * scale)), max(1, int(image.height * scale))
+    picture = to_rgb(image)
+    scale = (max_pixels / (picture.width * picture.height)) ** 0.5
+    size = max(1, int(picture.width * scale)), max(1, int(picture.height * scale))
     buffer = io.BytesIO()
-    image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

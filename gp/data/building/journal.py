@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from gp.data.building.shard_file import ShardState
 from gp.runs.differences import differences
+from gp.runs.passing_lock import passing_lock
 from gp.runs.writing import write_text
 
 STATE = "state.json"
@@ -110,15 +111,12 @@ def only_build(out: Path, name: str) -> Iterator[None]:
         ValueError: another build of the name is at work.
     """
     path = out / f".{name}.lock"
-    lock = FileLock(path, timeout=LOCK_WAIT_S)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(f"{path}: another build of {name!r} is at work in {out}") from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(passing_lock(path, LOCK_WAIT_S))
+        except Timeout as error:
+            raise ValueError(f"{path}: another build of {name!r} is at work in {out}") from error
         yield
-    finally:
-        lock.release()
 
 
 def refuse_other(there: dict[str, Any], now: dict[str, Any], what: str, remedy: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Container
 
 ROOT = "cot"
@@ -12,8 +13,9 @@ FOLDERS = {"textcap": "textvqa", "visual7w": "v7w"}
 def image_key(path: str) -> str | None:
     """`./cot/gqa/1.jpg` -> `gqa/1.jpg`; None for a path that is absolute, climbs out, or names nothing.
 
-    A path that has no folder `cot` is taken whole.
+    A path that has no folder `cot` is taken whole. Accented letters are composed (NFC); macOS writes them apart.
     """
+    path = unicodedata.normalize("NFC", path)
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
         return None

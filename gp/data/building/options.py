@@ -10,7 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from gp.config.load import COMMAND_LINE, merge_options, parse_overrides, read_yaml
+from gp.config.literal import parse_with_paths
+from gp.config.load import COMMAND_LINE, merge_options, read_yaml
 from gp.config.option import option
 from gp.config.reference import describe_schema
 from gp.config.schema import ABOVE_0, FROM_0, FROM_1, SHARE
@@ -19,6 +20,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 CHECKS = ("decode", "header")
+PATHS = ("annotations", "images", "out")
 
 
 @dataclass
@@ -74,7 +76,7 @@ def load_build_config(path: str | Path | None, overrides: Sequence[str]) -> Buil
         ValueError: an unknown or missing key, a wrong type, a value out of range, or options that contradict.
     """
     given = {} if path is None else {f"config {path}": _as_meant(read_yaml(path))}
-    given[COMMAND_LINE] = _as_meant(parse_overrides(overrides))
+    given[COMMAND_LINE] = _as_meant(parse_with_paths(overrides, PATHS))
     config = merge_options(BuildConfig, given)
     check_options(config)
     return config
@@ -107,8 +109,8 @@ def _check_splits(config: BuildConfig) -> None:
 def _as_meant(values: dict[str, Any]) -> dict[str, Any]:
     """One path is a list of one, and `{train:0.98}`, which YAML reads as a key without a value, is a mapping."""
     for key in ("annotations", "images"):
-        if isinstance(values.get(key), str):
-            values[key] = [values[key]]
+        if isinstance(value := values.get(key), str | int):
+            values[key] = [str(value)]
     if isinstance(splits := values.get("splits"), dict):
         values["splits"] = dict(_split_entry(key, value) for key, value in splits.items())
     return values

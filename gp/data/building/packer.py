@@ -14,6 +14,7 @@ from gp.data.building.sources import Found, Source
 from gp.data.sample import BadSample
 
 SPARE_FILES = 64
+SMALL_PX = 16 * 28 * 28  # of fewer than 16 visual tokens of Qwen2.5-VL there is little to prune
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,13 @@ class PackReport:
         tasks: number of them.
         samples: questions written.
         image_bytes: read.
-        skipped: an example of each reason, and how many questions it cost.
+        skipped: what was wrong with each image or question, and how many questions it cost.
     """
 
     tasks: int = 0
     samples: int = 0
     image_bytes: int = 0
-    skipped: dict[str, tuple[BadSample, int]] = field(default_factory=dict)
-
-    def bad(self, error: BadSample, count: int) -> None:
-        example, before = self.skipped.get(error.reason, (error, 0))
-        self.skipped[error.reason] = (example, before + count)
+    skipped: list[tuple[BadSample, int]] = field(default_factory=list)
 
 
 class Packer:
@@ -96,6 +93,8 @@ class Packer:
             except BadSample as error:
                 self._skip(shard, report, error, 1)
         if fitted:
+            if image.size[0] * image.size[1] < SMALL_PX:
+                shard.state.small += 1
             shard.add(image.data, image.suffix, fitted)
             report.samples += len(fitted)
 
@@ -111,7 +110,7 @@ class Packer:
 
     def _skip(self, shard: ShardFile, report: PackReport, error: BadSample, count: int) -> None:
         shard.state.skipped[error.reason] += count
-        report.bad(error, count)
+        report.skipped.append((error, count))
 
 
 def _allow_open_files(count: int) -> None:

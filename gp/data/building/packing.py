@@ -136,9 +136,8 @@ class Packing:
             self.samples += report.samples
             self.image_bytes += report.image_bytes
             self.skips.good(report.samples)
-            for example, count in report.skipped.values():
-                for _ in range(count):
-                    self.skips.bad(example)
+            for error, count in report.skipped:
+                self.skips.bad(error, count)
 
     def _saved(self, pending: SavePoint | None) -> tuple[SavePoint | None, bool]:
         """Writes the journal if the crew has answered; returns what is still pending, and True if it was written."""
@@ -153,6 +152,6 @@ class Packing:
         for key, wanted in self.plan.images.items():
             if not self.progress.seen[wanted.number]:
                 shards[wanted.shard].skipped["image not found"] += len(wanted.rows)
-                for _ in wanted.rows:
-                    self.skips.bad(BadSample("image not found", key, f"in {', '.join(self.config.images)}"))
+                lost = BadSample("image not found", key, f"in {', '.join(self.config.images)}")
+                self.skips.bad(lost, len(wanted.rows))
         self.skips.finish(self.plan.num_questions)

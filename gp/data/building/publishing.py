@@ -80,14 +80,16 @@ def publish(
         entries[file] = ShardEntry(name, state.samples, state.images, state.bytes, state.sha256)
     for name in set_names(config):
         mine = {file: entry for file, entry in entries.items() if entry.set == name}
-        update_manifest(out, name, mine, _info(mine, _skipped(name, plan, shards), journal.identity, rows))
+        states = [state for shard_set, state in zip(plan.shard_sets, shards) if shard_set == name]
+        update_manifest(out, name, mine, _info(mine, states, journal.identity, rows))
     journal.remove()
     return entries
 
 
 def _info(
-    entries: dict[str, ShardEntry], skipped: Counter[str], identity: dict[str, Any], rows: dict[str, Any]
+    entries: dict[str, ShardEntry], states: list[ShardState], identity: dict[str, Any], rows: dict[str, Any]
 ) -> dict[str, Any]:
+    skipped = sum((state.skipped for state in states), Counter())  # planned, and could not be used
     return {
         "samples": sum(entry.samples for entry in entries.values()),
         "images": sum(entry.images for entry in entries.values()),
@@ -95,13 +97,5 @@ def _info(
         "source": {**identity["source"], **rows},
         "options": identity["options"],
         "skipped": dict(sorted(skipped.items())),
+        "small_images": sum(state.small for state in states),
     }
-
-
-def _skipped(name: str, plan: Plan, shards: list[ShardState]) -> Counter[str]:
-    """Questions of a set that were planned and could not be used."""
-    skipped: Counter[str] = Counter()
-    for shard_set, state in zip(plan.shard_sets, shards):
-        if shard_set == name:
-            skipped.update(state.skipped)
-    return skipped

@@ -20,6 +20,9 @@ from gp.data.sample import (
 # A box of the benchmark's conversations, in the frame of the image padded to a square; dropped once compared.
 PADDED = "boxes_xyxy_norm_padded"
 PADDED_TOLERANCE = 0.02
+LLAVA_MARKER = "<image>"
+# what stands for images and videos in prompts of LLaVA and of the Qwen families
+MARKERS = (LLAVA_MARKER, "<video>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,12 @@ class Row:
     Args:
         image: key of its image, see `image_key`.
         json: UTF-8, an object in the shards' schema; width and height are null where the annotation does not say.
+        mended: what was put right in it; empty: nothing.
     """
 
     image: str
     json: bytes
+    mended: str = ""
 
 
 def checked_row(image: Any, fields: Any, where: str) -> Row:
@@ -48,11 +53,30 @@ def checked_row(image: Any, fields: Any, where: str) -> Row:
     if key is None:
         raise BadSample("unsafe image path", where, f"expected a path inside the image folder, got {image!r:.200}")
     check_box_list(fields["boxes_xyxy_px"], where)
+    fields, mended = without_marker(fields, where)
     if fields.get("width") is None or fields.get("height") is None:
         fields = {**fields, "width": None, "height": None}
     else:
         fields = _sized(fields, fields["width"], fields["height"], where)
-    return Row(key, _dumps(fields))
+    return Row(key, _dumps(fields), mended)
+
+
+def without_marker(fields: dict[str, Any], where: str) -> tuple[dict[str, Any], str]:
+    """Takes away LLaVA's marker of the image before or behind a question, and says so.
+
+    Raises:
+        BadSample: a text that still holds what some family puts in the place of an image: no processor could tell it
+            from the image itself.
+    """
+    question = fields["question"].strip().removeprefix(LLAVA_MARKER).removesuffix(LLAVA_MARKER).strip()
+    mended = "image marker removed from the question" if LLAVA_MARKER in fields["question"] else ""
+    fields = {**fields, "question": question} if mended else fields
+    for name in ("question", "answer"):
+        if marker := next((marker for marker in MARKERS if marker in fields[name]), None):
+            raise BadSample("image marker in a text", where, f"{name}: {fields[name]!r:.200} holds {marker!r}")
+    if not question:
+        raise BadSample("missing field", where, "question is empty but for the image marker")
+    return fields, mended
 
 
 def fitted_row(row: bytes, size: tuple[int, int], where: str) -> bytes:

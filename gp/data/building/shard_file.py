@@ -30,6 +30,7 @@ class ShardState:
         images: records.
         samples: questions.
         skipped: reason -> questions that were meant for this shard and cannot be used.
+        small: images of so few pixels that there is little to prune.
     """
 
     bytes: int = 0
@@ -37,6 +38,7 @@ class ShardState:
     images: int = 0
     samples: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    small: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {**vars(self), "skipped": dict(self.skipped)}

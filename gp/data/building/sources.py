@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ class Source(Protocol):
 
 
 def open_source(entries: Sequence[str]) -> Source:
-    """Opens what `images` names. A folder that holds files, none of them an image, holds pieces.
+    """Opens what `images` names. A folder that holds files, none of them an image by name or content, holds pieces.
 
     Raises:
         FileNotFoundError: nothing there, or a piece missing.
@@ -62,7 +63,7 @@ def open_source(entries: Sequence[str]) -> Source:
     if len(paths) == 1 and paths[0].is_dir():
         inside = paths[0] / PIECES_FOLDER if (paths[0] / PIECES_FOLDER).is_dir() else paths[0]
         visible = sorted(path for path in inside.iterdir() if not path.name.startswith("."))
-        if not visible or any(path.is_dir() or path.suffix.lower() in IMAGES for path in visible):
+        if _are_images(visible):
             return ImageFolder(inside)
         paths = [path for path in visible if path.suffix not in NOTES]
     return TarStream(order_pieces(paths))
@@ -157,7 +158,7 @@ class ImageFolder:
         keys = sorted(wanted)
         self._count = max(1, len(keys))
         for number in range(position, len(keys)):
-            path = next((p for p in map(self._path, (keys[number], with_val(keys[number]))) if p.is_file()), None)
+            path = next((p for p in self._paths(keys[number]) if p.is_file()), None)
             if path is not None:
                 yield Found(keys[number], str(path), path.stat().st_size, number)
 
@@ -170,8 +171,24 @@ class ImageFolder:
     def describe(self) -> dict[str, Any]:
         return {"folder": self.folder.name}
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key
+    def _paths(self, key: str) -> Iterator[Path]:
+        """Where the image may lie: under its own name or in `val`, with accents composed or apart."""
+        for name in (key, with_val(key)):
+            yield from (self.folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+
+
+def _are_images(paths: Sequence[Path]) -> bool:
+    """Whether a folder's contents are images or folders of such, and not pieces of a tar; pieces may begin anyhow."""
+    if not paths or any(path.is_dir() or path.suffix.lower() in IMAGES for path in paths):
+        return True
+    return any(map(_begins_an_image, paths)) and not any(map(_starts_a_tar, paths))
+
+
+def _begins_an_image(path: Path) -> bool:
+    """`.jfif` and names without a suffix are common."""
+    with path.open("rb") as file:
+        start = file.read(12)
+    return start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n")) or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
 
 
 def _starts_a_tar(path: Path) -> bool:

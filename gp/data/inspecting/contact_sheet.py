@@ -1,25 +1,26 @@
-"""A page of small images with their boxes, questions and answers."""
+"""A page of images with their boxes, titles, questions and answers."""
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from random import Random
 
 from PIL import Image, ImageDraw, ImageFont
 
-from gp.data.inspecting.reading import StoredRecord
 from gp.data.painting import outline_boxes
+from gp.data.sample import Sample
 
 COLUMNS = 5
-CELL = 240  # longest side of an image, pixels
-CAPTION = 46  # pixels below it
+CELL = 240  # longest side of an image, pixels; smaller ones are enlarged
+LINES, LINE = 5, 15  # of text below it; pixels of each
+CAPTION = LINES * LINE + 4
+LETTERS = 40
 GAP = 8
 
 
 class Chosen:
-    """Keeps a uniform draw of the records that pass by; the same ones in the same order give the same draw.
+    """Keeps a uniform draw of the samples that pass by; the same ones in the same order give the same draw.
 
     Args:
         count: number to keep.
@@ -27,42 +28,46 @@ class Chosen:
 
     def __init__(self, count: int = 20):
         self.count = count
-        self.records: list[StoredRecord] = []
+        self.samples: list[Sample] = []
         self._seen = 0
         self._rng = Random(0)
 
-    def __call__(self, record: StoredRecord) -> None:
+    def __call__(self, sample: Sample) -> None:
         self._seen += 1
-        if len(self.records) < self.count:
-            self.records.append(record)
+        if len(self.samples) < self.count:
+            self.samples.append(sample)
         elif (place := self._rng.randrange(self._seen)) < self.count:
-            self.records[place] = record
+            self.samples[place] = sample
 
 
-def contact_sheet(records: Sequence[StoredRecord]) -> Image.Image:
-    """Draws the first question of every record: its boxes on the image, its text and answer below."""
-    rows = -(-len(records) // COLUMNS)
+def contact_sheet(samples: Sequence[Sample]) -> Image.Image:
+    """Draws every sample: its boxes on the image; set, split, shard and key, question and answer below."""
+    rows = -(-len(samples) // COLUMNS)
     width, height = GAP + COLUMNS * (CELL + GAP), GAP + rows * (CELL + CAPTION + GAP)
     sheet = Image.new("RGB", (width, height), "white")
-    for number, record in enumerate(records):
+    for number, sample in enumerate(samples):
         corner = GAP + number % COLUMNS * (CELL + GAP), GAP + number // COLUMNS * (CELL + CAPTION + GAP)
-        picture = _with_boxes(record)
+        picture = _with_boxes(sample)
         sheet.paste(picture, (corner[0] + (CELL - picture.width) // 2, corner[1] + (CELL - picture.height) // 2))
-        _caption(sheet, record, corner)
+        _caption(sheet, sample, corner)
     return sheet
 
 
-def _with_boxes(record: StoredRecord) -> Image.Image:
-    with Image.open(io.BytesIO(record.image)) as image:
-        picture = image.convert("RGB")
-    picture.thumbnail((CELL, CELL))
-    row = record.rows[0]
-    outline_boxes(picture, row["boxes_xyxy_px"], (row["width"], row["height"]))
+def _with_boxes(sample: Sample) -> Image.Image:
+    image = sample.image
+    if image is None:
+        raise ValueError(f"{sample.id}: its image was dropped")
+    scale = CELL / max(image.size)
+    picture = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    outline_boxes(picture, sample.boxes_xyxy_px, (sample.width, sample.height))
     return picture
 
 
-def _caption(sheet: Image.Image, record: StoredRecord, corner: tuple[int, int]) -> None:
-    row = record.rows[0]
-    lines = textwrap.wrap(f"{row['question']} -> {row['answer']}", 40)[:3]
+def _caption(sheet: Image.Image, sample: Sample, corner: tuple[int, int]) -> None:
+    titles = [f"{sample.dataset}, {sample.split}", sample.id]
+    titles = [title if len(title) <= LETTERS else f"...{title[3 - LETTERS :]}" for title in titles]
+    text = textwrap.wrap(f"{sample.question} -> {sample.answer}", LETTERS)
+    left = LINES - len(titles)
+    lines = titles + (text if len(text) <= left else [*text[: left - 1], f"{text[left - 1][: LETTERS - 4]} ..."])
     font = ImageFont.load_default(12)
     ImageDraw.Draw(sheet).multiline_text((corner[0], corner[1] + CELL + 2), "\n".join(lines), fill="black", font=font)

@@ -1,60 +1,36 @@
-"""Shards as they lie on disk: which files a path names, and their records."""
+"""Shards as the loader reads them: the same reading, decoding and checks, so what passes here passes in training."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
-
-from gp.data.sample import IMAGE_SUFFIXES
-from gp.data.shards import Record, local_shards, stored_records
+from gp.data.sample import BadSample, Sample, parse_record
+from gp.data.shards import local_shards, read_records
 
 
-@dataclass(frozen=True)
-class StoredRecord:
-    """An image and its questions.
-
-    Args:
-        where: shard and key.
-        image: bytes.
-        size: width and height of the stored image, pixels.
-        rows: objects in the shards' schema.
-    """
-
-    where: str
-    image: bytes
-    size: tuple[int, int]
-    rows: list[dict[str, Any]]
-
-
-def named_shards(path: str) -> list[Path]:
-    """Shards that a path, braces, a glob or a folder names.
+def named_shards(entries: Sequence[str]) -> list[Path]:
+    """Shards that folders, paths, braces and globs name, in order.
 
     Raises:
         FileNotFoundError: nothing there, a folder without shards, or without one that its manifest lists.
     """
-    return local_shards("*.tar", Path(path)) if Path(path).is_dir() else local_shards(path, Path())
+    return [shard for entry in entries for shard in _named(entry)]
 
 
-def inspected_records(shard: Path) -> Iterator[StoredRecord]:
-    """Every record of a shard; ValueError, naming shard and key, for one that is not in the schema."""
-    for record in stored_records(str(shard), shard.name):
-        yield _inspected(record)
+def inspected_samples(shard: Path) -> Iterator[tuple[Sample | BadSample, str]]:
+    """Every question of a shard, or what is wrong with it, and the name of its record.
+
+    Raises:
+        ValueError: the shard cannot be read to its end.
+    """
+    for record in read_records(str(shard), shard.name):
+        name = record.name or record.key
+        try:
+            yield parse_record(record), name
+        except BadSample as error:
+            yield error, name
 
 
-def _inspected(record: Record) -> StoredRecord:
-    image = next((record.files[suffix] for suffix in IMAGE_SUFFIXES if suffix in record.files), None)
-    if image is None or "json" not in record.files:
-        raise ValueError(f"{record.where}: expected an image and a json, found {', '.join(sorted(record.files))}")
-    try:
-        given = json.loads(record.files["json"])
-        with Image.open(io.BytesIO(image)) as opened:
-            size = opened.size
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{record.where}: {error}") from error
-    return StoredRecord(record.where, image, size, given if isinstance(given, list) else [given])
+def _named(entry: str) -> list[Path]:
+    return local_shards("*.tar", Path(entry)) if Path(entry).is_dir() else local_shards(entry, Path())

@@ -10,6 +10,7 @@ from typing import Any
 
 from gp.backbones.qwen_size import resized
 from gp.config.schema import ModelConfig
+from gp.data.inspecting.options import CheckConfig
 
 LLAVA_TOKENS = 576  # 24 x 24 patches of a 336 px square, whatever the image
 # preprocessor_config.json of the Qwen2.5-VL models
@@ -19,16 +20,17 @@ PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 TokenCounter = Callable[[tuple[int, int]], int]
 
 
-def token_counter(config: ModelConfig | None = None) -> TokenCounter:
+def token_counter(config: ModelConfig | CheckConfig | None = None) -> TokenCounter:
     """The number of visual tokens of an image of (width, height) pixels.
 
     Args:
         config: `base` and the pixel budget; None: Qwen2.5-VL with its own budget. A hub id is not looked up: one with
             "llava" in it is LLaVA-1.5, any other is taken for Qwen2.5-VL.
     """
-    if config is not None and "llava" in config.base.lower():
+    base = config.base if config is not None else None
+    if base is not None and "llava" in base.lower():
         return lambda size: LLAVA_TOKENS
-    known = {**QWEN, **(_processor_settings(config.base) if config is not None else {})}
+    known = {**QWEN, **(_processor_settings(base) if base is not None else {})}
     given = {name: getattr(config, name, None) for name in ("min_pixels", "max_pixels")}
     known.update({name: value for name, value in given.items() if value is not None})
     factor = known["patch_size"] * known["merge_size"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -15,7 +17,7 @@ from gp.data.building.packer import Packer
 from gp.data.building.shard_file import ShardFile
 from gp.data.manifest import MANIFEST, check_shard, read_manifest
 from gp.data.sample import parse_record
-from gp.data.shards import Record
+from gp.data.shards import Record, read_records
 from tests.support.viscot_files import (
     BENCHMARKS,
     HERE,
@@ -23,6 +25,7 @@ from tests.support.viscot_files import (
     annotation,
     benchmark_images,
     config,
+    drawn,
     questions,
     records,
     tar_bytes,
@@ -293,3 +296,68 @@ def test_the_program(tmp_path, pieces, capsys):
     )
     with pytest.raises(ValueError, match="sede"):
         main([*given, "sede=1", "--traceback"])
+
+
+def own_rows(folder: Path, *rows: dict) -> str:
+    """An annotation file of one's own; 56 x 28 px images unless a row says otherwise."""
+    given = {"question": "what ?", "answer": "red", "boxes_xyxy_px": [[0, 0, 27, 27]], "width": 56, "height": 28}
+    path = folder / "own.jsonl"
+    lines = (json.dumps({**given, "image": f"{number}.jpg", **row}) for number, row in enumerate(rows))
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_llavas_marker_is_removed_and_others_are_refused(tmp_path, caplog):
+    texts = ["<image>\nwhat ?", "what ?\n<image>", "what ?", "a <image> b", "<|image_pad|>", "<image>"]
+    rows = own_rows(tmp_path, *({"question": text} for text in texts), {"answer": "<|vision_start|>"})
+    folder = write_folder(tmp_path / "f", {f"{number}.jpg": drawn(56, 28, str(number)) for number in range(7)})
+    build(config(tmp_path, folder, annotations=[rows], max_skipped_fraction=1.0))
+    assert [row["question"] for row in questions(tmp_path / "out")] == ["what ?"] * 3
+    source = read_manifest(tmp_path / "out").sets["v"]["source"]
+    assert source["mended"] == {"image marker removed from the question": 2}
+    assert source["skipped"] == {"image marker in a text": 3, "missing field": 1} and source["rows"] == 7
+    assert "image marker removed from the question: 2 of 7 rows" in caplog.text
+
+
+@pytest.mark.parametrize("max_pixels", [None, 2000])
+def test_boxes_are_in_the_frame_that_a_person_sees(tmp_path, max_pixels):
+    """A photograph taken with the camera on its side, annotated as it is shown; and one annotated as it is stored."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    stored = Image.new("RGB", (80, 40), "blue")
+    stored.paste("red", (0, 20, 80, 40))  # below as stored; on the left as shown
+    stored.save(buffer, "JPEG", exif=exif, quality=95)
+    shown = {"width": 40, "height": 80, "boxes_xyxy_px": [[0, 0, 20, 80]]}
+    rows = own_rows(tmp_path, shown, {"width": 80, "height": 40})
+    folder = write_folder(tmp_path / "f", {"0.jpg": buffer.getvalue(), "1.jpg": buffer.getvalue()})
+    build(config(tmp_path, folder, annotations=[rows], max_skipped_fraction=1.0, max_pixels=max_pixels))
+    assert read_manifest(tmp_path / "out").sets["v"]["skipped"] == {"size mismatch": 1}
+    (record,) = read_records(str(tmp_path / "out" / "v-000000.tar"), "v")
+    sample = parse_record(record)
+    scale = sample.image.width / sample.width
+    x1, y1, x2, y2 = (side * scale for side in sample.boxes_xyxy_px[0])
+    inside = np.asarray(sample.image)[int(y1) + 1 : int(y2) - 1, int(x1) + 1 : int(x2) - 1]
+    assert inside.shape[0] > inside.shape[1] and inside[..., 0].mean() > 200 and inside[..., 2].mean() < 60
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_skipped_image_is_named_and_small_ones_are_counted(tmp_path, caplog, workers):
+    rows = own_rows(tmp_path, *({} for _ in range(30)), {"width": 560, "height": 280})
+    images = {f"{number}.jpg": b"text" if number < 25 else drawn(56, 28) for number in range(30)}
+    folder = write_folder(tmp_path / "f", {**images, "30.jpg": drawn(560, 280)})
+    build(config(tmp_path, folder, annotations=[rows], max_skipped_fraction=1.0, workers=workers))
+    assert all(f": {number}.jpg: image does not open" in caplog.text for number in range(25))
+    assert "5 images have fewer than 16 visual tokens" in caplog.text
+    assert read_manifest(tmp_path / "out").sets["v"]["small_images"] == 5
+
+
+def test_no_lock_is_left(tmp_path, pieces):
+    build(config(tmp_path, pieces))
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"manifest.json", "v-000000.tar"}
+
+
+def test_fractions_are_asked_about(tmp_path, images):
+    rows = own_rows(tmp_path, {"boxes_xyxy_px": [[0.1, 0.2, 0.5, 1.0]]})
+    with pytest.raises(ValueError, match=r"boxes look like fractions of the image .*expected pixels"):
+        build(config(tmp_path, write_folder(tmp_path / "f", images), annotations=[rows]))

@@ -15,6 +15,13 @@ def test_defaults_and_single_paths():
     assert (config.seed, config.shard_samples, config.max_skipped_fraction) == (42, 1000, 0.02)
 
 
+@pytest.mark.parametrize("path", ["2024", "a: b", "x #1/y", "{a,b}.tar", "1e3", "null", "~/x", "a=b", "*.tar"])
+def test_names_of_files_are_taken_letter_by_letter(path):
+    config = load_build_config(None, ["name=gqa", f"annotations={path}", f"images={path}", f"out={path}"])
+    assert (config.annotations, config.images, config.out) == ([path], [path], path)
+    assert load_build_config(None, [*NEEDED[:2], "images=[a.tar, b.tar]"]).images == ["a.tar", "b.tar"]
+
+
 @pytest.mark.parametrize(
     "given",
     [

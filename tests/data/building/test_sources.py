@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import tarfile
+import unicodedata
 
 import pytest
 
-from gp.data.building.keys import wanted_key
+from gp.data.building.keys import image_key, wanted_key
 from gp.data.building.pieces import Pieces
 from gp.data.building.sources import ImageFolder, TarStream, open_source
-from tests.support.viscot_files import IMAGES, got, tar_bytes, write_folder, write_pieces
+from tests.support.viscot_files import IMAGES, drawn, got, tar_bytes, write_folder, write_pieces
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
@@ -108,3 +109,21 @@ def test_the_copy_in_val_answers_for_a_missing_image(tmp_path):
     expected = {"openimages/1.jpg": b"one", "gqa/2.jpg": b"two"}
     assert got(TarStream(write_pieces(tmp_path / "p", tar_bytes(images), 1)), wanted) == expected
     assert got(ImageFolder(write_folder(tmp_path / "f", images)), wanted) == expected
+
+
+@pytest.mark.parametrize("name", ["a.jfif", "a.JPG", "a", "a.jpeg", "a.webp"])
+def test_a_folder_of_images_is_one_whatever_they_are_called(tmp_path, name):
+    kind = "WEBP" if name.endswith("webp") else "JPEG"
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / name).write_bytes(drawn(8, 8, "x", kind))
+    source = open_source([str(tmp_path / "f")])
+    assert isinstance(source, ImageFolder) and list(got(source, {name})) == [name]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_composed_or_apart_are_one_name(tmp_path, form):
+    wanted = image_key("caf\u00e9/\u00fc.jpg")
+    assert wanted == image_key(unicodedata.normalize("NFD", "caf\u00e9/\u00fc.jpg"))
+    written = unicodedata.normalize(form, wanted)
+    assert got(open_source([str(write_folder(tmp_path / "f", {written: b"1"}))]), {wanted}) == {wanted: b"1"}
+    assert got(TarStream(write_pieces(tmp_path / "p", tar_bytes({written: b"2"}), 1)), {wanted}) == {wanted: b"2"}
