@@ -59,29 +59,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        usage="python evaluate.py [ckpt=PATH] [key=value ...] [--config FILE]",
+        usage="python evaluate.py [ckpt=PATH] [key=value ...] [--config FILE ...]",
         description=__doc__,
         epilog=help_text("glimpse"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="ckpt=PATH, short keys, options of the config")
-    parser.add_argument("--config", type=Path, help="instead of the config.yaml beside the checkpoint")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        help="a YAML file instead of the config.yaml beside the checkpoint; of several, later ones win",
+    )
     cli.add_traceback(parser)
     return parser.parse_intermixed_args(arguments)
 
 
-def run(settings: Sequence[str], config_path: Path | None) -> None:
+def run(settings: Sequence[str], config_paths: Sequence[Path] | None) -> None:
     """Finds the checkpoint and hands over to the devices."""
     ckpt, overrides = split_settings(settings)
 
-    if not ckpt and config_path is None:
+    if not ckpt and not config_paths:
         raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
 
     from gp.eval import evaluate, find_run, load_model, make_trainer, out_folder
     from gp.runs.launcher import follow_launcher, leave
     from gp.training.devices import check_devices
 
-    path, config = find_run(ckpt, overrides, config_path)
+    path, config = find_run(ckpt, overrides, config_paths)
     follow_launcher(config.trainer)
     check_devices(config.trainer)
     out = out_folder(config, ckpt)

@@ -28,6 +28,8 @@ from gp.eval.runner import SplitRun
 from gp.eval.scores import RowScores
 from gp.eval.settings import claim, settings_of, settings_of_methods, shards_of, weights_id
 from gp.model import GlimpseModel
+from gp.runs.companions import Companions
+from gp.stages import named
 
 SAMPLES = "samples"
 PATIENCE = timedelta(days=30)  # a process with slow questions may be hours behind the others
@@ -44,6 +46,7 @@ class EvalModule(pl.LightningModule):
         config: the sections `eval`, `data` and `model` and the seed are used.
         out: folder of the results.
         console: the first process prints there.
+        others: processes of the same command.
         ckpt_id: tells the results of checkpoints apart; None: a hash of the trained parts.
         command: that makes the report again; None: the command line of this process.
 
@@ -60,12 +63,13 @@ class EvalModule(pl.LightningModule):
         config: TrainConfig,
         out: Path,
         console: Console,
+        others: Companions,
         ckpt_id: str | None = None,
         command: str | None = None,
     ) -> None:
         super().__init__()
         self.load, self.config, self.out, self.console = load, config, out, console
-        self.ckpt_id, self.command = ckpt_id, command
+        self.others, self.ckpt_id, self.command = others, ckpt_id, command
         self.rows: list[dict[str, Any]] = []
         self.runs: list[SplitRun] = []
         self.scores, self.costs = RowScores(), RowCosts()
@@ -77,6 +81,7 @@ class EvalModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Loads the model, which is no submodule: Lightning would take it from its device at the end."""
+        self.others.adopt()
         model = self.load().to(self.trainer.strategy.root_device).eval()
         model.pruner_settings = {**model.pruner_settings, **self.config.eval.methods}
         self.__dict__["model"] = model
@@ -88,6 +93,7 @@ class EvalModule(pl.LightningModule):
         rehearsed.
         """
         config, trainer = self.config, self.trainer
+        self.others.adopt()  # Lightning has set its signals just now
         self.methods, self.left_out = plan_rows(self.model, config.eval.pruners, config.eval.budgets)
         self.settings = settings_of(self.model, config, self.ckpt_id or weights_id(self.model))
         if trainer.is_global_zero:
@@ -102,7 +108,12 @@ class EvalModule(pl.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[Method, list[Result]]:
         """Answers one batch with all rows; returns what is new, see `SplitRun.answer`."""
-        return self.runs[dataloader_idx].answer(batch)
+        self.others.check()
+        run = self.runs[dataloader_idx]
+        try:
+            return run.answer(batch)
+        except Exception as error:
+            raise named(run.describe(batch), error, "answers so far are kept") from error
 
     def on_test_epoch_end(self) -> None:
         """Makes summary and report on the first process; Lightning has called the callbacks before."""
@@ -121,8 +132,7 @@ class EvalModule(pl.LightningModule):
 
     def wait(self) -> None:
         """Waits for all processes."""
-        if self.group is not None:
-            torch.distributed.barrier(self.group)
+        self.others.wait(self.group)
 
     def _loader(self, run: SplitRun) -> EvalLoader:
         entries, limit = self.config.data.test[run.split], self.config.eval.num_samples

@@ -107,6 +107,11 @@ class SplitRun:
             self.advance(method, len(new))
         return self.results_of([key for key in ids if key not in self._finished])
 
+    def describe(self, batch: Batch) -> str:
+        """What is at work, for errors."""
+        row, ids = (self.current or self.methods[0]).label, [sample.id for sample in batch.samples]
+        return f"evaluation of split {self.split}: row {row}, questions {ids[0]} to {ids[-1]}"
+
 
 def kept_by_id(results: Mapping[str, Result]) -> dict[str, int]:
     """Tokens that a row kept of each sample."""
