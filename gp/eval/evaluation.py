@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from gp.eval.progress import EvalProgress
 from gp.eval.table import make_console
 from gp.model import GlimpseModel
 from gp.runs.companions import Companions
+from gp.runs.copies import Copy
 from gp.runs.launcher import end_with_launcher, own_environment
 
 HINTS = (
@@ -36,6 +37,7 @@ def evaluate(
     command: str | None = None,
     console: Console | None = None,
     trainer: pl.Trainer | None = None,
+    copies: Sequence[Copy] = (),
 ) -> list[dict[str, Any]]:
     """Runs `eval.splits` x `eval.pruners` x `eval.budgets`, prints a table and writes everything into a folder.
 
@@ -53,6 +55,7 @@ def evaluate(
         command: that makes the report again; None: the command line of this process.
         console: None: the terminal.
         trainer: see `make_trainer`; None: the model's device alone.
+        copies: of this process that evaluate, too, see `gp.runs.copies`; they end with it.
 
     Returns:
         One row per split, pruner and budget, as in `summary.json`; keys: see `gp.eval.summary`. Other ranks than 0 get
@@ -69,7 +72,7 @@ def evaluate(
     trainer = trainer or _trainer_of(model)
     for hint in HINTS:
         warnings.filterwarnings("ignore", hint)
-    others = Companions(trainer)
+    others = Companions(trainer, copies)
     module = EvalModule(load, config, Path(out), console or make_console(), others, ckpt_id, command)
     end_with_launcher(trainer)
     with others.ending_together():

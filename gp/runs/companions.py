@@ -6,13 +6,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
 
 from gp.cli import Stop
+from gp.runs.copies import Copy
 
 FAILED = 1
 LOOK_EVERY_S = 0.02
@@ -28,11 +29,12 @@ class Companions:
 
     Args:
         trainer: of this process.
+        copies: of this process, which are at work on the same command.
     """
 
-    def __init__(self, trainer: pl.Trainer) -> None:
+    def __init__(self, trainer: pl.Trainer, copies: Sequence[Copy] = ()) -> None:
         self._trainer = trainer
-        self._children: list[subprocess.Popen] = []
+        self._children: list[subprocess.Popen | Copy] = list(copies)
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
 
     def adopt(self) -> None:
