@@ -79,13 +79,14 @@ class Companions:
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
-        """Ends the children if the body fails, and stays silent if that is only the echo of another's end.
+        """Waits for the children; ends them if the body fails, silently if that is only the echo of another's end.
 
         Raises:
             Stop: the connection to another process broke.
         """
         try:
             yield
+            self._leave_together()
         except BaseException as error:
             echo = self._echo() if is_echo(error) else None
             for child in self._children:
@@ -95,6 +96,14 @@ class Companions:
             if echo is not None:
                 raise echo from None
             raise
+
+    def _leave_together(self) -> None:
+        """Children that are done have little left to do; none of them outlives the command."""
+        limit = time.monotonic() + LAST_WORDS_S
+        while any(child.poll() is None for child in self._children) and time.monotonic() < limit:
+            time.sleep(LOOK_EVERY_S)
+        for child in self._children:
+            child.kill()
 
     def _echo(self) -> Stop:
         limit = time.monotonic() + LAST_WORDS_S

@@ -57,6 +57,14 @@ def test_children_end_with_an_error_of_this_process():
     assert stop.value.status == 1 and "SIGKILL" in stop.value.line
 
 
+def test_children_are_waited_for_at_the_end():
+    others, _ = companions("import time; time.sleep(0.5)")
+    (child,) = others._children
+    with others.ending_together():
+        pass
+    assert child.poll() == 0
+
+
 @pytest.mark.parametrize(("first", "line"), [(True, "another process of this command has ended"), (False, "")])
 def test_only_the_first_process_tells_of_a_broken_connection(first, line):
     others, _ = companions(first=first)
