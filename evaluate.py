@@ -37,7 +37,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gp import cli
@@ -53,40 +53,56 @@ SHORT_KEYS = {"num_samples": "eval.num_samples", "out": "eval.out"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit status, see `gp.cli.run`."""
     options = parse(arguments)
-    again = "run the same command again to go on"
-    return cli.run(lambda: run(options.settings, options.config), options.traceback, again)
+
+    def framed(work: Callable[[], None]) -> int:
+        return cli.run(work, options.traceback, "run the same command again to go on")
+
+    return framed(lambda: run(options.settings, options.config, framed))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        usage="python evaluate.py [ckpt=PATH] [key=value ...] [--config FILE]",
+        usage="python evaluate.py [ckpt=PATH] [key=value ...] [--config FILE ...]",
         description=__doc__,
         epilog=help_text("glimpse"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="ckpt=PATH, short keys, options of the config")
-    parser.add_argument("--config", type=Path, help="instead of the config.yaml beside the checkpoint")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        help="a YAML file instead of the config.yaml beside the checkpoint; of several, later ones win",
+    )
     cli.add_traceback(parser)
     return parser.parse_intermixed_args(arguments)
 
 
-def run(settings: Sequence[str], config_path: Path | None) -> None:
-    """Finds the checkpoint and hands over to the devices."""
+def run(
+    settings: Sequence[str], config_paths: Sequence[Path] | None, framed: Callable[[Callable[[], None]], int]
+) -> None:
+    """Finds the checkpoint and hands over to the devices; `framed` is how work of a process becomes its status."""
     ckpt, overrides = split_settings(settings)
 
-    if not ckpt and config_path is None:
+    if not ckpt and not config_paths:
         raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
 
     from gp.eval import evaluate, find_run, load_model, make_trainer, out_folder
+    from gp.runs.copies import Copy, start_copies
     from gp.runs.launcher import follow_launcher, leave
     from gp.training.devices import check_devices
 
-    path, config = find_run(ckpt, overrides, config_path)
+    path, config = find_run(ckpt, overrides, config_paths)
     follow_launcher(config.trainer)
     check_devices(config.trainer)
     out = out_folder(config, ckpt)
-    evaluate(lambda: load_model(path, config), config, out, trainer=make_trainer(config.trainer))
-    leave()
+
+    def work(copies: Sequence[Copy] = ()) -> None:
+        trainer = make_trainer(config.trainer)
+        evaluate(lambda: load_model(path, config), config, out, trainer=trainer, copies=copies)
+        leave()
+
+    work(start_copies(config.trainer, lambda: framed(work)))
 
 
 def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 MISTAKES = (ValueError, OSError)  # of settings, files and data; any other error is one of the program
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
+RANKS = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, Lightning's own processes, and SLURM
 
 
 class Stop(SystemExit):
@@ -46,7 +47,7 @@ def run(work: Callable[[], int | None], traceback: bool = False, again: str = ""
 
     Returns:
         The status: that of `work` or of a `Stop`, 2 after a mistake (`error: ...` on stderr), 130 after Ctrl-C, 143
-        after SIGTERM or SIGUSR1.
+        after SIGTERM or SIGUSR1; of several processes the first one says that.
     """
     try:
         with _raising(signal.SIGTERM), _raising(signal.SIGUSR1):
@@ -79,8 +80,14 @@ def one_line(error: BaseException) -> str:
 
 
 def _stopped(how: str, again: str, status: int) -> int:
-    print(": ".join(part for part in (how, again) if part), file=sys.stderr)
+    if _is_first():  # of several processes that got the signal one says so
+        print(": ".join(part for part in (how, again) if part), file=sys.stderr)
     return status
+
+
+def _is_first() -> bool:
+    """Whether this is the only process of its command or the first one, as far as its launcher tells."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 @contextmanager

@@ -83,6 +83,24 @@ def test_an_interrupt(capsys):
 
 
 @pytest.mark.parametrize(
+    ("variables", "speaks"),
+    [
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # the first one on the second machine
+        ({"NODE_RANK": "0", "LOCAL_RANK": "1"}, False),
+        ({"SLURM_PROCID": "1"}, False),
+    ],
+)
+def test_of_several_processes_the_first_one_speaks(variables, speaks, monkeypatch, capsys):
+    for name in cli.RANKS:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cli.run(raises(cli.Terminated())) == 143
+    assert capsys.readouterr().err == ("terminated\n" if speaks else "")
+
+
+@pytest.mark.parametrize(
     ("number", "status", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
 )
 def test_signals(number, status, word):

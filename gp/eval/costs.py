@@ -16,11 +16,14 @@ from gp.eval.runner import prefill_batch
 from gp.eval.timing import decode_some, time_ratios
 from gp.measure.peak_memory import MIB, PeakMemory
 from gp.model import GlimpseModel
+from gp.runs.writing import write_text
 
 NUM_BATCHES = 2
+GROUP = 3  # rows that share un-pruned runs; more would be further from them
 MEMORY_REPEATS = 3
 BATCH_SIZE = 8  # samples, or `data.eval_batch_size` if that is less
 FILE = "costs.json"
+FILES = "costs*.json"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class RowCost:
         prefill_ratio, decode_ratio: time pruned / un-pruned, see `gp.eval.timing.time_ratios`.
         peak_mib: peak of memory while the larger batch is prefilled and decoded, above what was in use before; None
             where the system cannot tell. On a CPU good to some MiB: the C library decides when pages go back.
-        kv_cache_mib: of the larger batch after prefill, padding included.
+        kv_cache_mib: after prefill, padding included, of the batch where it is larger.
     """
 
     prefill_ratio: float | None
@@ -43,19 +46,24 @@ class RowCost:
 NOT_MEASURED = RowCost(None, None, None, None)  # of all rows with `eval.costs=false`
 
 
+def costs_path(out: Path, rank: int = 0) -> Path:
+    """File that a process keeps its figures in."""
+    return out / (f"costs.rank{rank}.json" if rank else FILE)
+
+
 def measure_costs(
     model: GlimpseModel,
     batches: Sequence[Batch],
     methods: Sequence[Method],
     seed: int,
     num_keep: Mapping[str, int],
-    out: Path,
+    path: Path,
     split: str,
     advance: Callable[[Method], None] = lambda method: None,
 ) -> dict[Method, RowCost]:
-    """Measures every row that was not measured yet, and keeps the figures in `out/costs.json`.
+    """Measures every row that was not measured yet, and keeps the figures on disk.
 
-    Figures found there count if they were taken on the same batches by the same kind of device.
+    Figures found beside them count if they were taken on the same batches by the same kind of device.
 
     Args:
         model: on its device.
@@ -63,58 +71,73 @@ def measure_costs(
         methods: the rows.
         seed: of methods that draw.
         num_keep: for matched methods: tokens to keep of each sample, by id.
-        out: folder of the evaluation.
+        path: see `costs_path`.
         split: name of the split.
         advance: called with each row when it is done.
     """
-    path = out / FILE
-    there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     taken_on = {"batch_sizes": [len(batch) for batch in batches], "device": model.backbone.device.type}
+    names = {f"{split}-{method.label}": method for method in methods}
     costs = {}
-    for method in methods:
-        label = f"{split}-{method.label}"
-        entry = there.get(label, {})
-        if any(entry.get(key) != value for key, value in taken_on.items()):
-            entry = {**asdict(measure(model, batches, method, seed, num_keep)), **taken_on}
-            there[label] = entry
-            path.write_text(json.dumps(there, indent=1) + "\n", encoding="utf-8")
-        costs[method] = RowCost(**{key: value for key, value in entry.items() if key not in taken_on})
+    for file in sorted(path.parent.glob(FILES)):
+        for label, entry in _read(file).items():
+            if label in names and all(entry.get(key) == value for key, value in taken_on.items()):
+                costs[names[label]] = RowCost(**{key: value for key, value in entry.items() if key not in taken_on})
+    for method in costs:
         advance(method)
+    left = [method for method in methods if method not in costs]
+    for group in (left[start : start + GROUP] for start in range(0, len(left), GROUP)):
+        found = measure(model, batches, group, seed, num_keep)
+        entries = {f"{split}-{method.label}": {**asdict(cost), **taken_on} for method, cost in found.items()}
+        write_text(path, json.dumps({**_read(path), **entries}, indent=1) + "\n")
+        costs |= found
+        for method in group:
+            advance(method)
     return costs
 
 
 def measure(
-    model: GlimpseModel, batches: Sequence[Batch], method: Method, seed: int, num_keep: Mapping[str, int]
-) -> RowCost:
-    """Times a row against un-pruned prompts, then takes its memory; arguments as in `measure_costs`."""
-    ratios = (1.0, 1.0) if method == UNPRUNED else time_ratios(model, batches, method, seed, num_keep)
-    return RowCost(*ratios, *memory_mib(model, batches, method, seed, num_keep))
+    model: GlimpseModel, batches: Sequence[Batch], methods: Sequence[Method], seed: int, num_keep: Mapping[str, int]
+) -> dict[Method, RowCost]:
+    """Takes the memory of a few rows, then times them against un-pruned prompts; arguments as in `measure_costs`."""
+    memory = {method: memory_mib(model, batches, method, seed, num_keep) for method in methods}
+    pruned = [method for method in methods if method != UNPRUNED]
+    ratios = {UNPRUNED: (1.0, 1.0), **(time_ratios(model, batches, pruned, seed, num_keep) if pruned else {})}
+    return {method: RowCost(*ratios[method], *memory[method]) for method in methods}
 
 
 def memory_mib(
     model: GlimpseModel, batches: Sequence[Batch], method: Method, seed: int, num_keep: Mapping[str, int]
 ) -> tuple[float | None, float]:
-    """Peak above the use before a batch, and KV cache after its prefill, each of the batch where it is largest.
+    """Peak above the use before the larger batch; and KV cache after prefill, of the batch where it is largest.
 
     Median over repeats; the first round loads what stays loaded. Apart from the timed runs, because taking the peak
     slows them.
     """
-    largest, cache_mib = [], 0.0
-    for _ in range(MEMORY_REPEATS + 1):
-        peaks = []
-        for batch in batches:
-            peak = PeakMemory(model.backbone.device)
-            done = prefill_batch(model, batch, method, seed, num_keep)
-            cache_mib = max(cache_mib, kv_cache_mib(done))
-            decode_some(model, batch, done)
-            peaks.append(peak.above_mib())
-            del done  # it would count as in use before the next batch
-        largest.append(None if None in peaks else max(peaks))
-    counted = largest[1:]
-    return None if None in counted else round(statistics.median(counted), 2), round(cache_mib, 4)
+    cache_mib = max(_peak_and_cache_mib(model, batch, method, seed, num_keep)[1] for batch in batches)
+    larger = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
+    repeats = 1 if model.backbone.device.type == "cuda" else MEMORY_REPEATS  # torch counts what the system estimates
+    peaks = [_peak_and_cache_mib(model, larger, method, seed, num_keep)[0] for _ in range(repeats)]
+    return None if None in peaks else round(statistics.median(peaks), 2), round(cache_mib, 4)
+
+
+def _peak_and_cache_mib(
+    model: GlimpseModel, batch: Batch, method: Method, seed: int, num_keep: Mapping[str, int]
+) -> tuple[float | None, float]:
+    peak = PeakMemory(model.backbone.device)
+    done = prefill_batch(model, batch, method, seed, num_keep)
+    cache_mib = kv_cache_mib(done)
+    decode_some(model, batch, done)
+    return peak.above_mib(), cache_mib
 
 
 def kv_cache_mib(done: Prefill) -> float:
     """Size of all keys and values, padding included."""
     tensors = [tensor for layer in done.cache.layers for tensor in (layer.keys, layer.values)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / MIB
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: not the costs of an evaluation ({error}); delete it") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,17 @@ from gp.eval.module import EvalModule
 from gp.eval.progress import EvalProgress
 from gp.eval.table import make_console
 from gp.model import GlimpseModel
-from gp.runs.launcher import end_with_launcher
+from gp.runs.companions import Companions
+from gp.runs.copies import Copy
+from gp.runs.launcher import end_with_launcher, own_environment
 
-HINTS = (".*does not have many workers.*", ".*it is recommended to use `self.log.*", ".*Trainer.test.*single device.*")
+HINTS = (
+    ".*does not have many workers.*",
+    ".*it is recommended to use `self.log.*",
+    ".*Trainer.test.*single device.*",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+)
+TALKATIVE = ("lightning.pytorch", "lightning.fabric")
 
 
 def evaluate(
@@ -29,6 +37,7 @@ def evaluate(
     command: str | None = None,
     console: Console | None = None,
     trainer: pl.Trainer | None = None,
+    copies: Sequence[Copy] = (),
 ) -> list[dict[str, Any]]:
     """Runs `eval.splits` x `eval.pruners` x `eval.budgets`, prints a table and writes everything into a folder.
 
@@ -46,6 +55,7 @@ def evaluate(
         command: that makes the report again; None: the command line of this process.
         console: None: the terminal.
         trainer: see `make_trainer`; None: the model's device alone.
+        copies: of this process that evaluate, too, see `gp.runs.copies`; they end with it.
 
     Returns:
         One row per split, pruner and budget, as in `summary.json`; keys: see `gp.eval.summary`. Other ranks than 0 get
@@ -55,26 +65,31 @@ def evaluate(
         ValueError: an unknown pruner or setting of one, no row that can be run, results of other settings in `out`,
             more unusable samples than allowed.
         FileNotFoundError: a shard is missing.
-        StageFailed: a library failed in the rehearsal before the first row; names the row.
+        StageFailed: a library failed; names the row, and the questions unless it is the rehearsal before the first row.
+        gp.cli.Stop: another process of the command has ended; a subclass of SystemExit.
     """
     load = (lambda: model) if isinstance(model, GlimpseModel) else model
     trainer = trainer or _trainer_of(model)
     for hint in HINTS:
         warnings.filterwarnings("ignore", hint)
-    module = EvalModule(load, config, Path(out), console or make_console(), ckpt_id, command)
+    others = Companions(trainer, copies)
+    module = EvalModule(load, config, Path(out), console or make_console(), others, ckpt_id, command)
     end_with_launcher(trainer)
-    trainer.test(module, verbose=False)
+    with others.ending_together():
+        trainer.test(module, verbose=False)
     return module.rows
 
 
 def make_trainer(settings: TrainerConfig) -> pl.Trainer:
     """Lightning's trainer for an evaluation on the devices of a config."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
         strategy=settings.strategy,
+        plugins=own_environment(),
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,15 +1,11 @@
-"""What the first process does when all is answered: costs, summary, table, report."""
+"""What the first process does when all is answered and measured: summary, table, report."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gp.data.batch import Batch
-from gp.data.datamodule import GlimpseDataModule
-from gp.eval.costs import BATCH_SIZE, NOT_MEASURED, NUM_BATCHES, RowCost, measure_costs
 from gp.eval.html_report import write_html
 from gp.eval.markdown_report import write_markdown
 from gp.eval.overlays import Example, paint_examples
@@ -20,7 +16,6 @@ from gp.eval.runner import kept_by_id
 from gp.eval.settings import settings_of_methods
 from gp.eval.summary import summarize
 from gp.eval.table import print_table
-from gp.progress import Progress
 
 if TYPE_CHECKING:
     from gp.eval.module import EvalModule
@@ -32,7 +27,7 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
     """Writes everything but the results of single samples, and prints the table.
 
     Args:
-        module: its processes have written all results.
+        module: its processes have written all results, and its callbacks have all figures.
 
     Returns:
         The rows of the summary.
@@ -42,51 +37,19 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
     """
     rows, examples = [], {}
     for run in module.runs:
-        results = run.results()
-        first = _first_batches(module, run.split)
-        num_keep = kept_by_id(results.get(OWN_GLIMPSE, {}))
-        costs = _costs(module, first, num_keep, run.split)
-        rows += summarize(run.split, results, costs, module.config.seed)
-        examples[run.split] = _paint(module, first, results, num_keep, run.split)
+        results, split = run.results(), run.split
+        rows += summarize(split, module.scores.figures[split], module.costs.figures[split], results, module.config.seed)
+        examples[split] = _paint(module, results, split)
     (module.out / SUMMARY).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print_table(rows, module.console)
     _report(module, rows, examples)
     return rows
 
 
-def _first_batches(module: EvalModule, split: str) -> list[Batch]:
-    """Batches that are measured and painted: small ones, because measuring goes over them many times."""
-    config = module.config
-    size = min(BATCH_SIZE, config.data.eval_batch_size)
-    small = replace(config.data, eval_batch_size=size, num_workers=0)
-    few = GlimpseDataModule(small, module.data.collator, config.seed)
-    wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples
-    return list(few.eval_loader(config.data.test[split], num_samples=wanted if limit is None else min(wanted, limit)))
-
-
-def _costs(module: EvalModule, first: list[Batch], num_keep: Mapping[str, int], split: str) -> dict[Method, RowCost]:
-    """Time and memory of all rows on the first batches of a split."""
-    methods, seed = module.methods, module.config.seed
-    if not module.config.eval.costs:
-        return dict.fromkeys(methods, NOT_MEASURED)
-    few = first[:NUM_BATCHES]
-    with Progress(f"{split}, time and memory", len(methods), unit="rows", console=module.console) as progress:
-
-        def advance(method: Method) -> None:
-            progress.update(method.label, advance=1)
-
-        return measure_costs(module.model, few, methods, seed, num_keep, module.out, split, advance)
-
-
-def _paint(
-    module: EvalModule,
-    first: list[Batch],
-    results: Mapping[Method, Mapping[str, Result]],
-    num_keep: Mapping[str, int],
-    split: str,
-) -> list[Example]:
-    config = module.config
-    return paint_examples(module.model, first, results, config.eval.overlays, config.seed, num_keep, module.out, split)
+def _paint(module: EvalModule, results: Mapping[Method, Mapping[str, Result]], split: str) -> list[Example]:
+    count, seed = module.config.eval.overlays, module.config.seed
+    num_keep = kept_by_id(results.get(OWN_GLIMPSE, {}))
+    return paint_examples(module.model, module.first_batches(split), results, count, seed, num_keep, module.out, split)
 
 
 def _report(module: EvalModule, rows: list[dict[str, Any]], examples: Mapping[str, list[Example]]) -> None:

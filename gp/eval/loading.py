@@ -21,7 +21,7 @@ PARTS = "config.json"
 
 
 def load_run(
-    ckpt: str | Path, overrides: Sequence[str] = (), config_path: str | Path | None = None
+    ckpt: str | Path, overrides: Sequence[str] = (), config_path: str | Path | Sequence[str | Path] | None = None
 ) -> tuple[GlimpseModel, TrainConfig]:
     """Loads a trained glimpse on its base.
 
@@ -29,7 +29,7 @@ def load_run(
         ckpt: a run's `last.ckpt` (or another Lightning checkpoint of it), the run's folder, a `glimpse/` folder of ours
             or of the published format, or "tiny" (the embedded one).
         overrides: `key=value`, on top of the config.
-        config_path: None: the `config.yaml` beside the checkpoint.
+        config_path: a file, or several of which later ones win; None: the `config.yaml` beside the checkpoint.
 
     Returns:
         The model on its device, trained parts in float32 as in training, with the config's pruning options as
@@ -45,7 +45,9 @@ def load_run(
 
 
 def find_run(
-    ckpt: str | Path | None, overrides: Sequence[str] = (), config_path: str | Path | None = None
+    ckpt: str | Path | None,
+    overrides: Sequence[str] = (),
+    config_path: str | Path | Sequence[str | Path] | None = None,
 ) -> tuple[Path | None, TrainConfig]:
     """Finds checkpoint and config without loading a model; arguments and errors as of `load_run`.
 
@@ -56,10 +58,9 @@ def find_run(
         The checkpoint's file or folder, and the resolved config.
     """
     path = None if ckpt is None else find_checkpoint(ckpt)
-    config_file = Path(config_path) if config_path is not None else find_config(path)
-    config = load_config(config_file, overrides)
+    config = load_config(find_config(path) if config_path is None else config_path, overrides)
     if not isinstance(config, TrainConfig):
-        raise ValueError(f"config {config_file}: expected task glimpse, got {config.task}")
+        raise ValueError(f"config {config_path or find_config(path)}: expected task glimpse, got {config.task}")
     check_names(config.eval)
     if path is None:
         check_without_glimpse(config.eval)

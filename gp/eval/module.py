@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,18 @@ from gp.data.batch import Batch, Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.loading import EvalLoader
 from gp.data.shards import resolve_shards
+from gp.eval.costs import BATCH_SIZE, NUM_BATCHES
 from gp.eval.finishing import finish
 from gp.eval.plan import LeftOut, Method, plan_rows
 from gp.eval.rehearsal import rehearse_rows
 from gp.eval.results import Result
+from gp.eval.row_costs import RowCosts
 from gp.eval.runner import SplitRun
+from gp.eval.scores import RowScores
 from gp.eval.settings import claim, settings_of, settings_of_methods, shards_of, weights_id
 from gp.model import GlimpseModel
+from gp.runs.companions import Companions
+from gp.stages import named
 
 SAMPLES = "samples"
 PATIENCE = timedelta(days=30)  # a process with slow questions may be hours behind the others
@@ -32,18 +38,23 @@ PATIENCE = timedelta(days=30)  # a process with slow questions may be hours behi
 class EvalModule(pl.LightningModule):
     """Evaluates a model: every sample of every split once over all processes.
 
-    Each process appends its results to files of its own; the first one joins them at the end, measures costs, prints
-    the table and writes the report.
+    Each process appends its results to files of its own, and its callbacks have the metrics of every row. The first
+    process prints the table and writes the report.
 
     Args:
         load: gives the model; called in every process when its device is known.
         config: the sections `eval`, `data` and `model` and the seed are used.
         out: folder of the results.
         console: the first process prints there.
+        others: processes of the same command.
         ckpt_id: tells the results of checkpoints apart; None: a hash of the trained parts.
         command: that makes the report again; None: the command line of this process.
 
-    `rows` are those of the summary, on the first process, after `trainer.test`; `runs` has one `SplitRun` per split.
+    Attributes:
+        rows: those of the summary, on the first process, after `trainer.test`.
+        runs: one per split.
+        scores, costs: callbacks that own the metrics.
+        group: of all processes, for tensors on the CPU; None: there is one process.
     """
 
     def __init__(
@@ -52,55 +63,81 @@ class EvalModule(pl.LightningModule):
         config: TrainConfig,
         out: Path,
         console: Console,
+        others: Companions,
         ckpt_id: str | None = None,
         command: str | None = None,
     ) -> None:
         super().__init__()
         self.load, self.config, self.out, self.console = load, config, out, console
-        self.ckpt_id, self.command = ckpt_id, command
+        self.others, self.ckpt_id, self.command = others, ckpt_id, command
         self.rows: list[dict[str, Any]] = []
         self.runs: list[SplitRun] = []
-        self._group: Any = None
+        self.scores, self.costs = RowScores(), RowCosts()
+        self.group: Any = None
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Metrics of the rows; Lightning adds them to those of the trainer."""
+        return [self.scores, self.costs]
 
     def configure_model(self) -> None:
         """Loads the model, which is no submodule: Lightning would take it from its device at the end."""
+        self.others.adopt()
         model = self.load().to(self.trainer.strategy.root_device).eval()
         model.pruner_settings = {**model.pruner_settings, **self.config.eval.methods}
         self.__dict__["model"] = model
         if self.trainer.world_size > 1:
-            self._group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+            self.group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
 
     def test_dataloader(self) -> list[EvalLoader]:
         """Loaders of what no process has answered yet, one per split; before that, the folder is claimed and every row
         rehearsed.
         """
         config, trainer = self.config, self.trainer
+        self.others.adopt()  # Lightning has set its signals just now
         self.methods, self.left_out = plan_rows(self.model, config.eval.pruners, config.eval.budgets)
         self.settings = settings_of(self.model, config, self.ckpt_id or weights_id(self.model))
         if trainer.is_global_zero:
             self._claim(self.left_out)
-        self._wait()
+        self.wait()
         self._rehearse()
         self.runs = [self._start(split, self.methods) for split in config.eval.splits]
-        self._wait()  # until all have read what is done
+        self.wait()  # until all have read what is done
         collator = Collator(self.model.processor, config.model.min_pixels, config.model.max_pixels)
         self.data = GlimpseDataModule(config.data, collator, config.seed)
-        place, limit = (trainer.global_rank, trainer.world_size), config.eval.num_samples
-        return [self.data.eval_loader(config.data.test[run.split], *place, run.finished(), limit) for run in self.runs]
+        return [self._loader(run) for run in self.runs]
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[Method, list[Result]]:
-        """Answers one batch with all rows; returns the new results of each."""
-        return self.runs[dataloader_idx].answer(batch)
+        """Answers one batch with all rows; returns what is new, see `SplitRun.answer`."""
+        self.others.check()
+        run = self.runs[dataloader_idx]
+        try:
+            return run.answer(batch)
+        except Exception as error:
+            raise named(run.describe(batch), error, "answers so far are kept") from error
 
     def on_test_epoch_end(self) -> None:
-        """Makes summary and report on the first process, of what all have written."""
-        self._wait()
+        """Makes summary and report on the first process; Lightning has called the callbacks before."""
         if self.trainer.is_global_zero:
             self.rows = finish(self)
 
-    def _wait(self) -> None:
-        if self._group is not None:
-            torch.distributed.barrier(self._group)
+    def first_batches(self, split: str) -> list[Batch]:
+        """Batches that are measured and painted: small ones, because measuring goes over them many times."""
+        config = self.config
+        size = min(BATCH_SIZE, config.data.eval_batch_size)
+        small = replace(config.data, eval_batch_size=size, num_workers=0)
+        few = GlimpseDataModule(small, self.data.collator, config.seed)
+        wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples
+        num_samples = wanted if limit is None else min(wanted, limit)
+        return list(few.eval_loader(config.data.test[split], num_samples=num_samples))
+
+    def wait(self) -> None:
+        """Waits for all processes."""
+        self.others.wait(self.group)
+
+    def _loader(self, run: SplitRun) -> EvalLoader:
+        entries, limit = self.config.data.test[run.split], self.config.eval.num_samples
+        place = self.trainer.global_rank, self.trainer.world_size
+        return self.data.eval_loader(entries, *place, run.finished_numbers(), limit)
 
     def _claim(self, left_out: list[LeftOut]) -> None:
         data = self.config.data

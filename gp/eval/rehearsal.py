@@ -109,24 +109,16 @@ def _rows_left(config: TrainConfig, split: str, methods: Sequence[Method], done:
 def _run(
     model: GlimpseModel, batch: Batch, methods: Sequence[Method], split: str, config: TrainConfig, before: str
 ) -> None:
-    """Rows in order; the row that was about to finish is the one that failed."""
-    finished: list[Method] = []
+    """Rows in order: answers, then what costs are taken of."""
     tokens = min(config.eval.max_new_tokens, MAX_NEW_TOKENS)
     with tempfile.TemporaryDirectory() as folder:
+        run = SplitRun(model, split, methods, Path(folder), max_new_tokens=tokens, seed=config.seed)
         try:
-            run = SplitRun(
-                model,
-                split,
-                methods,
-                Path(folder),
-                max_new_tokens=tokens,
-                seed=config.seed,
-                advance=lambda method, count: finished.append(method),
-            )
             run.answer(batch)
             results = run.results()
         except Exception as error:
-            raise named(f"{before}: row {methods[len(finished)].label} on {len(batch)} questions", error) from error
+            row = (run.current or methods[0]).label
+            raise named(f"{before}: row {row} on {len(batch)} questions", error) from error
     num_keep = kept_by_id(results.get(OWN_GLIMPSE, {}))
     batch = batch.to(model.backbone.device)
     for method in methods:

@@ -39,6 +39,10 @@ class SplitRun:
         rank: of this process, 0 .. world - 1.
         world: number of processes.
         advance: called with a row and the number of its samples just finished.
+
+    Attributes:
+        finished: ids of the samples that all rows had when it was made, in order.
+        current: the row that is or was last at work.
     """
 
     def __init__(
@@ -61,26 +65,31 @@ class SplitRun:
         for path in self.paths.values():
             drop_half_line(path)
         self.done = self.results()
+        self.finished = sorted(set.intersection(*(set(row) for row in self.done.values())))
+        self._finished = frozenset(self.finished)
+        self.current: Method | None = None
 
     def results(self) -> dict[Method, dict[str, Result]]:
         """All results that all processes have written: row -> id -> result."""
         return {method: read_results(self.folder, self.split, method) for method in self.methods}
 
-    def finished(self) -> set[int]:
-        """Numbers of the samples that all methods were done with at the start."""
-        return set.intersection(*({result.number for result in row.values()} for row in self.done.values()))
+    def finished_numbers(self) -> set[int]:
+        """Numbers of the samples of `finished`."""
+        return {self.done[self.methods[0]][key].number for key in self.finished}
+
+    def results_of(self, ids: Sequence[str]) -> dict[Method, list[Result]]:
+        """Results of every row for samples that all rows have, in the order of the ids."""
+        return {method: [self.done[method][key] for key in ids] for method in self.methods}
 
     def answer(self, batch: Batch) -> dict[Method, list[Result]]:
         """Answers what is not answered yet; the vision tower sees the batch once for all methods.
 
         Returns:
-            The new results of each row.
+            Results of every row for the samples of the batch that are not among `finished`.
         """
-        model, answered = self.model, {}
-        ids = {sample.id for sample in batch.samples}
-        todo = [method for method in self.methods if not ids <= self.done[method].keys()]
-        if not todo:
-            return {}
+        model = self.model
+        ids = [sample.id for sample in batch.samples]
+        todo = [method for method in self.methods if not set(ids) <= self.done[method].keys()]
         batch = batch.to(model.backbone.device)
         inputs = batch.inputs  # normalised before the clock starts
         watch = Stopwatch(model.backbone.device)
@@ -88,13 +97,20 @@ class SplitRun:
         images = model.see(inputs, shared) if shared else None
         vision_s = watch.lap()
         for method in todo:
-            num_keep = kept_by_id(self.done.get(OWN_GLIMPSE, {}))
+            self.current = method
+            kept = self.done.get(OWN_GLIMPSE, {})
+            num_keep = {key: kept[key].num_kept for key in ids if key in kept}
             results = answer_batch(model, batch, method, self.max_new_tokens, self.seed, num_keep, images, vision_s)
-            answered[method] = [result for result in results if result.id not in self.done[method]]
-            append_results(self.paths[method], answered[method])
-            self.done[method] |= {result.id: result for result in answered[method]}
-            self.advance(method, len(answered[method]))
-        return answered
+            new = [result for result in results if result.id not in self.done[method]]
+            append_results(self.paths[method], new)
+            self.done[method] |= {result.id: result for result in new}
+            self.advance(method, len(new))
+        return self.results_of([key for key in ids if key not in self._finished])
+
+    def describe(self, batch: Batch) -> str:
+        """What is at work, for errors."""
+        row, ids = (self.current or self.methods[0]).label, [sample.id for sample in batch.samples]
+        return f"evaluation of split {self.split}: row {row}, questions {ids[0]} to {ids[-1]}"
 
 
 def kept_by_id(results: Mapping[str, Result]) -> dict[str, int]:

@@ -10,40 +10,55 @@ from gp.engine.generation import GREEDY
 from gp.engine.prefill import Prefill
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.runner import prefill_batch
+from gp.measure.spread import Spread
 from gp.measure.stopwatch import Stopwatch
 from gp.model import GlimpseModel
 
-REPEATS = 5
+ROUNDS = 5
+ENOUGH_ROUNDS = 2  # where the ratios agree, as on a quiet machine
+NARROW = 0.05  # they do if their middle half is within so much of the median
 DECODED_TOKENS = 8
 
 
 def time_ratios(
-    model: GlimpseModel, batches: Sequence[Batch], method: Method, seed: int, num_keep: Mapping[str, int]
-) -> tuple[float, float]:
-    """Median over batches and repeats of time pruned / time of the un-pruned run right before it; below 1 is faster.
+    model: GlimpseModel, batches: Sequence[Batch], methods: Sequence[Method], seed: int, num_keep: Mapping[str, int]
+) -> dict[Method, tuple[float, float]]:
+    """Median over batches and rounds of time pruned / time of the un-pruned run shortly before; below 1 is faster.
 
-    The first round warms up.
+    In every round each batch runs un-pruned, then with the methods in turn. A method is done after `ROUNDS` rounds, or
+    as soon as its ratios agree.
 
     Args:
         model: on its device.
         batches: timed.
-        method: the row.
+        methods: a few rows that have run before, which share the un-pruned runs.
         seed: of methods that draw.
-        num_keep: for a matched method: tokens to keep of each sample, by id.
+        num_keep: for matched methods: tokens to keep of each sample, by id.
 
     Returns:
-        Ratio of the whole prefill, vision tower and the method's own work included; and of each generated token, at a
-        forced number of them.
+        Of each row the ratio of the whole prefill, vision tower and the method's own work included; and of each
+        generated token, at a forced number of them.
     """
-    prefill_ratios, decode_ratios = [], []
-    for repeat in range(REPEATS + 1):
-        for batch in batches:
+    for batch in batches:
+        time_batch(model, batch, UNPRUNED, seed, num_keep)  # warms up
+    ratios: dict[Method, list[tuple[float, float]]] = {method: [] for method in methods}
+    for number in range(1, ROUNDS + 1):
+        left = [method for method in methods if number <= ENOUGH_ROUNDS or not all(map(agree, zip(*ratios[method])))]
+        for batch in batches if left else ():
             before_prefill, before_decode = time_batch(model, batch, UNPRUNED, seed, num_keep)
-            prefill_s, decode_s = time_batch(model, batch, method, seed, num_keep)
-            if repeat:
-                prefill_ratios.append(prefill_s / before_prefill)
-                decode_ratios.append(decode_s / before_decode)
-    return round(statistics.median(prefill_ratios), 4), round(statistics.median(decode_ratios), 4)
+            for method in left:
+                prefill_s, decode_s = time_batch(model, batch, method, seed, num_keep)
+                ratios[method].append((prefill_s / before_prefill, decode_s / before_decode))
+    return {
+        method: (round(statistics.median(prefill), 4), round(statistics.median(decode), 4))
+        for method, (prefill, decode) in ((method, zip(*pairs)) for method, pairs in ratios.items())
+    }
+
+
+def agree(ratios: Sequence[float]) -> bool:
+    """Whether the middle half of repeated figures is narrow, see `NARROW`."""
+    spread = Spread.from_values(ratios)
+    return spread.high - spread.low <= NARROW * spread.median
 
 
 def time_batch(

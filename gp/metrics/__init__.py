@@ -2,6 +2,16 @@
 
 from gp.metrics.answers import AnswerScores, exact_match, normalize_answer
 from gp.metrics.keep_ratio import KeepRatio
-from gp.metrics.mask import EvidenceRecall, MaskScores
+from gp.metrics.mask import EvidenceRecall, MaskScores, mask_counts
+from gp.metrics.shares import MeanShares
 
-__all__ = ["AnswerScores", "EvidenceRecall", "KeepRatio", "MaskScores", "exact_match", "normalize_answer"]
+__all__ = [
+    "AnswerScores",
+    "EvidenceRecall",
+    "KeepRatio",
+    "MaskScores",
+    "MeanShares",
+    "exact_match",
+    "mask_counts",
+    "normalize_answer",
+]

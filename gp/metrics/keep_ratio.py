@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from gp.metrics.shares import mean_of_units, to_units
+
 NUM_BINS = 20
 
 
@@ -35,7 +37,7 @@ class KeepRatio(Metric):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.add_state("total_ratio", torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("total_ratio", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("num_kept", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("num_visual", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("histogram", torch.zeros(NUM_BINS, dtype=torch.long), dist_reduce_fx="sum")
@@ -57,7 +59,7 @@ class KeepRatio(Metric):
         if bool(((num_kept < 0) | (num_kept > num_visual) | (num_visual < 1)).any()):
             counts = f"num_kept {num_kept.tolist()} and num_visual {num_visual.tolist()}"
             raise ValueError(f"expected 0 <= num_kept <= num_visual and num_visual >= 1, got {counts}")
-        self.total_ratio += (num_kept.double() / num_visual).sum()
+        self.total_ratio += to_units(num_kept.double() / num_visual).sum()
         self.num_kept += num_kept.sum()
         self.num_visual += num_visual.sum()
         self.histogram += torch.bincount(ratio_bins(num_kept, num_visual), minlength=NUM_BINS)
@@ -68,7 +70,7 @@ class KeepRatio(Metric):
         """
         num_samples = self.histogram.sum()
         return {
-            "keep_ratio": self.total_ratio / num_samples.clamp(min=1),
+            "keep_ratio": mean_of_units(self.total_ratio, num_samples),
             "keep_ratio_tokens": self.num_kept.double() / self.num_visual.clamp(min=1),
             "histogram": self.histogram.clone(),
             "num_samples": num_samples,

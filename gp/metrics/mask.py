@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from gp.metrics.shares import mean_of_units, to_units
+
 
 def mask_counts(keep_mask: Tensor, evidence_mask: Tensor) -> Tensor:
     """Tokens kept inside the evidence, kept outside it, and dropped inside it.
@@ -47,15 +49,6 @@ def scores_from_counts(counts: Tensor) -> dict[str, Tensor]:
     }
 
 
-def evidence_recall(keep_mask: Tensor, evidence_mask: Tensor) -> Tensor:
-    """Share of one sample's evidence tokens that were kept: float64 scalar in 0..1, nan if it has no evidence tokens.
-
-    Args and errors as in `mask_counts`.
-    """
-    hit, _, missed = mask_counts(keep_mask, evidence_mask).double()
-    return hit / (hit + missed)
-
-
 class MaskScores(Metric):
     """Precision, recall, F1 and IoU of the kept tokens against the evidence, from counts over all tokens seen.
 
@@ -69,9 +62,9 @@ class MaskScores(Metric):
         super().__init__(**options)
         self.add_state("counts", torch.zeros(3, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, keep_mask: Tensor, evidence_mask: Tensor) -> None:
-        """bool [N] each: the tokens of one image, or of many one after another."""
-        self.counts += mask_counts(keep_mask, evidence_mask)
+    def update(self, counts: Tensor) -> None:
+        """int [n, 3] of `mask_counts`, of n samples; or [3], of one."""
+        self.counts += _rows(counts, self.counts.device).sum(0)
 
     def compute(self) -> dict[str, Tensor]:
         """`precision`, `recall`, `f1`, `iou`; see `scores_from_counts`."""
@@ -87,19 +80,26 @@ class EvidenceRecall(Metric):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.add_state("total", torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("num_samples", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, keep_mask: Tensor, evidence_mask: Tensor) -> None:
-        """bool [N] each: the tokens of one sample."""
-        recall = evidence_recall(keep_mask, evidence_mask)
-        counts = ~recall.isnan()
-        self.total += recall.where(counts, 0.0)
-        self.num_samples += counts
+    def update(self, counts: Tensor) -> None:
+        """int [n, 3] of `mask_counts`, of n samples; or [3], of one."""
+        hit, _, missed = _rows(counts, self.total.device).unbind(1)
+        self.total += to_units(_divide(hit.double(), hit + missed)).sum()
+        self.num_samples += (hit + missed > 0).sum()
 
     def compute(self) -> Tensor:
         """float64 scalar in 0..1; 0 before the first sample with evidence."""
-        return _divide(self.total, self.num_samples)
+        return mean_of_units(self.total, self.num_samples)
+
+
+def _rows(counts: Tensor, device: torch.device) -> Tensor:
+    """int64 [n, 3]; ValueError for other shapes."""
+    counts = torch.as_tensor(counts, dtype=torch.long, device=device)
+    if counts.ndim not in (1, 2) or counts.shape[-1] != 3:
+        raise ValueError(f"counts: expected [n, 3] or [3], got {list(counts.shape)}")
+    return counts.reshape(-1, 3)
 
 
 def _divide(part: Tensor, whole: Tensor) -> Tensor:

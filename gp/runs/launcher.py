@@ -57,6 +57,11 @@ def end_with_launcher(trainer: pl.Trainer) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def own_environment() -> list[SLURMEnvironment] | None:
+    """SLURM's without Lightning's own requeuing: a job is put back by SLURM or by its script, and goes on."""
+    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None
+
+
 def leave() -> None:
     """Leaves the group of processes at the end of a command."""
     if torch.distributed.is_initialized():

@@ -12,7 +12,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -25,6 +24,7 @@ from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
+from gp.runs.launcher import own_environment
 from gp.runs.lock import one_writer
 from gp.runs.resuming import NOTE, notices_of_changes, refuse_less
 from gp.training.callbacks import (
@@ -168,7 +168,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         log_every_n_steps=settings.log_every,
         logger=make_loggers(config, folder, step),
         default_root_dir=str(folder),  # Lightning looks there for a job's checkpoint, and goes on from it unasked
-        plugins=_environment(),
+        plugins=own_environment(),
         callbacks=[
             Rehearsal(folder),
             FiniteNumbers(settings.max_bad_steps),
@@ -235,11 +235,6 @@ def _export(config: TrainConfig, trainer: pl.Trainer, model: GlimpseModel, folde
     info = {"base_revision": config.model.revision, "data": config.data.train, "step": trainer.global_step}
     save_glimpse(folder / run_folder.GLIMPSE, model.glimpse, model.backbone, model.options, info)
     run_folder.finish(folder, trainer.global_step, figures)
-
-
-def _environment() -> list[SLURMEnvironment] | None:
-    """SLURM's without Lightning's own requeuing: a job is put back by SLURM or by its script, with `ckpt=auto`."""
-    return [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None
 
 
 def _quiet() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gp.data.batch import Batch
 from gp.engine.generation import GREEDY
 from gp.engine.prefill import Prefill
-from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores
+from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores, mask_counts
 from gp.model import GlimpseModel
 
 ANSWER_SCORES = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
@@ -44,11 +44,12 @@ class Validation(nn.Module):
         """
         done = self.model.prefill(batch.inputs)
         evidence = torch.cat([mask.flatten() for mask in batch.evidence_masks]).to(done.keep_mask.device)
-        self.masks.update(done.keep_mask, evidence)
+        kept, wanted = (done.layout.split_by_prompt(mask) for mask in (done.keep_mask, evidence))
+        counts = torch.stack([mask_counts(*masks) for masks in zip(kept, wanted, strict=True)])
+        self.masks.update(counts)
+        self.evidence_recall.update(counts)
         sizes = torch.tensor(done.layout.prompt_sizes, device=evidence.device)
         self.keep_ratio.update(torch.tensor(done.num_kept, device=evidence.device), sizes)
-        for keep, mask in zip(done.layout.split_by_prompt(done.keep_mask), done.layout.split_by_prompt(evidence)):
-            self.evidence_recall.update(keep, mask)
         answers = self._decode(batch, done)
         self.answers.update(answers, [sample.answer for sample in batch.samples], self._unpruned(batch))
         return {"keep_masks": done.keep_masks, "answers": answers}

@@ -19,7 +19,7 @@ from tests.support.micro_eval import MicroRun, write_run
 def quick_timing():
     """Times are of no interest here, that they are taken is."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "REPEATS", 1)
+        patch.setattr(timing, "ROUNDS", 1)
         patch.setattr(timing, "DECODED_TOKENS", 2)
         yield
 

@@ -60,6 +60,18 @@ def test_mistakes_in_the_config_are_one_line_too(micro, capsys):
         evaluate.main([f"ckpt={micro.ckpt}", "prunr=none", "--traceback"])
 
 
+def test_several_configs_through_the_command(micro, tmp_path, capsys):
+    more = tmp_path / "more.yaml"
+    more.write_text("eval:\n  pruners: [oracle]\n  num_samples: 3\n  costs: false\n  overlays: 0\n")
+    files = ["--config", str(micro.run / "config.yaml"), "--config", str(more)]
+    assert evaluate.main([f"ckpt={micro.ckpt}", *files, f"out={tmp_path / 'out'}"]) == 0
+    rows = json.loads((tmp_path / "out/summary.json").read_text())
+    assert [(row["pruner"], row["num_samples"]) for row in rows] == [("none", 3), ("oracle", 3)]
+    more.write_text("eval:\n  overlays: x\n")
+    assert evaluate.main([f"ckpt={micro.ckpt}", *files]) == 2
+    assert f"error: config {more}: eval.overlays" in capsys.readouterr().err
+
+
 def test_help_names_every_short_key():
     done = command("--help")
     assert done.returncode == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from gp.eval import costs, timing
+from gp.eval import costs, row_costs, timing
 from gp.eval.costs import RowCost, kv_cache_mib
 from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method
 from tests.support.slowing import Batch, Model, SlowingClock
@@ -25,15 +25,60 @@ def calls(monkeypatch):
 
 def test_kept_figures_are_reused_unless_batches_or_device_differ(calls, tmp_path):
     methods, seen = [UNPRUNED, OWN_GLIMPSE], []
-    first = costs.measure_costs(Model, [Batch([1, 2])], methods, 0, {}, tmp_path, "test", seen.append)
+    path = costs.costs_path(tmp_path)
+    first = costs.measure_costs(Model, [Batch([1, 2])], methods, 0, {}, path, "test", seen.append)
     assert first[UNPRUNED] == RowCost(1.0, 1.0, None, 1.5) and seen == methods
     done = len(calls)
-    again = costs.measure_costs(Model, [Batch([1, 2])], [*methods, Method("oracle")], 0, {}, tmp_path, "test")
+    again = costs.measure_costs(Model, [Batch([1, 2])], [*methods, Method("oracle")], 0, {}, path, "test")
     assert again[OWN_GLIMPSE] == first[OWN_GLIMPSE] and len(calls) == 2 * done  # only the new row
-    costs.measure_costs(Model, [Batch([1])], methods, 0, {}, tmp_path, "test")
+    costs.measure_costs(Model, [Batch([1])], methods, 0, {}, path, "test")
     assert len(calls) == 3 * done
     labels = {"test-none-own", "test-glimpse-own", "test-oracle-own"}
     assert set(json.loads((tmp_path / "costs.json").read_text())) == labels
+
+
+def test_figures_of_another_process_are_reused(calls, tmp_path):
+    """Each process has a file of its own; with another number of them every file still counts."""
+    methods = [UNPRUNED, OWN_GLIMPSE]
+    of_second = costs.measure_costs(Model, [Batch([1])], methods[1:], 0, {}, costs.costs_path(tmp_path, 1), "test")
+    done = len(calls)
+    found = costs.measure_costs(Model, [Batch([1])], methods, 0, {}, costs.costs_path(tmp_path), "test")
+    assert found[OWN_GLIMPSE] == of_second[OWN_GLIMPSE] and len(calls) == done
+    assert set(json.loads((tmp_path / "costs.json").read_text())) == {"test-none-own"}
+
+
+def test_a_broken_file_is_named(calls, tmp_path):
+    path = costs.costs_path(tmp_path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"costs\.json: not the costs of an evaluation .*delete it"):
+        costs.measure_costs(Model, [Batch([1])], [UNPRUNED], 0, {}, path, "test")
+
+
+def test_groups_share_their_unpruned_runs(calls, tmp_path):
+    methods = [UNPRUNED, *(Method("random", share / 10) for share in range(1, 6))]
+    costs.measure_costs(Model, [Batch([1])], methods, 0, {}, costs.costs_path(tmp_path), "test")
+    unpruned = [method for _, method in calls].count(UNPRUNED)
+    assert unpruned == 2 * (1 + timing.ROUNDS)  # two groups of three, of which `none` is one row
+
+
+def test_one_process_knows_a_row_and_all_learn_it():
+    """A process adds what it has measured; another one nothing, and what a system cannot tell nobody knows."""
+    metrics = row_costs.cost_metrics()
+    for cost in (costs.NOT_MEASURED, RowCost(0.5, 0.1234, None, 1.9453)):
+        row_costs.update_costs(metrics, cost)
+    assert row_costs.compute_costs(metrics) == RowCost(0.5, 0.1234, None, 1.9453)
+    nothing = row_costs.cost_metrics()
+    row_costs.update_costs(nothing, costs.NOT_MEASURED)
+    assert row_costs.compute_costs(nothing) == costs.NOT_MEASURED
+
+
+@pytest.mark.parametrize(("device", "of_ranks"), [("cpu", ["abcde", ""]), ("cuda", ["ace", "bd"])])
+def test_who_measures(device, of_ranks):
+    """Processes that share cores do not measure at the same time; GPUs do, and every row is measured once."""
+    module = SimpleNamespace(model=SimpleNamespace(backbone=SimpleNamespace(device=torch.device(device))))
+    for rank, rows in enumerate(of_ranks):
+        trainer = SimpleNamespace(global_rank=rank, world_size=2, is_global_zero=rank == 0)
+        assert "".join(row_costs.rows_to_measure(list("abcde"), trainer, module)) == rows
 
 
 def test_kv_cache_from_tensors():

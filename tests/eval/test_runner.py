@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -75,7 +77,9 @@ def test_the_vision_tower_runs_for_methods_that_share_it_only(batch, quarter_siz
     model, given = batch
     seen = []
     monkeypatch.setattr(model, "see", lambda inputs, pruners: seen.append(pruners))
-    monkeypatch.setattr(runner, "answer_batch", lambda *arguments: [])
+    answered = [SimpleNamespace(id=sample.id, num_kept=1) for sample in given.samples]
+    monkeypatch.setattr(runner, "answer_batch", lambda *arguments: answered)
+    monkeypatch.setattr(runner, "append_results", lambda path, results: None)
     methods = [Method("none"), Method(quarter_size.name, 0.3), Method("oracle")]
     runner.SplitRun(model, "test", methods, tmp_path, max_new_tokens=1).answer(given)
     runner.SplitRun(model, "test", methods[1:2], tmp_path, max_new_tokens=1).answer(given)

@@ -5,19 +5,54 @@ from __future__ import annotations
 import pytest
 
 from gp.eval import timing
-from gp.eval.plan import OWN_GLIMPSE, UNPRUNED
+from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method
 from tests.support.slowing import Batch, Model, SlowingClock
 
 
-def test_pairs_in_turn_after_a_warm_up(monkeypatch):
+@pytest.fixture
+def clock(monkeypatch) -> SlowingClock:
     clock = SlowingClock()
     monkeypatch.setattr(timing, "time_batch", clock)
-    monkeypatch.setattr(timing, "REPEATS", 5)
-    prefill_ratio, decode_ratio = timing.time_ratios(Model, [Batch([1, 2]), Batch([1])], OWN_GLIMPSE, 0, {})
-    calls = clock.calls
-    assert len(calls) == (timing.REPEATS + 1) * 2 * 2
-    assert [method for _, method in calls] == [UNPRUNED, OWN_GLIMPSE] * (len(calls) // 2)
-    # in pair k the pruned run comes second, at clock 2 k instead of 2 k - 1; the first two pairs warm up
-    ratios = [2 * k / (2 * k - 1) for k in range(3, 13)]
-    middle = sum(sorted(ratios)[4:6]) / 2
-    assert (prefill_ratio, decode_ratio) == pytest.approx((0.5 * middle, 0.25 * middle), abs=1e-4)
+    monkeypatch.setattr(timing, "ROUNDS", 5)
+    return clock
+
+
+BATCHES = [Batch([1, 2]), Batch([1])]
+OTHER = Method("random", 0.5)
+
+
+def test_rows_in_turn_behind_an_unpruned_run(clock, monkeypatch):
+    monkeypatch.setattr(timing, "NARROW", 0)
+    found = timing.time_ratios(Model, BATCHES, [OWN_GLIMPSE, OTHER], 0, {})
+    methods = [method for _, method in clock.calls]
+    assert methods == [UNPRUNED] * 2 + [UNPRUNED, OWN_GLIMPSE, OTHER] * (timing.ROUNDS * 2)
+    assert [size for size, _ in clock.calls[2:8]] == [2, 2, 2, 1, 1, 1]
+    # behind the two that warm up, the un-pruned run of turn k is at clock 3 k + 3
+    for method, place in ((OWN_GLIMPSE, 1), (OTHER, 2)):
+        ratios = sorted((3 * k + 3 + place) / (3 * k + 3) for k in range(10))
+        middle = sum(ratios[4:6]) / 2
+        assert found[method] == pytest.approx((0.5 * middle, 0.25 * middle), abs=1e-4)
+
+
+def test_rows_that_agree_are_done_early(clock, monkeypatch):
+    """The first row's ratios are all the same, those of the second are not."""
+    steady = {"none": 1.0, "glimpse": 0.5}
+    count = iter(range(100))
+
+    def seconds(model, batch, method, seed, num_keep):
+        clock(model, batch, method, seed, num_keep)
+        value = steady.get(method.pruner) or 1.0 + 0.2 * (next(count) % 2)
+        return value, value
+
+    monkeypatch.setattr(timing, "time_batch", seconds)
+    found = timing.time_ratios(Model, BATCHES, [OWN_GLIMPSE, OTHER], 0, {})
+    methods = [method for _, method in clock.calls]
+    assert (methods.count(OWN_GLIMPSE), methods.count(OTHER)) == (2 * timing.ENOUGH_ROUNDS, 2 * timing.ROUNDS)
+    assert found == {OWN_GLIMPSE: (0.5, 0.5), OTHER: (1.1, 1.1)}
+
+
+@pytest.mark.parametrize(
+    ("ratios", "narrow"), [([1.0], True), ([1.0, 1.01, 0.99, 1.02], True), ([1, 1.1, 0.9, 1.2], False)]
+)
+def test_what_agrees(ratios, narrow):
+    assert timing.agree(ratios) == narrow

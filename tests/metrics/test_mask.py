@@ -11,8 +11,8 @@ from torchmetrics.functional.classification import (
     binary_recall,
 )
 
-from gp.metrics import EvidenceRecall, MaskScores
-from gp.metrics.mask import evidence_recall, mask_counts, scores_from_counts
+from gp.metrics import EvidenceRecall, MaskScores, mask_counts
+from gp.metrics.mask import scores_from_counts
 
 
 def random_masks(count: int, seed: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -29,14 +29,13 @@ def test_counts_by_hand():
     assert {name: float(score) for name, score in scores.items()} == pytest.approx(
         {"precision": 2 / 3, "recall": 2 / 3, "f1": 2 / 3, "iou": 0.5}
     )
-    assert float(evidence_recall(keep, evidence)) == pytest.approx(2 / 3)
 
 
 def test_against_torchmetrics_on_everything_at_once():
     masks = random_masks(30)
     metric = MaskScores()
     for keep, evidence in masks:
-        metric.update(keep, evidence)
+        metric.update(mask_counts(keep, evidence))
     keep, evidence = (torch.cat(parts) for parts in zip(*masks))
     theirs = {
         "precision": binary_precision,
@@ -53,7 +52,7 @@ def test_against_torchmetrics_on_everything_at_once():
 def test_evidence_recall_is_a_mean_over_samples():
     metric, shares = EvidenceRecall(), []
     for keep, evidence in random_masks(30):
-        metric.update(keep, evidence)
+        metric.update(mask_counts(keep, evidence))
         inside = [bool(k) for k, e in zip(keep, evidence) if e]
         shares += [sum(inside) / len(inside)] if inside else []
     assert len(shares) < 30  # some have no evidence
@@ -64,8 +63,8 @@ def test_nothing_kept_and_nothing_to_keep():
     nothing, something = torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
     metric, recall = MaskScores(), EvidenceRecall()
     for keep, evidence in ((nothing, nothing), (nothing, something)):
-        metric.update(keep, evidence)
-        recall.update(keep, evidence)
+        metric.update(mask_counts(keep, evidence))
+        recall.update(mask_counts(keep, evidence))
     assert all(float(score) == 0 for score in metric.compute().values())
     assert float(recall.compute()) == 0 and int(recall.num_samples) == 1
 
@@ -80,4 +79,21 @@ def test_nothing_kept_and_nothing_to_keep():
 )
 def test_other_tensors_are_refused(keep, evidence, message):
     with pytest.raises(ValueError, match=message):
-        MaskScores().update(keep, evidence)
+        mask_counts(keep, evidence)
+
+
+@pytest.mark.parametrize("shape", [(2,), (3, 2), (1, 1, 3)])
+def test_other_counts_are_refused(shape):
+    for metric in (MaskScores(), EvidenceRecall()):
+        with pytest.raises(ValueError, match=r"counts: expected \[n, 3\] or \[3\], got"):
+            metric.update(torch.zeros(shape, dtype=torch.long))
+
+
+def test_samples_one_by_one_or_together():
+    masks = random_masks(20)
+    for make in (MaskScores, EvidenceRecall):
+        together, single = make(), make()
+        together.update(torch.stack([mask_counts(*pair) for pair in masks]))
+        for pair in reversed(masks):
+            single.update(mask_counts(*pair))
+        assert together.compute() == single.compute()

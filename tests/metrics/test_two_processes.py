@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import random
+from functools import partial
 
 import torch
 import torch.distributed as dist
 
-from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores
+from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores, MeanShares, mask_counts
 
 WORLD = 2
 WORDS = ("red", "Red.", "blue", "the blue", "4 7")
@@ -22,12 +23,15 @@ def data(count: int = 23) -> list[dict]:
         keep, evidence = torch.rand(2, size, generator=generator) > 0.6
         texts = [[rng.choice(WORDS)] for _ in range(3)]
         counts = torch.tensor([int(keep.sum())]), torch.tensor([size])
-        samples.append({"masks": (keep, evidence), "counts": counts, "texts": texts})
+        masks = (mask_counts(keep, evidence),)
+        shares = (torch.tensor([[rng.random(), 1 / 3]], dtype=torch.double),)
+        samples.append({"masks": masks, "counts": counts, "texts": texts, "shares": shares})
     return samples
 
 
 def measured(samples: list[dict]) -> dict[str, list[float]]:
-    updates = {MaskScores: "masks", EvidenceRecall: "masks", KeepRatio: "counts", AnswerScores: "texts"}
+    updates: dict = {MaskScores: "masks", EvidenceRecall: "masks", KeepRatio: "counts", AnswerScores: "texts"}
+    updates[partial(MeanShares, ("one", "third"))] = "shares"
     results = {}
     for make, part in updates.items():
         metric = make()
@@ -35,7 +39,7 @@ def measured(samples: list[dict]) -> dict[str, list[float]]:
             metric.update(*sample[part])
         value = metric.compute()
         values = value if isinstance(value, dict) else {"value": value}
-        results |= {f"{make.__name__}.{name}": v.double().reshape(-1).tolist() for name, v in values.items()}
+        results |= {f"{part}.{name}": v.double().reshape(-1).tolist() for name, v in values.items()}
     return results
 
 
@@ -59,8 +63,6 @@ def test_two_processes_equal_one(tmp_path):
     for process in processes:
         process.join(timeout=60)
     expected = measured(data())
-    assert len(expected) == 4 + 1 + 4 + 5
+    assert len(expected) == 4 + 1 + 4 + 5 + 2
     for rank in range(WORLD):
-        assert of_rank[rank].keys() == expected.keys()
-        for name, values in expected.items():
-            torch.testing.assert_close(of_rank[rank][name], values, rtol=1e-14, atol=0)
+        assert of_rank[rank] == expected  # to the last bit

@@ -1,0 +1,122 @@
+"""Answers, masks and kept shares of every row: torchmetrics, fed as batches are answered, synced over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from torchmetrics import MetricCollection
+
+from gp.eval.plan import UNPRUNED, Method
+from gp.eval.results import Result
+from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores, MeanShares
+
+if TYPE_CHECKING:
+    from gp.eval.module import EvalModule
+
+SHARES = ("cache_ratio", "compute_ratio", "kv_keep_ratio")
+ANSWERS = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
+
+
+class RowScores(pl.Callback):
+    """Owns the metrics of every split and row, and computes them at the end, in every process.
+
+    A question counts when all rows have answered it. What an earlier command has answered is fed at the start, each
+    question in one process; the rest comes from `test_step`.
+
+    `figures` (split -> row -> name -> number) are there after the last batch, and in `trainer.callback_metrics` and
+    loggers as `SPLIT/ROW/NAME`.
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, dict[Method, MetricCollection]] = {}
+        self.figures: dict[str, dict[Method, dict[str, float]]] = {}
+
+    def on_test_start(self, trainer: pl.Trainer, module: EvalModule) -> None:
+        self.metrics = {run.split: {m: row_metrics(module.group) for m in run.methods} for run in module.runs}
+        for run in module.runs:
+            update_rows(
+                self.metrics[run.split], run.results_of(run.finished[trainer.global_rank :: trainer.world_size])
+            )
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: EvalModule,
+        outputs: Mapping[Method, Sequence[Result]],
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        update_rows(self.metrics[module.runs[dataloader_idx].split], outputs)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, module: EvalModule) -> None:
+        module.wait()  # for hours, maybe; then compute meets no process that is still busy
+        self.figures = {split: compute_rows(rows) for split, rows in self.metrics.items()}
+        log_rows(module, self.figures)
+
+
+def row_metrics(group: Any = None) -> MetricCollection:
+    """Metrics of one row; they are kept on the CPU, as the results are.
+
+    Args:
+        group: of processes that `compute` syncs, for tensors on the CPU; None: this process alone.
+    """
+    options = {"process_group": group, "sync_on_compute": group is not None}
+    metrics = {
+        "answers": AnswerScores(**options),
+        "masks": MaskScores(**options),
+        "evidence_recall": EvidenceRecall(**options),
+        "keep_ratio": KeepRatio(**options),
+        "shares": MeanShares(SHARES, **options),
+    }
+    return MetricCollection(metrics, compute_groups=False)  # groups are guessed from equal states, which are no proof
+
+
+def update_rows(rows: Mapping[Method, MetricCollection], results: Mapping[Method, Sequence[Result]]) -> None:
+    """Adds n samples to all rows.
+
+    Args:
+        rows: metrics of each row.
+        results: of each row, for the same samples in the same order; `none` is among them.
+    """
+    unpruned = [result.prediction for result in results[UNPRUNED]]
+    for method, metrics in rows.items():
+        row = results[method]
+        shares = [(r.visual_cached / r.num_visual, r.visual_run / r.num_visual, r.kv_kept / r.kv_full) for r in row]
+        metrics.update(
+            predictions=[r.prediction for r in row],
+            answers=[r.answer for r in row],
+            unpruned=unpruned,
+            counts=torch.tensor([(r.tp, r.fp, r.fn) for r in row], dtype=torch.long).reshape(-1, 3),
+            num_kept=torch.tensor([r.num_kept for r in row], dtype=torch.long),
+            num_visual=torch.tensor([r.num_visual for r in row], dtype=torch.long),
+            shares=torch.tensor(shares, dtype=torch.double).reshape(-1, len(SHARES)),
+        )
+
+
+def compute_rows(rows: Mapping[Method, MetricCollection]) -> dict[Method, dict[str, float]]:
+    """Figures of every row by name, of all processes; every process must call it."""
+    return {method: _compute(metrics) for method, metrics in rows.items()}
+
+
+def log_rows(module: pl.LightningModule, figures: Mapping[str, Mapping[Method, Mapping[str, float | None]]]) -> None:
+    """Logs split -> row -> name -> number; the processes have met before. What was not measured is not logged."""
+    for split, rows in figures.items():
+        for method, row in rows.items():
+            known = {f"{split}/{method.label}/{name}": value for name, value in row.items() if value is not None}
+            module.log_dict(known, add_dataloader_idx=False)
+
+
+def _compute(metrics: MetricCollection) -> dict[str, float]:
+    answers = metrics["answers"].compute()
+    figures = {
+        "keep_ratio": metrics["keep_ratio"].compute()["keep_ratio"],
+        **metrics["shares"].compute(),
+        **{name: answers[name] for name in ANSWERS if name in answers},
+        **{f"mask_{name}": score for name, score in metrics["masks"].compute().items()},
+        "evidence_recall": metrics["evidence_recall"].compute(),
+    }
+    return {**{name: float(value) for name, value in figures.items()}, "num_samples": int(answers["num_samples"])}

@@ -1,0 +1,60 @@
+"""Means of shares that do not depend on the order of samples, to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+UNITS = 2**40  # of a share of 1: sums of 8 million samples fit into int64
+
+
+def to_units(shares: Tensor) -> Tensor:
+    """Shares in whole numbers: sums of floats would differ in the last bit with the order of samples and ranks.
+
+    Args:
+        shares: float [...], 0..1.
+
+    Returns:
+        int64 [...] in 0..`UNITS`, off by half a unit at most.
+    """
+    return (shares.double() * UNITS).round().long()
+
+
+def mean_of_units(total: Tensor, count: Tensor) -> Tensor:
+    """Sum of units (int64 [...]) and number of samples (int64 scalar) -> mean share, float64 [...]; 0 for none."""
+    return total.double() / UNITS / count.clamp(min=1)
+
+
+class MeanShares(Metric):
+    """Means over samples of several shares.
+
+    Args:
+        names: of the shares.
+    """
+
+    full_state_update = False
+    total: Tensor
+    num_samples: Tensor
+
+    def __init__(self, names: Sequence[str], **options):
+        super().__init__(**options)
+        self.names = tuple(names)
+        self.add_state("total", torch.zeros(len(self.names), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("num_samples", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, shares: Tensor) -> None:
+        """float [n, names], 0..1, of n samples; ValueError for another shape or other values."""
+        shares = torch.as_tensor(shares, dtype=torch.double, device=self.total.device)
+        if shares.ndim != 2 or shares.shape[1] != len(self.names):
+            raise ValueError(f"shares: expected [n, {len(self.names)}], got {list(shares.shape)}")
+        if not bool(((shares >= 0) & (shares <= 1)).all()):
+            raise ValueError(f"shares: expected 0..1, got {shares.tolist()}")
+        self.total += to_units(shares).sum(0)
+        self.num_samples += len(shares)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Name -> float64 scalar in 0..1; 0 before the first sample."""
+        return dict(zip(self.names, mean_of_units(self.total, self.num_samples), strict=True))
