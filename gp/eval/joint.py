@@ -74,10 +74,10 @@ def join(folders: Mapping[str, Path], configs: Mapping[str, Path | None], out: P
 
 def same_but_seed(configs: Mapping[str, Path | None]) -> list[list[str]]:
     """Groups of two or more labels whose runs differ by `seed` and by names of folders only."""
-    settings = {label: _settings(path) for label, path in configs.items() if path is not None}
+    settings = {label: asdict(load_config(path)) for label, path in configs.items() if path is not None}
     groups: list[list[str]] = []
     for label, given in settings.items():
-        group = next((group for group in groups if settings[group[0]] == given), None)
+        group = next((group for group in groups if _alike(settings[group[0]], given)), None)
         if group is None:
             groups.append([label])
         else:
@@ -118,10 +118,9 @@ def _summary(folder: Path) -> list[Row]:
     return rows
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """What a run's weights depend on, but its seed."""
-    flat = differences({}, asdict(load_config(path)))
-    return {one.key: one.here for one in flat if one.key != "seed" and kind_of(one.key) != FREE}
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two runs' weights depend on the same settings, but for the seed."""
+    return all(change.key == "seed" or kind_of(change.key) == FREE for change in differences(one, other))
 
 
 def config_of(run: Path) -> Path | None:
