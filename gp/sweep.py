@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from gp.eval.joint import join
 from gp.eval.names import check_names
 from gp.eval.table import make_console
 from gp.runs.differences import differences
-from gp.runs.folder import CONFIG, INFO, LAST, run_folder
+from gp.runs.folder import CONFIG, LAST, read_info, run_folder
 from gp.runs.members import refuse_launcher, run_command
 from gp.runs.resuming import FREE, kind_of
 from gp.runs.sweep import Member
@@ -62,9 +61,9 @@ def sweep(program: Path, config_paths: Sequence[Path], members: Sequence[Member]
 def is_finished(config: TrainConfig) -> bool:
     """Whether a run of these very settings has trained to its end and, if it is to, been evaluated."""
     folder = run_folder(config)
-    if not (folder / INFO).is_file() or not (folder / CONFIG).is_file() or not (folder / LAST).is_file():
+    if not (folder / CONFIG).is_file() or not (folder / LAST).is_file():
         return False
-    if "finished" not in json.loads((folder / INFO).read_text(encoding="utf-8")):
+    if "finished" not in read_info(folder):
         return False
     if config.eval.after_training and not (_evaluation(config) / SUMMARY).is_file():
         return False
