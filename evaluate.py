@@ -7,6 +7,8 @@
     python evaluate.py ckpt=runs/tiny pruner=fastv budget=0.5 eval.methods.fastv.layer=0 out=runs/tiny/eval-fastv
     python evaluate.py ckpt=runs/tiny out=runs/tiny/eval-low prune.threshold=0.3
     python evaluate.py ckpt=path/to/published --config configs/qwen7b.yaml
+    python evaluate.py ckpt=runs/tiny-seed=0,runs/tiny-seed=1,runs/tiny-seed=2 out=runs/three-seeds
+    python evaluate.py 'ckpt=runs/tiny-seed=*'
     python evaluate.py ckpt=runs/qwen7b trainer.devices=8
     torchrun --nproc_per_node 8 evaluate.py ckpt=runs/qwen7b
     python evaluate.py --config configs/qwen7b.yaml pruner=fastv,visionzip budget=0.2
@@ -14,7 +16,8 @@
 Without ckpt the base alone is evaluated: methods other than glimpse, at budgets.
 
 ckpt is a run's folder, its last.ckpt, a folder of trained parts (ours or the published format), or "tiny". The config
-is the config.yaml beside it, or the one that --config names.
+is the config.yaml beside it, or the one that --config names. Several, with commas or wildcards, are evaluated one after
+the other, into OUT/RUN, and put into one table and figure, with mean and spread of those that differ by seed only.
 
 Short keys, lists with commas:
 
@@ -38,6 +41,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from glob import glob, has_magic
 from pathlib import Path
 
 from gp import cli
@@ -84,6 +88,11 @@ def run(
     """Finds the checkpoint and hands over to the devices; `framed` is how work of a process becomes its status."""
     ckpt, overrides = split_settings(settings)
 
+    if ckpt and len(found := several(ckpt)) > 1:
+        from gp.eval.several import evaluate_several
+
+        evaluate_several(Path(__file__), found, overrides, config_paths)
+        return
     if not ckpt and not config_paths:
         raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
 
@@ -103,6 +112,23 @@ def run(
         leave()
 
     work(start_copies(config.trainer, lambda: framed(work)))
+
+
+def several(ckpt: str) -> list[str]:
+    """The checkpoints that `ckpt=` names: parted by commas, each with wildcards or without.
+
+    Raises:
+        FileNotFoundError: wildcards that match nothing.
+    """
+    if Path(ckpt).exists():
+        return [ckpt]
+    named = []
+    for part in filter(None, map(str.strip, ckpt.split(","))):
+        matches = sorted(glob(part)) if has_magic(part) and not Path(part).exists() else [part]
+        if not matches:
+            raise FileNotFoundError(f"ckpt {part}: no file or folder matches")
+        named += matches
+    return list(dict.fromkeys(named))
 
 
 def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -4,8 +4,10 @@
     python train.py --config configs/tiny.yaml name=low_lr optim.lr=5e-4
     python train.py --config configs/tiny.yaml ckpt=last optim.max_steps=600
     python train.py --config configs/qwen7b.yaml --config mine.yaml trainer.devices=8 ckpt=auto
+    python train.py --config configs/tiny.yaml seed=0,1,2
     python train.py --config configs/tiny_base.yaml
 
+Several values with commas are several runs, NAME-seed=0 and so on, one after the other, with one table at the end.
 Results go to runs/NAME/. ckpt=auto goes on where a run of that name stopped, and starts one where there is none, so
 that a scheduler can repeat the command; overwrite=true removes what is there.
 """
@@ -56,7 +58,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def run(config_paths: Sequence[Path], overrides: Sequence[str]) -> None:
-    """Loads the config and hands over to its task."""
+    """Loads the config and hands over to its task, or to one command after the other of a sweep."""
+    from gp.runs.sweep import members_of
+
+    members = members_of(overrides)
+    if len(members) > 1:
+        from gp.sweep import sweep
+
+        sweep(Path(__file__), config_paths, members)
+        return
     config = load_config(config_paths, overrides)
     if not isinstance(config, TrainConfig):
         from gp.embedded.making.pretrain import run as pretrain

@@ -20,7 +20,7 @@ LAYERS = [
     {"loading"},
     {"data", "metrics"},
     {"training", "eval"},
-    {"bench", "doctor", "convert", "embedded/making"},
+    {"bench", "doctor", "convert", "sweep", "embedded/making"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -13,6 +13,7 @@ import pytest
 from gp.backbones import FAMILIES
 from gp.config import load_config
 from gp.pruners import METHODS
+from gp.runs.sweep import members_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -54,7 +55,8 @@ def test_every_command_line_of_training_is_accepted():
     commands = re.findall(r"^ {4}.*python train\.py\s+--config (\S+)([^#\n]*)", README, re.MULTILINE)
     assert len(commands) > 3
     for path, overrides in commands:
-        load_config(ROOT / path, overrides.split())
+        for member in members_of(overrides.split()):
+            load_config(ROOT / path, member.overrides)
 
 
 PROGRAMS = ("train.py", "evaluate.py", "-m gp.bench", "-m gp.convert", "-m gp.doctor")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gp.bench.options import Setup, command_line, dtype_name
@@ -43,9 +44,9 @@ class TextTable:
         return "\n".join([*lines, *(_line(row) for row in self.rows)])
 
     def show(self, console: Console) -> None:
-        table = Table(*self.columns, title=self.title)
+        table = Table(*map(escape, self.columns), title=escape(self.title))
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
 
 
@@ -85,7 +86,7 @@ class BenchReport:
         for table in self.tables:
             table.show(console)
         for note in self._notes():
-            console.print(note, highlight=False, soft_wrap=True)
+            console.print(note, highlight=False, soft_wrap=True, markup=False)
         if options.json:
             _write(options.json, json.dumps(self.as_dict(options), indent=1) + "\n")
         if options.markdown:

@@ -137,7 +137,12 @@ def kv_cache_mib(done: Prefill) -> float:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(there, dict) or not all(isinstance(entry, dict) for entry in there.values()):
+            raise ValueError("no figures by row")
     except ValueError as error:
         raise ValueError(f"{path}: not the costs of an evaluation ({error}); delete it") from error
+    return there

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from gp.eval.names import known_pruners
 from gp.eval.table import accuracy_text, budget_text, percent
 from gp.pruners import NoPruner
+from gp.runs.writing import replacing
 
 # told apart by all, and by their markers in print
 COLORS = (
@@ -33,7 +34,8 @@ def accuracy_curve(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     figure, _ = draw(rows)
     FigureCanvasAgg(figure)  # no window, no global state of pyplot
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format="png")
     return path
 
 

@@ -16,6 +16,7 @@ from gp.eval.runner import kept_by_id
 from gp.eval.settings import settings_of_methods
 from gp.eval.summary import summarize
 from gp.eval.table import print_table
+from gp.runs.writing import write_text
 
 if TYPE_CHECKING:
     from gp.eval.module import EvalModule
@@ -40,7 +41,7 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
         results, split = run.results(), run.split
         rows += summarize(split, module.scores.figures[split], module.costs.figures[split], results, module.config.seed)
         examples[split] = _paint(module, results, split)
-    (module.out / SUMMARY).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_text(module.out / SUMMARY, json.dumps(rows, indent=1) + "\n")
     print_table(rows, module.console)
     _report(module, rows, examples)
     return rows
@@ -57,4 +58,4 @@ def _report(module: EvalModule, rows: list[dict[str, Any]], examples: Mapping[st
     device = module.model.backbone.device
     report = make_report(module.out, rows, examples, module.left_out, shown, module.config, device, module.command)
     for path in (write_markdown(module.out, report), write_html(module.out, report)):
-        module.console.print(f"report: {path}", soft_wrap=True, highlight=False)
+        module.console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)

@@ -18,6 +18,7 @@ from gp.eval.overlays import Example, Painted
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
 from gp.eval.svg import inline_svg
+from gp.runs.writing import write_text
 
 FILE = "report.html"
 PICTURE_PX = 320  # longer side of an example's picture
@@ -66,7 +67,7 @@ def write_html(out: Path, report: EvalReport) -> Path:
         f"<script>{SCRIPT}</script></body></html>",
     ]
     path = out / FILE
-    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(parts) + "\n")
     return path
 
 

@@ -10,6 +10,7 @@ from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
+from gp.runs.writing import write_text
 
 FILE = "report.md"
 
@@ -24,7 +25,7 @@ def write_markdown(out: Path, report: EvalReport) -> Path:
         parts += _section(section)
     parts += ["## Settings", f"```json\n{json.dumps(report.settings, indent=1)}\n```"]
     path = out / FILE
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(parts) + "\n")
     return path
 
 

@@ -13,6 +13,7 @@ from gp.eval.plan import UNPRUNED, Method
 from gp.eval.results import Result
 from gp.eval.runner import prefill_batch
 from gp.model import GlimpseModel
+from gp.runs.writing import replacing
 
 FOLDER = "figures"
 LEGEND = (
@@ -77,7 +78,8 @@ def paint_examples(
             painted = []
             for method, masks in kept.items():
                 picture = f"{stem}-{method.label}.png"
-                paint_sample(sample, masks[row], batch.frames[row]).save(out / picture)
+                with replacing(out / picture) as unfinished:
+                    paint_sample(sample, masks[row], batch.frames[row]).save(unfinished, "PNG")
                 painted.append(Painted(method, picture, results[method][sample.id]))
             examples.append(Example(sample, results[UNPRUNED][sample.id], painted))
     return examples

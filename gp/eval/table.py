@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gp.pruners import NoPruner
 
@@ -56,14 +57,14 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     """Prints one table per split."""
     for split in dict.fromkeys(row["split"] for row in rows):
         of_split = [row for row in rows if row["split"] == split]
-        table = Table(title=f"split {split}", title_justify="left", padding=(0, 1, 0, 0))
+        table = Table(title=Text(f"split {split}"), title_justify="left", padding=(0, 1, 0, 0))
         for index, column in enumerate(COLUMNS):
             widest = max(len(column.text(row)) for row in of_split)
             head = textwrap.fill(column.name, max(widest, max(map(len, column.name.split()))))  # it widens no column
             is_text = index < NUM_TEXT_COLUMNS
             table.add_column(head, justify="left" if is_text else "right", no_wrap=is_text)
         for row in of_split:
-            table.add_row(*cells(row))
+            table.add_row(*map(Text, cells(row)))  # names may hold what rich takes for markup
         console.print(table)
 
 

@@ -119,8 +119,22 @@ def remove_trained(folder: Path) -> None:
 def write_info(folder: Path, info: dict[str, Any]) -> None:
     """Adds to `run.json`."""
     path = folder / INFO
-    there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    there = read_info(folder)
     write_text(path, json.dumps({**there, **info}, indent=2) + "\n")
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Contents of `run.json`, {} without one; ValueError names a file that is damaged."""
+    path = folder / INFO
+    if not path.is_file():
+        return {}
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(there, dict):
+            raise ValueError("no object")
+    except ValueError as error:
+        raise ValueError(f"{path}: not the description of a run ({error}); delete it") from error
+    return there
 
 
 def finish(folder: Path, step: int, figures: dict[str, float]) -> None:

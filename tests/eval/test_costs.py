@@ -47,9 +47,10 @@ def test_figures_of_another_process_are_reused(calls, tmp_path):
     assert set(json.loads((tmp_path / "costs.json").read_text())) == {"test-none-own"}
 
 
-def test_a_broken_file_is_named(calls, tmp_path):
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 3}'])
+def test_a_broken_file_is_named(calls, tmp_path, text):
     path = costs.costs_path(tmp_path)
-    path.write_text("{")
+    path.write_text(text)
     with pytest.raises(ValueError, match=r"costs\.json: not the costs of an evaluation .*delete it"):
         costs.measure_costs(Model, [Batch([1])], [UNPRUNED], 0, {}, path, "test")
 

@@ -36,3 +36,11 @@ def test_every_row_is_in_the_terminal_and_in_markdown(evaluated: Path):
         assert [cell.strip() for cell in line.strip("|").split(" | ")] == cells(row)
         assert all(cell in printed for cell in cells(row))
     assert cells(rows[0])[[column.name for column in COLUMNS].index("peak MiB")] == "-"
+
+
+def test_names_with_brackets_are_shown_as_they_are(evaluated: Path):
+    """rich takes some for styles, and would drop them."""
+    rows = json.loads((evaluated / "summary.json").read_text())
+    console = Console(file=io.StringIO(), width=200)
+    print_table([{**row, "split": "a [bold]x[/bold] [y]"} for row in rows], console)
+    assert "split a [bold]x[/bold] [y]" in console.file.getvalue()
