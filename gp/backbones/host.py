@@ -12,10 +12,12 @@ def on_host(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The processor's output with ids, masks and grids on the host; pixels stay where they are.
 
     Usually everything is there already. What is not comes over in one copy, the only time that the host waits.
+    Entries that are None are left out.
     """
+    inputs = {key: value for key, value in inputs.items() if value is not None}
     away = [key for key, value in inputs.items() if value.device.type != "cpu" and not value.is_floating_point()]
     if not away:
-        return dict(inputs)
+        return inputs
     return {**inputs, **dict(zip(away, copy_together([inputs[key] for key in away])))}
 
 
