@@ -154,7 +154,7 @@ def refuse(backbone: Backbone, kwargs: Mapping[str, Any]) -> None:
 def refuse_in_forward(backbone: Backbone, kwargs: Mapping[str, Any]) -> None:
     """Refuses what `forward` cannot do, or does not know; raises like `refuse`."""
     for name, why in {**REFUSED, **dict.fromkeys(OUTPUTS, "it gives logits only")}.items():
-        if kwargs.get(name) not in (None, False):
+        if kwargs.get(name) is not None and kwargs[name] is not False:
             raise ValueError(f"forward: {name} does not work on a pruned prompt: {why}")
     refuse_unknown("forward", backbone, kwargs, {*OF_FORWARD, *OUTPUTS, *REFUSED})
 

@@ -56,8 +56,8 @@ def forward(
 
     With labels, a row is cut in two: its answer begins at the first label behind its images. The prompt before it is
     pruned, looking at the prompt alone, as when the answer is generated; the answer runs behind the pruned prompt. The
-    loss is stock's, over the positions that are left: each one predicts the next one, and labels of dropped visual
-    tokens are gone with them.
+    loss is stock's, over the positions that are left: each one predicts the next one. Labels of dropped visual tokens
+    are gone with them; nothing predicts the first token of a row.
 
     Args:
         inputs: processor output. With labels rows may be padded on either side.
@@ -111,6 +111,8 @@ class Cut:
             )
         mask = inputs.get("attention_mask", torch.ones_like(ids)).bool()
         ids_of, labels_of = ([row[real] for row, real in zip(both, mask)] for both in (ids, labels))
+        for row in labels_of:
+            row[:1] = IGNORED  # in a padded row the padding before it would predict it
         visual = [row == backbone.image_token_id for row in ids_of]
         starts = [answer_start(*row) for row in zip(labels_of, visual)]
         prompts = [row[:start].flip(0) for row, start in zip(ids_of, starts)]  # padded on the right, and turned round
