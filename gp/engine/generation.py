@@ -50,6 +50,12 @@ def switched_off(generation_config: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None and value not in SWAYING[name]}
 
 
+def notice_of_greedy(generation_config: Any) -> list[str]:
+    """What to say, once, where answers are greedy whatever the base's generation config says; nothing if it agrees."""
+    off = [f"{name}={value!r}" for name, value in switched_off(generation_config).items()]
+    return [f"answers are greedy: {', '.join(off)} of the base's generation config is off"] if off else []
+
+
 @dataclass
 class Handover:
     """A prefill on its way into one call of `generate`, and what that call builds from it once.
