@@ -16,7 +16,7 @@ from transformers.masking_utils import create_causal_mask
 from gp.backbones.attention import Rotary, rotate
 from gp.backbones.compat import CACHE
 from gp.backbones.contract import Family
-from gp.backbones.host import on_host
+from gp.backbones.host import execution_devices, on_host
 from gp.backbones.layer_masks import LayerMasks
 from gp.backbones.layout import deal_images, refuse_right_padding, refuse_videos
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
@@ -35,6 +35,11 @@ class Backbone(Family):
             raise ValueError(
                 f"{config.name_or_path or config.model_type}: decoder layers with {', '.join(other)}; only full "
                 "attention works (without use_sliding_window, if its window is never full)"
+            )
+        if len(devices := sorted({str(device) for device in execution_devices(self.model)})) > 1:
+            raise ValueError(
+                f"this base computes on {', '.join(devices)}; gp needs one device for all of it, which may have layers "
+                'offloaded to the CPU or the disk: device_map={"": 0, "model.language_model.layers.27": "cpu", ...}'
             )
 
     @property
@@ -63,10 +68,8 @@ class Backbone(Family):
 
     @property
     def device(self) -> torch.device:
-        """Where embeddings are computed. Weights that accelerate offloads are nowhere, its hook knows."""
-        embeddings = self.text_model.embed_tokens
-        offloaded = getattr(embeddings, "_hf_hook", None) if embeddings.weight.is_meta else None
-        return torch.device(offloaded.execution_device) if offloaded else embeddings.weight.device
+        """Where embeddings are computed, and with them everything."""
+        return next(execution_devices(self.text_model.embed_tokens))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -126,7 +126,9 @@ def _config(config: Mapping[str, Any], vision: CLIPVisionModel) -> LlavaConfig:
         image_token_index=text.vocab_size,
         image_seq_length=(vision.config.image_size // vision.config.patch_size) ** 2,
         vision_feature_layer=config.get("mm_vision_select_layer", -2),
-        vision_feature_select_strategy="default" if config.get("mm_vision_select_feature", "patch") == "patch" else "full",
+        vision_feature_select_strategy="default"
+        if config.get("mm_vision_select_feature", "patch") == "patch"
+        else "full",
         tie_word_embeddings=config.get("tie_word_embeddings", False),
     )
 

@@ -28,6 +28,13 @@ def test_sliding_windows(tmp_path):
         gp.from_pretrained(folder)
 
 
+def test_a_base_on_several_devices():
+    model = tiny_qwen()
+    model.model.language_model.layers[2].to("meta")
+    with pytest.raises(ValueError, match="this base computes on cpu, meta; gp needs one device"):
+        gp.prune(model)
+
+
 def like_llava(text=None, vision=None, **changes):
     """A micro LLaVA with another decoder or tower, of which only the config matters."""
     model = tiny_llava()
