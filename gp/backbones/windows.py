@@ -64,7 +64,7 @@ def batched_view(tower: nn.Module) -> nn.Module:
 
     The base belongs to its user: its config says which kernel its own calls take, so it must not change, not even for
     the time of a call, in which another thread may ask the base. A view has modules of its own that share everything
-    with the tower's (weights, buffers, hooks) but that config. It takes about a microsecond per module to make, and
+    with the tower's (weights, buffers, hooks) but that config. It takes a few microseconds per module to make, and
     is made for each call, so that it follows whatever happens to the tower.
     """
     if tower.config._attn_implementation != "sdpa":
@@ -76,9 +76,9 @@ def batched_view(tower: nn.Module) -> nn.Module:
 
 def _view(module: nn.Module, config: Any, other: Any) -> Any:
     """Copies the modules that hold a config, and those that they are in; the rest is shared."""
-    parts = {name: part and _view(part, config, other) for name, part in module._modules.items()}
-    holds = module.__dict__.get("config") is config
-    if not holds and all(part is module._modules[name] for name, part in parts.items()):
+    children, holds = module._modules, module.__dict__.get("config") is config
+    parts = {name: part and _view(part, config, other) for name, part in children.items()} if children else {}
+    if not holds and all(part is children[name] for name, part in parts.items()):
         return module
     view = object.__new__(type(module))
     view.__dict__ = {**module.__dict__, "_modules": parts, **({"config": other} if holds else {})}
