@@ -67,7 +67,8 @@ def take_inputs(backbone: Backbone, kwargs: dict[str, Any], where: str) -> dict[
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point():
         found = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
-        raise ValueError(f"{where}: input_ids must be integers of shape [prompts, tokens], got {found}")
+        hint = f": pass a processor's output as {where}(**inputs)" if isinstance(ids, Mapping) else ""
+        raise ValueError(f"{where}: input_ids must be integers of shape [prompts, tokens], got {found}{hint}")
     return inputs
 
 

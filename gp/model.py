@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
-from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from gp import calls
 from gp.answer import Answer
+from gp.asking import chat_inputs, check_questions, read_answers
 from gp.backbones import CACHE, Backbone, backbone_of
 from gp.engine.forward import PrunedOutput, forward
 from gp.engine.generation import Handover, PrunedDecoder
@@ -212,6 +212,12 @@ class GlimpseModel(nn.Module):
             )
         return out
 
+    @overload
+    def ask(self, images: Any, question: str, *, allow_urls: bool = False, **kwargs: Any) -> Answer: ...
+
+    @overload
+    def ask(self, images: Any, question: Sequence[str], *, allow_urls: bool = False, **kwargs: Any) -> list[Answer]: ...
+
     def ask(
         self,
         images: Any,
@@ -220,7 +226,7 @@ class GlimpseModel(nn.Module):
         allow_urls: bool = False,
         pruner: str | Pruner | None = None,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Answer | list[Answer]:
         """Asks about one image or several, through the processor's chat template.
 
         Args:
@@ -237,7 +243,7 @@ class GlimpseModel(nn.Module):
             TypeError: images or a question of another type.
             ValueError: a model without a processor; an image that cannot be read; and what `generate` raises.
         """
-        questions = _questions(question)
+        questions = check_questions(question)
         pictures = read_images(images, allow_urls)
         if self.processor is None:
             raise ValueError("ask needs a processor: load the model with gp.from_pretrained, or set model.processor")
@@ -245,44 +251,15 @@ class GlimpseModel(nn.Module):
             raise ValueError("ask gives one answer to a question; for more of them call generate")
         if not questions:
             return []
-        inputs = self._prompts(pictures, questions)
+        inputs = chat_inputs(self.processor, pictures, questions)
         how = {"do_sample": False, "max_new_tokens": 64, **kwargs, "return_dict_in_generate": True}
         if len(questions) > 1 and pictures:
             once = {name: value[: len(value) // len(questions)] for name, value in inputs.items()}
             how["images"] = self.see(once, [pruner]).repeat(len(questions))
         out = self.generate(**inputs, pruner=pruner, **how)
-        texts = self.processor.tokenizer.batch_decode(
-            out.sequences[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        frames = tuple(self.backbone.processor.frame(self.processor, *picture.size) for picture in pictures)
-        count = len(pictures)
-        answers = [
-            Answer(
-                text.strip(),
-                out.keep_masks[row * count : (row + 1) * count],
-                out.num_kept[row],
-                out.num_visual[row],
-                tuple(pictures),
-                frames,
-            )
-            for row, text in enumerate(texts)
-        ]
+        frames = [self.backbone.processor.frame(self.processor, *picture.size) for picture in pictures]
+        answers = read_answers(self.processor, out, inputs["input_ids"].shape[1], pictures, frames)
         return answers[0] if isinstance(question, str) else answers
-
-    def _prompts(self, pictures: Sequence[Image], questions: Sequence[str]) -> dict[str, Any]:
-        """The processor's output for a batch of questions about the same images, padded on the left."""
-        shown = [{"type": "image", "image": picture} for picture in pictures]
-        turns = [[{"role": "user", "content": [*shown, {"type": "text", "text": text}]}] for text in questions]
-        return dict(
-            self.processor.apply_chat_template(
-                turns,
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors="pt",
-                processor_kwargs={"padding": True, "padding_side": "left"},
-            )
-        )
 
     @torch.no_grad()
     def prefill(
@@ -362,13 +339,3 @@ class GlimpseModel(nn.Module):
         if self.glimpse is None:
             raise ValueError("this model has no trained parts to save: it was loaded without glimpse=...")
         return self.glimpse, self.backbone, self.options
-
-
-def _questions(question: Any) -> list[str]:
-    """One question or several; TypeError for anything else."""
-    several = [question] if isinstance(question, str) else question
-    if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
-        wrong = several if not isinstance(several, list | tuple) else next(q for q in several if not isinstance(q, str))
-        where = "" if wrong is several else "a list with "
-        raise TypeError(f"question must be text, or a list of texts; got {where}{type(wrong).__name__}")
-    return list(several)

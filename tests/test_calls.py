@@ -163,6 +163,8 @@ def test_equal_ratios_give_equal_counts(name):
         ({"threshold": [0.5, 1.5, 0.5]}, ValueError, "got 1.5"),
         ({"max_keep_ration": 0.5}, ValueError, "unknown option 'max_keep_ration'; .* is 'max_keep_ratio'"),
         ({"budgets": 0.5}, ValueError, "is 'budget'"),
+        ({"inputs": {"input_ids": 1}, "input_ids": None}, ValueError, r"got dict: pass .* as generate\(\*\*inputs\)"),
+        ({"pruner": "random", "num_keep": 3, "seed": [1, 2]}, ValueError, "seed has 2 entries for 3 prompts"),
         ({"prunner": "fastv"}, ValueError, "is 'pruner'"),
         ({"max_new_token": 5}, ValueError, "is 'max_new_tokens'"),
         ({"pixel_value": torch.zeros(1)}, ValueError, "is 'pixel_values'"),
@@ -176,7 +178,7 @@ def test_equal_ratios_give_equal_counts(name):
 )
 def test_mistakes_are_named(model, inputs, how, error, message):
     with pytest.raises(error, match=message):
-        model.generate(**inputs, **{**GREEDY, **how})
+        model.generate(**{**inputs, **GREEDY, **how})
 
 
 # ---- what cannot work ---------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ LAYERS = [
     {"runs", "answer"},
     {"backbones"},
     {"pruners"},
-    {"engine", "formats", "calls"},
+    {"engine", "formats", "calls", "asking"},
     {"model"},
     {"loading", "wrapping"},
     {"data", "metrics"},

@@ -193,7 +193,11 @@ def test_forms_of_the_output(family, model, prompts):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"labels": torch.zeros(1, 2, dtype=torch.long)}, r"labels must have the shape of input_ids.*\[1, 2\]"),
+        (
+            {"labels": torch.zeros(1, 2, dtype=torch.long)},
+            r"labels must be a tensor of the shape of input_ids.*\[1, 2\]",
+        ),
+        ({"labels": [[1, 2]]}, "got labels list"),
         ({"position_ids": torch.zeros(1)}, "forward: position_ids does not work"),
         ({"output_hidden_states": True}, "logits only"),
         ({"inputs_embeds": torch.zeros(1)}, "pass input_ids"),

@@ -83,6 +83,7 @@ class Backbone(Family):
         self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), attended: Sequence[int] = ()
     ) -> ImageFeatures:
         """Runs the images of a batch through the vision tower, once; `embed` takes the result."""
+        refuse_videos(inputs)
         inputs = on_host(inputs)
         if self.image_sizes(inputs):
             return self.encode_images(inputs, taps, attended)

@@ -103,12 +103,13 @@ class Cut:
 
     @classmethod
     def make(cls, backbone: Backbone, inputs: dict[str, Tensor], labels: Tensor, logits_to_keep: int) -> Cut:
-        ids, labels = inputs["input_ids"], labels.cpu()
-        if labels.shape != ids.shape or logits_to_keep:
+        ids, shape = inputs["input_ids"], list(getattr(labels, "shape", [])) or type(labels).__name__
+        if shape != list(ids.shape) or logits_to_keep:
             raise ValueError(
-                f"labels must have the shape of input_ids and need all logits; got labels {list(labels.shape)}, "
+                f"labels must be a tensor of the shape of input_ids and need all logits; got labels {shape}, "
                 f"input_ids {list(ids.shape)}, logits_to_keep {logits_to_keep}"
             )
+        labels = labels.cpu()
         mask = inputs.get("attention_mask", torch.ones_like(ids)).bool()
         ids_of, labels_of = ([row[real] for row, real in zip(both, mask)] for both in (ids, labels))
         for row in labels_of:

@@ -106,6 +106,8 @@ def prefill(
     for one in dict.fromkeys([options] if isinstance(options, PruneOptions) else options):
         pruner.check(one, backbone.num_layers)
     options = of_prompts(options, full_layout)
+    if not isinstance(seed, int) and len(seed) != full_layout.num_prompts:
+        raise ValueError(f"seed has {len(seed)} entries for {full_layout.num_prompts} prompts")
     if full_layout.num_tokens == 0:
         pruner = NoPruner()  # text only: nothing to prune, nothing to append
     seen = pruner.prepare(backbone, inputs, options)
