@@ -21,6 +21,13 @@ def check_questions(question: Any) -> list[str]:
     return list(several)
 
 
+def refuse_markers(questions: Sequence[str], markers: Sequence[str]) -> None:
+    """Raises ValueError for a question with a text that stands for an image or a video in a prompt."""
+    for text in questions:
+        if found := [marker for marker in markers if marker in text]:
+            raise ValueError(f"a question holds {found[0]!r}, which stands for an image or a video: leave it out")
+
+
 def chat_inputs(processor: Any, pictures: Sequence[Image], questions: Sequence[str]) -> dict[str, Any]:
     """The processor's output for a batch of questions about the same pictures, padded on the left."""
     shown = [{"type": "image", "image": picture} for picture in pictures]

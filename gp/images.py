@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+
+from gp.pictures import BadPicture, read_picture, to_rgb
 
 EXPECTED = "a PIL image, a path, or a uint8 array [height, width, 3]"
 TIMEOUT_S = 20
@@ -26,7 +27,8 @@ def read_images(images: Any, allow_urls: bool = False) -> list[Image.Image]:
 
     Raises:
         TypeError: something else.
-        ValueError: an array of another shape or type, a file that is no picture, an address without `allow_urls`.
+        ValueError: an array of another shape or type, a file that is no JPEG, PNG or WebP, an address without
+            `allow_urls`.
         OSError: no such file, or one that cannot be downloaded.
     """
     if isinstance(images, list | tuple):
@@ -35,25 +37,18 @@ def read_images(images: Any, allow_urls: bool = False) -> list[Image.Image]:
 
 
 def read_image(image: Any, allow_urls: bool = False) -> Image.Image:
-    """One picture; arguments and errors as for `read_images`."""
+    """One picture, upright and RGB as in training; arguments and errors as for `read_images`."""
     if isinstance(image, Image.Image):
-        return image
+        return to_rgb(image)
     if isinstance(image, np.ndarray | Tensor):
         return _of_array(np.asarray(image))
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        return _opened(io.BytesIO(_download(image, allow_urls)), image)
-    if isinstance(image, str | Path):
-        return _opened(Path(image), str(image))
-    raise TypeError(f"expected {EXPECTED}, or a list of them; got {_kind(image)}")
-
-
-def _opened(file: Path | io.BytesIO, name: str) -> Image.Image:
-    """Reads the whole file, upright."""
+    if not isinstance(image, str | Path):
+        raise TypeError(f"expected {EXPECTED}, or a list of them; got {_kind(image)}")
+    is_address = isinstance(image, str) and image.startswith(("http://", "https://"))
     try:
-        with Image.open(file) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{name}: not a picture") from error
+        return read_picture(_download(image, allow_urls) if is_address else image)
+    except BadPicture as error:
+        raise ValueError(f"{image}: {error}") from error
 
 
 def _of_array(array: np.ndarray) -> Image.Image:
@@ -62,7 +57,7 @@ def _of_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _download(address: str, allowed: bool) -> bytes:
+def _download(address: Any, allowed: bool) -> bytes:
     if not allowed:
         raise ValueError(
             f"{address}: addresses are not opened unless you say so, because whoever writes them would decide what "

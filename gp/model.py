@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from gp import calls
 from gp.answer import Answer
-from gp.asking import chat_inputs, check_questions, read_answers
+from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
 from gp.backbones import CACHE, Backbone, backbone_of
 from gp.engine.forward import PrunedOutput, forward
 from gp.engine.generation import Handover, PrunedDecoder
@@ -241,7 +241,8 @@ class GlimpseModel(nn.Module):
 
         Raises:
             TypeError: images or a question of another type.
-            ValueError: a model without a processor; an image that cannot be read; and what `generate` raises.
+            ValueError: a model without a processor; an image that cannot be read; a question with a text that stands
+                for an image; and what `generate` raises.
         """
         questions = check_questions(question)
         pictures = read_images(images, allow_urls)
@@ -251,6 +252,7 @@ class GlimpseModel(nn.Module):
             raise ValueError("ask gives one answer to a question; for more of them call generate")
         if not questions:
             return []
+        refuse_markers(questions, self.backbone.processor.markers(self.processor))
         inputs = chat_inputs(self.processor, pictures, questions)
         how = {"do_sample": False, "max_new_tokens": 64, **kwargs, "return_dict_in_generate": True}
         if len(questions) > 1 and pictures:

@@ -407,6 +407,12 @@ def test_wrong_types_say_what_was_expected(tiny, images, question, message):
         tiny.ask(images, question)
 
 
+def test_a_question_stands_for_no_image(loaded):
+    for marker in loaded.processor.markers():
+        with pytest.raises(ValueError, match=r"a question holds .*, which stands for an image or a video"):
+            loaded.ask(noise(0), ["what ?", f"{marker} what ?"])
+
+
 def test_one_answer_to_a_question(tiny):
     with pytest.raises(ValueError, match="for more of them call generate"):
         tiny.ask(SCENE, QUESTION, num_return_sequences=2)
