@@ -9,14 +9,23 @@ from gp.version import __version__
 from gp.window import warn_outside
 
 if TYPE_CHECKING:
+    from gp.answer import Answer
     from gp.loading import from_pretrained
-    from gp.model import Answer, GlimpseModel
+    from gp.model import GlimpseModel
     from gp.types import PruneOptions
+    from gp.wrapping import prune, unwrap
 
-__all__ = ["Answer", "GlimpseModel", "PruneOptions", "__version__", "from_pretrained"]
+__all__ = ["Answer", "GlimpseModel", "PruneOptions", "__version__", "from_pretrained", "prune", "unwrap"]
 
 # Looked up when asked for, so that programs that only handle data start without transformers, which takes seconds.
-_HOMES = {"Answer": "gp.model", "GlimpseModel": "gp.model", "from_pretrained": "gp.loading", "PruneOptions": "gp.types"}
+_HOMES = {
+    "Answer": "gp.answer",
+    "GlimpseModel": "gp.model",
+    "PruneOptions": "gp.types",
+    "from_pretrained": "gp.loading",
+    "prune": "gp.wrapping",
+    "unwrap": "gp.wrapping",
+}
 
 warn_outside()
 

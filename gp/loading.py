@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,24 @@ import torch
 from gp.backbones import backbone_of, find_family
 from gp.backbones.processor import load_processor
 from gp.config import TrainConfig
+from gp.config.fitting import nearest
 from gp.config.load import processor_options, prune_options
 from gp.embedded import BASE_DIR
 from gp.formats.glimpse_folder import EMBEDDED, load_glimpse
 from gp.model import GlimpseModel
+
+OWN = ("glimpse", "revision", "glimpse_revision", "dtype", "attn_implementation", "device_map")
+OF_HUB = ("cache_dir", "token", "local_files_only", "force_download")
+OF_MODEL = ("quantization_config", "max_memory", "offload_folder", "offload_buffers", "use_safetensors", "variant")
+OF_PROCESSOR = ("min_pixels", "max_pixels", "do_pad")
+INSTEAD = {
+    "load_in_4bit": "pass quantization_config=transformers.BitsAndBytesConfig(load_in_4bit=True)",
+    "load_in_8bit": "pass quantization_config=transformers.BitsAndBytesConfig(load_in_8bit=True)",
+    "device": "pass device_map=..., or call model.to(device) afterwards",
+    "low_cpu_mem_usage": "transformers always loads so: leave it out",
+    "use_flash_attention_2": "pass attn_implementation='flash_attention_2'",
+    "trust_remote_code": "gp loads transformers' own classes and runs no code of a repository: leave it out",
+}
 
 
 def from_pretrained(
@@ -22,10 +38,10 @@ def from_pretrained(
     *,
     revision: str | None = None,
     glimpse_revision: str | None = None,
-    dtype: str | torch.dtype = "auto",
+    dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
     device_map: Any = None,
-    **processor_options: Any,
+    **options: Any,
 ) -> GlimpseModel:
     """Loads a base and, if given, its trained glimpse.
 
@@ -33,24 +49,41 @@ def from_pretrained(
         base: hub id or folder of a supported model, or "tiny" (embedded, offline).
         glimpse: hub id or folder of trained parts (ours or the published format), or "tiny".
         revision, glimpse_revision: of the hub ids.
-        dtype: of the base and the trained parts; "auto": what the base was saved in.
+        dtype: of the base and the trained parts, e.g. "bfloat16"; "auto" (the default): what the base was saved in.
+            `torch_dtype` is the same.
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
-        device_map: as in transformers.
-        processor_options: see `gp.backbones.processor.load_processor`: `min_pixels`, `max_pixels` or `do_pad`.
+        device_map: as in transformers; needs accelerate.
+        options: of the base: transformers' `quantization_config` (its own config objects), `max_memory`,
+            `offload_folder`, `offload_buffers`, `use_safetensors`, `variant`. Of the processor: `min_pixels`,
+            `max_pixels` or `do_pad`, see `gp.backbones.processor.load_processor`. Of every download: `cache_dir`,
+            `token`, `local_files_only`, `force_download`.
 
     Raises:
         FileNotFoundError, ValueError: see `gp.formats.glimpse_folder.load_glimpse`.
+        ValueError: an option that nobody takes, a `dtype` that is none, or `device_map` without accelerate.
     """
+    _refuse(options)
+    hub, of_model, of_processor = (_given(options, names) for names in (OF_HUB, OF_MODEL, OF_PROCESSOR))
+    found_dtype = _dtype(dtype, options.get("torch_dtype"))
+    if device_map is not None:
+        _need_accelerate(device_map)
     place = BASE_DIR if str(base) == EMBEDDED else base
-    family, source = find_family(place, revision)
-    model = family.load(source, dtype=dtype, attn_implementation=attn_implementation, device_map=device_map)
+    family, source = find_family(place, revision, hub)
+    model = family.load(
+        source,
+        dtype=found_dtype,
+        attn_implementation=attn_implementation,
+        device_map=device_map,
+        **of_model,
+    ).requires_grad_(False)
     if str(base) == EMBEDDED:
         model.config.name_or_path = EMBEDDED
-    processor = load_processor(place, revision=revision, **processor_options)
+    processor = load_processor(place, revision, hub, **of_processor)
+    backbone = backbone_of(model)
     if glimpse is None:
         return GlimpseModel(model, processor=processor)
-    parts, options = load_glimpse(glimpse, backbone_of(model), glimpse_revision)
-    return GlimpseModel(model, parts.to(model.device, model.dtype), options, processor)
+    parts, prune = load_glimpse(glimpse, backbone, glimpse_revision, hub)
+    return GlimpseModel(model, parts.to(backbone.device, backbone.dtype), prune, processor)
 
 
 def load_base(config: TrainConfig) -> GlimpseModel:
@@ -65,3 +98,47 @@ def load_base(config: TrainConfig) -> GlimpseModel:
     )
     model.options = prune_options(config)
     return model
+
+
+def _given(options: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: options[name] for name in names if options.get(name) is not None}
+
+
+def _refuse(options: Mapping[str, Any]) -> None:
+    """Refuses what nobody takes: transformers would drop such an option without a word."""
+    known = (*OWN, *OF_HUB, *OF_MODEL, *OF_PROCESSOR, "torch_dtype")
+    for name, value in options.items():
+        if name in INSTEAD and value:
+            raise ValueError(f"from_pretrained: {name}={value!r} is not taken; {INSTEAD[name]}")
+        if name not in known and name not in INSTEAD:
+            raise ValueError(
+                f"from_pretrained: unknown option {name}={value!r}; the nearest known one is {nearest(name, known)!r}"
+            )
+
+
+def _dtype(dtype: Any, torch_dtype: Any) -> str | torch.dtype:
+    """The dtype under either of its names.
+
+    Raises:
+        ValueError: not the name of a floating dtype, or two different ones.
+    """
+    given = [_one_dtype(value) for value in (dtype, torch_dtype) if value is not None]
+    if len(set(given)) > 1:
+        raise ValueError(f"from_pretrained: dtype={dtype!r} and torch_dtype={torch_dtype!r} differ; give one of them")
+    return given[0] if given else "auto"
+
+
+def _one_dtype(value: Any) -> str | torch.dtype:
+    found = getattr(torch, value, None) if isinstance(value, str) and value != "auto" else value
+    if found == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return found
+    raise ValueError(f'from_pretrained: dtype must be "auto" or one like "bfloat16", got {value!r}')
+
+
+def _need_accelerate(device_map: Any) -> None:
+    if find_spec("accelerate") is None:
+        raise ValueError(
+            f"from_pretrained: device_map={device_map!r} needs accelerate, which is not installed: "
+            "pip install accelerate (the extra `accelerate` of this package), or leave device_map out and call "
+            "model.to(device)"
+        )

@@ -3,62 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
-from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from gp.backbones import Backbone, backbone_of
+from gp import calls
+from gp.answer import Answer
+from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
+from gp.backbones import CACHE, Backbone, backbone_of
+from gp.engine.forward import PrunedOutput, forward
 from gp.engine.generation import Handover, PrunedDecoder
 from gp.engine.prefill import Prefill, prefill
 from gp.formats import publish
+from gp.images import read_images
 from gp.pruners import BASELINES, BEFORE_FIRST_LAYER, GlimpsePruner, NoPruner, Pruner, make_baseline
+from gp.selection import Options
 from gp.types import ImageFeatures, PruneOptions
-
-REFUSED = {
-    "assistant_model": "speculative decoding would need the dropped tokens back",
-    "prompt_lookup_num_tokens": "speculative decoding would need the dropped tokens back",
-    "cache": "the prompt is prefilled and pruned as a whole",
-    "past_key_values": "the prompt is prefilled and pruned as a whole",
-    "inputs_embeds": "pass input_ids and the processor's image tensors",
-    "prefill_chunk_size": "the prompt is prefilled and pruned as a whole",
-}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Answer of `GlimpseModel.ask`.
-
-    Args:
-        text: without special tokens.
-        keep_masks: one bool [h, w] per image, True = kept.
-        num_kept, num_visual: visual tokens kept, and all, of the whole prompt.
-    """
-
-    text: str
-    keep_masks: tuple[Tensor, ...]
-    num_kept: int
-    num_visual: int
 
 
 class GlimpseModel(nn.Module):
-    """A frozen LVLM that drops the visual tokens which the question does not need.
+    """An LVLM that drops the visual tokens which the question does not need.
+
+    It stands where the stock model stood: what it does not have itself (`hf_device_map`, `input_modalities`,
+    `get_input_embeddings`, ...) is the base's.
 
     Args:
-        base: a stock transformers model of a supported family; frozen, in eval mode, otherwise unchanged.
+        base: a stock transformers model of a supported family; set to eval mode, otherwise left as it is.
         glimpse: the trained parts; None: baselines only.
         options: defaults of every call.
-        processor: the base's own, for convenience.
+        processor: the base's own, for `ask`.
         pruner_settings: method -> its settings where they are not the published ones, see `gp.pruners.make_baseline`.
 
     Raises:
-        ValueError: settings of a method that there is not.
+        ValueError: settings of a method that there is not, or a base that the engine does not compute exactly.
     """
+
+    main_input_name = "input_ids"
 
     def __init__(
         self,
@@ -69,7 +53,7 @@ class GlimpseModel(nn.Module):
         pruner_settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
-        self.base = base.requires_grad_(False).eval()
+        self.base = base.eval()
         self.backbone = backbone_of(base)
         self.glimpse = glimpse
         self.options = options or PruneOptions()
@@ -78,29 +62,127 @@ class GlimpseModel(nn.Module):
             raise ValueError(f"pruner_settings: no pruner {unknown[0]!r}; there is {', '.join(sorted(BASELINES))}")
         self.pruner_settings = pruner_settings or {}
 
+    # ---- being a model ------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            base = self.__dict__.get("_modules", {}).get("base")
+            if base is None or name.startswith("_") or not hasattr(base, name):
+                raise
+            return getattr(base, name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where prompts are embedded: where to send a processor's output."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.backbone.dtype
+
+    @property
+    def config(self) -> Any:
+        """The base's own."""
+        return self.base.config
+
+    @property
+    def generation_config(self) -> Any:
+        """The base's own."""
+        return self.base.generation_config
+
+    @generation_config.setter
+    def generation_config(self, config: Any) -> None:
+        self.base.generation_config = config
+
+    def can_generate(self) -> bool:
+        return True
+
     def train(self, mode: bool = True) -> GlimpseModel:
         """Switches the trained parts; the base stays in eval mode."""
         super().train(mode)
         self.base.eval()
         return self
 
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        logits_to_keep: int = 0,
+        pruner: str | Pruner | None = None,
+        options: Options | None = None,
+        evidence_masks: Sequence[Tensor] | None = None,
+        seed: int | Sequence[int] = 0,
+        return_dict: bool | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> PrunedOutput | tuple:
+        """Logits of all positions that are left, and with `labels` a loss: for log-likelihoods, not for training.
+
+        Args:
+            input_ids, kwargs: the processor's output, and pruning options by name, as for `generate`.
+            labels: [B, S] int64, -100 where nothing is to be predicted. The answer of a row begins at its first label
+                behind the images: the method prunes the prompt before it, as when the answer is generated.
+            logits_to_keep: positions at the end whose logits are wanted, 0: all.
+            pruner, options, evidence_masks, seed: as for `generate`.
+            return_dict: False: a tuple, as in transformers.
+            use_cache: False: without the cache.
+
+        Returns:
+            See `gp.engine.forward.PrunedOutput`.
+
+        Raises:
+            ValueError: what cannot work on a pruned prompt, and why; see `gp.engine.forward.forward`.
+        """
+        kwargs["input_ids"] = input_ids
+        inputs = calls.take_inputs(self.backbone, kwargs, "forward")
+        chosen = calls.take_options(self.options, options, kwargs, len(inputs["input_ids"]))
+        loss_options = {k: kwargs.pop(k) for k in ("num_items_in_batch",) if kwargs.get(k) is not None}
+        calls.refuse_in_forward(self.backbone, kwargs)
+        out = forward(
+            self.backbone,
+            inputs,
+            self.find_pruner(pruner),
+            chosen,
+            evidence_masks,
+            seed,
+            labels,
+            logits_to_keep,
+            **loss_options,
+        )
+        if use_cache is False:
+            out[CACHE] = None
+        return out if return_dict is not False else out.to_tuple()
+
+    # ---- answering ----------------------------------------------------------------------------------------------
+
     @torch.no_grad()
     def generate(
         self,
+        inputs: Tensor | None = None,
+        generation_config: Any = None,
         *,
         pruner: str | Pruner | None = None,
-        options: PruneOptions | None = None,
+        options: Options | None = None,
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
+        images: ImageFeatures | None = None,
         **kwargs: Any,
     ) -> Tensor | ModelOutput:
         """transformers' `generate` behind one pruned prefill.
 
         Args:
+            inputs: the prompts' ids, which may also be given as `input_ids`.
+            generation_config: transformers' own.
             pruner: `glimpse` (the default, if there is one), `none`, another method's name, or a `Pruner`.
-            options: pruning options of this call; single ones can be given by name (`max_keep_ratio=0.1`).
+            options: pruning options of this call, or a list with one entry per prompt. Single ones can be given by
+                name, for all prompts or as a list: `max_keep_ratio=0.1`, `num_keep=5`, `threshold=[0.5, 0.3]`; `budget`
+                is evaluate.py's word for `fixed_keep_ratio`.
             evidence_masks: for `oracle`, one [h, w] mask per image.
             seed: for methods that draw; one for the batch, or one per prompt.
+            images: of `see`, if the images were seen already.
             kwargs: the processor's output, and anything that `generate` takes.
 
         Returns:
@@ -109,13 +191,19 @@ class GlimpseModel(nn.Module):
             (one number per prompt).
 
         Raises:
-            ValueError: what cannot work on a pruned prompt, and why.
+            ValueError: what cannot work on a pruned prompt, and why; an unknown option, with the nearest known one.
         """
-        options = self._options(options, kwargs)
-        inputs = {k: kwargs.pop(k) for k in self.backbone.prompt_keys if kwargs.get(k) is not None}
-        _refuse(kwargs)
-        done = self.prefill(inputs, pruner, options, evidence_masks, seed)
-        out = self.decode(inputs["input_ids"], done, consume=True, **kwargs)
+        if inputs is not None:
+            if kwargs.get("input_ids") is not None:
+                raise ValueError("generate: inputs and input_ids are two words for one thing: give one of them")
+            kwargs["input_ids"] = inputs
+        if generation_config is not None:
+            kwargs["generation_config"] = generation_config
+        prompt = calls.take_inputs(self.backbone, kwargs, "generate")
+        chosen = calls.take_options(self.options, options, kwargs, len(prompt["input_ids"]))
+        calls.refuse(self.backbone, kwargs)
+        done = self.prefill(prompt, pruner, chosen, evidence_masks, seed, images)
+        out = self.decode(prompt["input_ids"], done, consume=True, **kwargs)
         if isinstance(out, ModelOutput):
             out["keep_masks"], out["num_kept"], out["num_visual"] = (
                 tuple(done.keep_masks),
@@ -124,40 +212,63 @@ class GlimpseModel(nn.Module):
             )
         return out
 
-    def ask(self, images: Image | Sequence[Image], question: str, **kwargs: Any) -> Answer:
-        """Asks one question about one image or several, through the processor's chat template.
+    @overload
+    def ask(self, images: Any, question: str, *, allow_urls: bool = False, **kwargs: Any) -> Answer: ...
+
+    @overload
+    def ask(self, images: Any, question: Sequence[str], *, allow_urls: bool = False, **kwargs: Any) -> list[Answer]: ...
+
+    def ask(
+        self,
+        images: Any,
+        question: str | Sequence[str],
+        *,
+        allow_urls: bool = False,
+        pruner: str | Pruner | None = None,
+        **kwargs: Any,
+    ) -> Answer | list[Answer]:
+        """Asks about one image or several, through the processor's chat template.
 
         Args:
-            images: PIL images, in the order in which they stand before the question.
-            question: text.
-            kwargs: as for `generate`; greedy unless they say otherwise.
+            images: a PIL image, a path or a uint8 array [height, width, 3], or a list of them in the order in which
+                they stand before the question; [] for none.
+            question: text; or several questions about these images, which are then seen once and answered as a batch.
+            allow_urls: download images whose address is given.
+            pruner, kwargs: as for `generate`; greedy unless they say otherwise.
+
+        Returns:
+            An `Answer`, or a list with one per question.
 
         Raises:
-            ValueError: a model without a processor; and what `generate` raises.
+            TypeError: images or a question of another type.
+            ValueError: a model without a processor; an image that cannot be read; a question with a text that stands
+                for an image; and what `generate` raises.
         """
+        questions = check_questions(question)
+        pictures = read_images(images, allow_urls)
         if self.processor is None:
             raise ValueError("ask needs a processor: load the model with gp.from_pretrained, or set model.processor")
-        images = [images] if isinstance(images, Image) else list(images)
-        content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": question}]
-        inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-        )
+        if kwargs.get("num_return_sequences") not in (None, 1):
+            raise ValueError("ask gives one answer to a question; for more of them call generate")
+        if not questions:
+            return []
+        refuse_markers(questions, self.backbone.processor.markers(self.processor))
+        inputs = chat_inputs(self.processor, pictures, questions)
         how = {"do_sample": False, "max_new_tokens": 64, **kwargs, "return_dict_in_generate": True}
-        out = self.generate(**inputs, **how)
-        new = out.sequences[0, inputs["input_ids"].shape[1] :]
-        text = self.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
-        return Answer(text, out.keep_masks, out.num_kept[0], out.num_visual[0])
+        if len(questions) > 1 and pictures:
+            once = {name: value[: len(value) // len(questions)] for name, value in inputs.items()}
+            how["images"] = self.see(once, [pruner]).repeat(len(questions))
+        out = self.generate(**inputs, pruner=pruner, **how)
+        frames = [self.backbone.processor.frame(self.processor, *picture.size) for picture in pictures]
+        answers = read_answers(self.processor, out, inputs["input_ids"].shape[1], pictures, frames)
+        return answers[0] if isinstance(question, str) else answers
 
     @torch.no_grad()
     def prefill(
         self,
         inputs: Mapping[str, Tensor],
         pruner: str | Pruner | None = None,
-        options: PruneOptions | None = None,
+        options: Options | None = None,
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
         images: ImageFeatures | None = None,
@@ -171,7 +282,7 @@ class GlimpseModel(nn.Module):
         return prefill(self.backbone, inputs, chosen, options or self.options, evidence_masks, seed, images=images)
 
     @torch.no_grad()
-    def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner]) -> ImageFeatures:
+    def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner | None]) -> ImageFeatures:
         """Runs the batch's images through the vision tower, once for all these methods."""
         found = [self.find_pruner(pruner) for pruner in pruners]
         taps = {layer for pruner in found for layer in pruner.taps}
@@ -188,10 +299,12 @@ class GlimpseModel(nn.Module):
             kwargs: as for `generate`.
 
         Raises:
-            ValueError: the prefill was consumed before.
+            ValueError: the prefill was consumed before, or its scores were no finite numbers.
         """
         decoder, handover = PrunedDecoder(self.backbone), Handover(done, consume)
-        return decoder.generate(input_ids.to(self.backbone.device), handover=handover, **kwargs)
+        out = decoder.generate(input_ids.to(self.backbone.device), handover=handover, **kwargs)
+        done.insist()  # the device has worked off everything
+        return out
 
     def find_pruner(self, pruner: str | Pruner | None) -> Pruner:
         """The method that a call asked for.
@@ -228,18 +341,3 @@ class GlimpseModel(nn.Module):
         if self.glimpse is None:
             raise ValueError("this model has no trained parts to save: it was loaded without glimpse=...")
         return self.glimpse, self.backbone, self.options
-
-    def _options(self, options: PruneOptions | None, kwargs: dict[str, Any]) -> PruneOptions:
-        """The call's options: the given or the default ones, changed by single ones in `kwargs`."""
-        single = {name: kwargs.pop(name) for name in PruneOptions.field_names() if name in kwargs}
-        return (options or self.options).but(**single)
-
-
-def _refuse(kwargs: Mapping[str, Any]) -> None:
-    for name, why in REFUSED.items():
-        if kwargs.get(name) is not None:
-            raise ValueError(f"generate: {name} does not work on a pruned prompt: {why}")
-    if kwargs.get("use_cache") is False:
-        raise ValueError("generate: use_cache=False does not work on a pruned prompt: it lives in the cache")
-    if any(k in kwargs for k in ("pixel_values_videos", "video_grid_thw")):
-        raise ValueError("generate: videos are not pruned yet; pass images")

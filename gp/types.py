@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,34 +35,45 @@ class PruneOptions:
         threshold: a token is kept if sigmoid(importance logit) is strictly greater; in [0, 1).
         max_keep_ratio: upper bound on kept / visual tokens, in (0, 1]; None: no bound.
         fixed_keep_ratio: keep exactly the top int(ratio * visual tokens), whatever the threshold says; in (0, 1].
-        num_keep: keep exactly this many tokens of each group (one entry per prompt or image, by `budget_scope`).
+        num_keep: keep exactly this many tokens of each group (a prompt, or an image, by `budget_scope`): a number for
+            all groups (groups with fewer tokens keep all), or one entry per group. Like the ratios it is a number of
+            entries in the KV cache, mean over layers, for methods that leave the caches of earlier layers alone: they
+            keep fewer tokens in later layers. `downsample` makes images of at most so many tokens.
         min_kept: at least this many tokens of each group survive (all of them if there are fewer).
         anchors: grid corners of every image that are always kept, from `ANCHORS`.
         budget_scope: `prompt` counts all images of a prompt together (as the published model does), `image` each one.
 
     Raises:
-        ValueError: a value outside its range, or two options that contradict each other.
+        ValueError: a value of another type or outside its range, or two options that contradict each other.
     """
 
     threshold: float = 0.5
     max_keep_ratio: float | None = None
     fixed_keep_ratio: float | None = None
-    num_keep: tuple[int, ...] | None = None
+    num_keep: int | tuple[int, ...] | None = None
     min_kept: int = 1
     anchors: tuple[str, ...] = ()
     budget_scope: str = "prompt"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold < 1.0:
-            raise ValueError(f"threshold must be in [0, 1), got {self.threshold}")
+        for name in ("num_keep", "anchors"):
+            if isinstance(given := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(given))
+        if not (_is_number(self.threshold) and 0.0 <= self.threshold < 1.0):
+            raise ValueError(f"threshold must be in [0, 1), got {self.threshold!r}")
         for name in ("max_keep_ratio", "fixed_keep_ratio"):
             ratio = getattr(self, name)
-            if ratio is not None and not 0.0 < ratio <= 1.0:
-                raise ValueError(f"{name} must be in (0, 1], got {ratio}")
-        if self.min_kept < 0:
-            raise ValueError(f"min_kept must be 0 or more, got {self.min_kept}")
-        if unknown := set(self.anchors) - set(ANCHORS):
-            raise ValueError(f"anchors must be among {ANCHORS}, got {sorted(unknown)}")
+            if ratio is not None and not (_is_number(ratio) and 0.0 < ratio <= 1.0):
+                raise ValueError(f"{name} must be in (0, 1], got {ratio!r}")
+        counts = self.num_keep if isinstance(self.num_keep, tuple) else (self.num_keep,)
+        if self.num_keep is not None and not all(_is_count(count) for count in counts):
+            raise ValueError(
+                f"num_keep must be a number of tokens, or one per {self.budget_scope}, got {self.num_keep!r}"
+            )
+        if not _is_count(self.min_kept):
+            raise ValueError(f"min_kept must be 0 or more, got {self.min_kept!r}")
+        if not isinstance(self.anchors, tuple) or not all(one in ANCHORS for one in self.anchors):
+            raise ValueError(f"anchors must be among {ANCHORS}, got {self.anchors!r}")
         if self.budget_scope not in BUDGET_SCOPES:
             raise ValueError(f"budget_scope must be one of {BUDGET_SCOPES}, got {self.budget_scope!r}")
         given = [n for n in BUDGETS if getattr(self, n) is not None]
@@ -76,6 +89,14 @@ class PruneOptions:
         if any(changes.get(name) is not None for name in BUDGETS):
             changes = {**dict.fromkeys(BUDGETS), **changes}
         return replace(self, **changes)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 0
 
 
 @dataclass(frozen=True)
@@ -163,6 +184,15 @@ class ImageFeatures:
     attention: dict[int, VisionAttention] = field(default_factory=dict)
     deepstack: dict[int, Tensor] = field(default_factory=dict)
 
+    def repeat(self, count: int) -> ImageFeatures:
+        """The same for so many copies of the batch, one behind the other."""
+        return ImageFeatures(
+            self.embeds.repeat(count, 1),
+            {k: value.repeat(count, 1) for k, value in self.taps.items()},
+            {k: VisionAttention(a.received.repeat(count), a.keys.repeat(count, 1)) for k, a in self.attention.items()},
+            {k: value.repeat(count, 1) for k, value in self.deepstack.items()},
+        )
+
     def tapped(self, layers: Sequence[int]) -> list[Tensor]:
         """The features of some layers; ValueError if one was not tapped."""
         if missing := [k for k in layers if k not in self.taps]:
@@ -235,10 +265,11 @@ class Prompt:
     def next_positions(self, count: int) -> Tensor:
         """Rotary positions of `count` tokens behind the prompt, [P, B, count] int64.
 
-        Prompts end with text, so that all axes go on alike; dropped tokens keep their numbers.
+        All axes go on alike, behind the greatest number: an image at the end counts on three axes. Dropped tokens keep
+        their numbers.
         """
         steps = torch.arange(1, count + 1, device=self.position_ids.device)
-        last = self.position_ids[-1, :, -1:]  # [B, 1]
+        last = self.position_ids[:, :, -1:].amax(0)  # [B, 1]
         return (last + steps).expand(self.position_ids.shape[0], -1, -1)
 
     def append(self, vectors: Tensor) -> None:

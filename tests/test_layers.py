@@ -11,13 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"types", "boxes", "pictures", "cli", "stages", "progress", "version", "window", "embedded"},
-    {"config", "modules", "selection", "measure"},
-    {"runs"},
+    {"config", "modules", "selection", "measure", "painting", "images"},
+    {"runs", "answer"},
     {"backbones"},
     {"pruners"},
-    {"engine", "formats"},
+    {"engine", "formats", "calls", "asking"},
     {"model"},
-    {"loading"},
+    {"loading", "wrapping"},
     {"data", "metrics"},
     {"training", "eval"},
     {"bench", "doctor", "convert", "sweep", "embedded/making"},

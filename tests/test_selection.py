@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from gp.selection import anchor_mask, known_counts, select
+from gp.selection import anchor_mask, known_counts, select, whole_tokens
 from gp.types import PruneOptions, VisualLayout
 
 LAYOUT = VisualLayout(grids=((3, 4), (2, 5), (4, 4)), rows=(0, 0, 2), num_prompts=3)
@@ -28,7 +28,7 @@ def by_loop(scores: torch.Tensor, layout: VisualLayout, options: PruneOptions) -
             keep[group.topk(min(options.min_kept, total)).indices] = True
         kept.append(keep)
     keep = torch.cat(kept)
-    return keep | anchor_mask(layout, options.anchors) if options.anchors else keep
+    return keep | anchor_mask(layout, [options.anchors] * layout.num_prompts) if options.anchors else keep
 
 
 CASES = [
@@ -38,6 +38,15 @@ CASES = [
     )
     if values[1] is None or values[2] is None
 ]
+
+
+def test_a_share_that_is_whole_but_for_rounding_is_whole():
+    """The one rule for all methods: `int` alone would give 28 and 57."""
+    assert 0.29 * 100 < 29 and whole_tokens(0.29, 100) == 29
+    assert whole_tokens(0.299, 100) == 29
+    layout = VisualLayout(((10, 10),), (0,), 1)
+    assert int(select(torch.arange(100.0), layout, PruneOptions(fixed_keep_ratio=0.58)).sum()) == 58
+    assert int(select(torch.arange(100.0) + 1, layout, PruneOptions(max_keep_ratio=0.58)).sum()) == 58
 
 
 @pytest.mark.parametrize("options", CASES, ids=str)
@@ -58,6 +67,39 @@ def test_counts_are_known_beforehand_where_they_do_not_depend_on_scores(options)
         scores = torch.randn(LAYOUT.num_tokens, generator=torch.Generator().manual_seed(0))
         keep = select(scores, LAYOUT, options)
         assert counts == [int(part.sum()) for part in LAYOUT.split_by_prompt(keep)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_options_of_each_prompt_give_what_each_prompt_alone_gives(seed):
+    pick = torch.Generator().manual_seed(seed)
+    chosen = [CASES[int(torch.randint(len(CASES), (), generator=pick))] for _ in range(3)]
+    chosen[seed % 3] = {"num_keep": 4, "budget_scope": ("prompt", "image")[seed % 2], "min_kept": 0}
+    rows = [PruneOptions(**one) for one in chosen]
+    scores = torch.randn(LAYOUT.num_tokens, generator=pick) * 2
+    together, first = select(scores, LAYOUT, rows), 0
+    counts = known_counts(LAYOUT, rows)
+    for row, size in enumerate(LAYOUT.prompt_sizes):
+        grids = [grid for grid, owner in zip(LAYOUT.grids, LAYOUT.rows) if owner == row]
+        alone = VisualLayout(tuple(grids), (0,) * len(grids), 1)
+        mine = together[first : first + size]
+        assert torch.equal(mine, select(scores[first : first + size], alone, rows[row]))
+        assert counts is None or counts[row] == int(mine.sum())
+        first += size
+
+
+def test_a_number_for_all_groups():
+    keep = select(torch.randn(LAYOUT.num_tokens), LAYOUT, PruneOptions(num_keep=18))
+    assert [int(part.sum()) for part in LAYOUT.split_by_prompt(keep)] == [18, 0, 16]  # the last has no more
+    keep = select(torch.randn(LAYOUT.num_tokens), LAYOUT, PruneOptions(num_keep=[3, 4, 5], budget_scope="image"))
+    assert [int(part.sum()) for part in LAYOUT.split_by_image(keep)] == [3, 4, 5]
+
+
+def test_one_entry_per_prompt():
+    with pytest.raises(ValueError, match="options has 2 entries for 3 prompts"):
+        select(torch.zeros(LAYOUT.num_tokens), LAYOUT, [PruneOptions()] * 2)
+    with pytest.raises(ValueError, match="num_keep has 1 entries for the 2 images of its prompt"):
+        rows = [PruneOptions(num_keep=(1,), budget_scope="image"), *[PruneOptions()] * 2]
+        select(torch.zeros(LAYOUT.num_tokens), LAYOUT, rows)
 
 
 def test_threshold_is_strict():
@@ -104,6 +146,13 @@ def test_num_keep_must_fit(num_keep, message):
         ({"anchors": ("middle",)}, "anchors must be among"),
         ({"budget_scope": "batch"}, "budget_scope must be one of"),
         ({"min_kept": -1}, "min_kept must be 0 or more"),
+        ({"min_kept": 1.5}, "min_kept must be 0 or more, got 1.5"),
+        ({"threshold": "0.5"}, r"threshold must be in \[0, 1\), got '0.5'"),
+        ({"max_keep_ratio": float("nan")}, "got nan"),
+        ({"fixed_keep_ratio": True}, "got True"),
+        ({"num_keep": -1}, "num_keep must be a number of tokens, or one per prompt, got -1"),
+        ({"num_keep": (1, 0.5)}, "num_keep must be"),
+        ({"anchors": "tl"}, "anchors must be among"),
     ],
 )
 def test_bad_options_are_refused(options, message):

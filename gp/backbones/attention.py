@@ -30,8 +30,9 @@ def read_attention(query: Tensor, keys: Tensor, visible: Tensor | None, log_soft
         [B, H, Q, S] in the model's dtype (log-softmax: float32).
     """
     batch, heads, rows, size = query.shape
-    grouped = query.reshape(batch, keys.shape[1], -1, size)  # [B, H_kv, H / H_kv * Q, d]
-    logits = (grouped @ keys.transpose(-1, -2) * size**-0.5).view(batch, heads, rows, -1)
+    scaled = query * size**-0.5  # before they are multiplied: in float16 products may overflow where logits do not
+    grouped = scaled.reshape(batch, keys.shape[1], -1, size)  # [B, H_kv, H / H_kv * Q, d]
+    logits = (grouped @ keys.transpose(-1, -2)).view(batch, heads, rows, -1)
     if not log_softmax:
         return logits
     if visible is not None:

@@ -16,14 +16,31 @@ from transformers.masking_utils import create_causal_mask
 from gp.backbones.attention import Rotary, rotate
 from gp.backbones.compat import CACHE
 from gp.backbones.contract import Family
-from gp.backbones.host import on_host
+from gp.backbones.host import execution_devices, on_host
 from gp.backbones.layer_masks import LayerMasks
-from gp.backbones.layout import deal_images, refuse_right_padding
+from gp.backbones.layout import deal_images, refuse_right_padding, refuse_videos
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
 
 class Backbone(Family):
     """Runs the decoder of a stock model piece by piece, on what the family states about it."""
+
+    def check_base(self) -> None:
+        """Raises ValueError if the engine would not compute what the stock model computes."""
+        config = self.text_config
+        kinds = getattr(config, "layer_types", None)
+        if kinds is None:
+            kinds = ["sliding_attention"] if getattr(config, "sliding_window", None) else []
+        if other := sorted(set(kinds) - {"full_attention"}):
+            raise ValueError(
+                f"{config.name_or_path or config.model_type}: decoder layers with {', '.join(other)}; only full "
+                "attention works (without use_sliding_window, if its window is never full)"
+            )
+        if len(devices := sorted({str(device) for device in execution_devices(self.model)})) > 1:
+            raise ValueError(
+                f"this base computes on {', '.join(devices)}; gp needs one device for all of it, which may have layers "
+                'offloaded to the CPU or the disk: device_map={"": 0, "model.language_model.layers.27": "cpu", ...}'
+            )
 
     @property
     def text_config(self):
@@ -51,7 +68,8 @@ class Backbone(Family):
 
     @property
     def device(self) -> torch.device:
-        return self.text_model.embed_tokens.weight.device
+        """Where embeddings are computed, and with them everything."""
+        return next(execution_devices(self.text_model.embed_tokens))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -65,6 +83,7 @@ class Backbone(Family):
         self, inputs: Mapping[str, Tensor], taps: Sequence[int] = (), attended: Sequence[int] = ()
     ) -> ImageFeatures:
         """Runs the images of a batch through the vision tower, once; `embed` takes the result."""
+        refuse_videos(inputs)
         inputs = on_host(inputs)
         if self.image_sizes(inputs):
             return self.encode_images(inputs, taps, attended)
@@ -88,7 +107,7 @@ class Backbone(Family):
             attended: vision blocks whose attention is wanted.
 
         Raises:
-            ValueError: right padding, or image tokens and image features that do not match.
+            ValueError: right padding, videos, or image tokens and image features that do not match.
         """
         inputs = on_host(inputs)
         input_ids = inputs["input_ids"]
@@ -99,6 +118,11 @@ class Backbone(Family):
         # the image token may lie outside the vocabulary, so token 0 stands in; its embedding is overwritten below
         hidden = self.text_model.embed_tokens(self.send(input_ids.masked_fill(is_visual, 0)))
         images = images or self.see(inputs, taps, attended)
+        if len(images.embeds) != layout.num_tokens:
+            raise ValueError(
+                f"the prompts hold {layout.num_tokens} image tokens, but the vision tower yields {len(images.embeds)} "
+                "features for their images"
+            )
         hidden = hidden.masked_scatter((visual_id >= 0).unsqueeze(-1), images.embeds.to(hidden.dtype))
         return Prompt(
             hidden=hidden,
@@ -114,6 +138,7 @@ class Backbone(Family):
 
     def layout(self, inputs: Mapping[str, Tensor]) -> tuple[VisualLayout, Tensor]:
         """Finds the prompts' visual tokens; also returns the mask [B, S] as bool on the host. Raises like `embed`."""
+        refuse_videos(inputs)
         inputs = on_host(inputs)
         input_ids = inputs["input_ids"]
         mask = inputs.get("attention_mask")
@@ -197,16 +222,16 @@ class Backbone(Family):
         )
 
     def decode_ragged(self, input_ids: Tensor, position_ids: Tensor, masks: LayerMasks, cache: Cache) -> Tensor:
-        """Runs the stock layers on one new token behind a cache whose layers hold different numbers of tokens.
+        """Runs the stock layers on new tokens behind a cache whose layers hold different numbers of tokens.
 
         Args:
-            input_ids: [B, 1].
-            position_ids: [B, 1], equal on all rotary axes.
-            masks: of each layer, [B, cached in that layer + 1] bool.
+            input_ids: [B, Q].
+            position_ids: [B, Q], equal on all rotary axes.
+            masks: of each layer, [B, cached in that layer + Q] bool.
             cache: keys and values.
 
         Returns:
-            Hidden states behind the final norm, [B, 1, D].
+            Hidden states behind the final norm, [B, Q, D].
         """
         hidden = self.text_model.embed_tokens(input_ids)
         rotary = self.rotary(hidden, position_ids.expand(self.num_position_axes, -1, -1))
@@ -216,7 +241,7 @@ class Backbone(Family):
         return self.text_model.norm(hidden)
 
     def _kernel_masks(self, hidden: Tensor, masks: LayerMasks, cache: Cache) -> list[Tensor | None]:
-        """Masks in the attention kernel's form for one new token, one per distinct padding mask."""
+        """Masks in the attention kernel's form for the new tokens, one per distinct padding mask."""
         padding_masks = masks.distinct if masks.has_padding else [None] * len(masks.distinct)
         if self._takes_plain_mask(hidden, cache.layers):
             return [mask if mask is None else mask[:, None, None] for mask in padding_masks]

@@ -83,5 +83,7 @@ class Family(ABC):
 
     @classmethod
     def load(cls, source: BaseSource, **options: Any) -> PreTrainedModel:
-        """Loads the stock model; `options` are transformers': `dtype`, `attn_implementation`, `device_map`."""
-        return AutoModelForImageTextToText.from_pretrained(source.place, revision=source.revision, **options)
+        """Loads the stock model; `options` are transformers': `dtype`, `device_map`, `quantization_config`, ..."""
+        return AutoModelForImageTextToText.from_pretrained(
+            source.place, revision=source.revision, trust_remote_code=False, **source.hub, **options
+        )

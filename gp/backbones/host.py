@@ -1,21 +1,23 @@
-"""The small tensors that describe a batch, on the host, so that what they decide never waits for the device."""
+"""What is on the host and what is not: the small tensors that describe a batch, and the devices of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def on_host(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The processor's output with ids, masks and grids on the host; pixels stay where they are.
 
-    Usually everything is there already. What is not comes over in one copy, the only time that the host waits.
+    What they decide never waits for the device then. Usually everything is there already. What is not comes over in one
+    copy, the only time that the host waits. Entries that are None are left out.
     """
+    inputs = {key: value for key, value in inputs.items() if value is not None}
     away = [key for key, value in inputs.items() if value.device.type != "cpu" and not value.is_floating_point()]
     if not away:
-        return dict(inputs)
+        return inputs
     return {**inputs, **dict(zip(away, copy_together([inputs[key] for key in away])))}
 
 
@@ -24,3 +26,13 @@ def copy_together(tensors: Sequence[Tensor]) -> list[Tensor]:
     flat = torch.cat([tensor.flatten().long() for tensor in tensors]).cpu()
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors)]
+
+
+def execution_devices(model: nn.Module) -> Iterator[torch.device]:
+    """The device on which each part with weights computes; where accelerate offloads weights, its hook knows."""
+    for module in model.modules():
+        weight = next(module.parameters(recurse=False), None)
+        if weight is not None:
+            hook = getattr(module, "_hf_hook", None) if weight.is_meta else None
+            where = getattr(hook, "execution_device", None)
+            yield weight.device if where is None else torch.device(where)

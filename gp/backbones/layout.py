@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gp.types import VisualLayout
+
+VIDEO_KEYS = ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
+
+
+def refuse_videos(inputs: Mapping[str, Any]) -> None:
+    """Raises ValueError if there is a video among what a processor returned."""
+    if found := [key for key in VIDEO_KEYS if inputs.get(key) is not None]:
+        raise ValueError(f"{found[0]}: videos are not pruned yet; pass images")
 
 
 def deal_images(grids: Sequence[tuple[int, int]], per_row: Sequence[int], device: torch.device) -> VisualLayout:

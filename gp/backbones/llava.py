@@ -37,6 +37,24 @@ class Llava(Backbone):
         load = load_original if is_original(source.config) else super().load
         return load(source, **options)
 
+    def check_base(self) -> None:
+        super().check_base()
+        config = self.model.config
+        if self.vision_config.model_type != "clip_vision_model":
+            raise ValueError(
+                f"LLaVA with a vision tower of type {self.vision_config.model_type!r}; only 'clip_vision_model' works"
+            )
+        if config.vision_feature_select_strategy != "default":
+            raise ValueError(
+                f"LLaVA with vision_feature_select_strategy {config.vision_feature_select_strategy!r}; only 'default' "
+                "works, which leaves the [CLS] token out: it has no place in the grid of an image's tokens"
+            )
+        if hasattr(self.text_model.layers[0].self_attn, "q_norm"):
+            raise ValueError(
+                f"LLaVA with a decoder of type {self.text_config.model_type!r}, which normalises queries; one that "
+                "projects and rotates them works, as LLaMA does"
+            )
+
     @property
     def text_model(self):
         return self.model.model.language_model
@@ -55,9 +73,11 @@ class Llava(Backbone):
 
     @property
     def attention_blocks(self) -> tuple[int, int]:
-        """Block a quarter of the way up, and the one whose output the projector takes."""
+        """Block a quarter of the way up, and the last one whose output the projector takes."""
         depth = self.vision_config.num_hidden_layers
-        return max(depth // 4 - 1, 0), (self.model.config.vision_feature_layer - 1) % (depth + 1)
+        taken = self.model.config.vision_feature_layer
+        states = [layer % (depth + 1) for layer in ([taken] if isinstance(taken, int) else taken)]
+        return max(depth // 4 - 1, 0), max(*states, 1) - 1
 
     def image_sizes(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
         pixels = inputs.get("pixel_values")

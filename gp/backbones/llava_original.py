@@ -62,7 +62,7 @@ def load_original(
     Args:
         source: has weights (`*.safetensors` or `pytorch_model*.bin`).
         dtype: of the weights; "auto": what `config.json` says.
-        options: of transformers' `from_pretrained`: `attn_implementation`, `device_map`.
+        options: of transformers' `from_pretrained`: `attn_implementation`, `device_map`, ...
 
     Returns:
         As `from_original`.
@@ -73,10 +73,11 @@ def load_original(
     place = str(source.place)
     folder = Path(place)
     if not folder.is_dir():
-        folder = Path(snapshot_download(place, revision=source.revision, allow_patterns=["*.json", *WEIGHTS]))
+        patterns = ["*.json", *WEIGHTS]
+        folder = Path(snapshot_download(place, revision=source.revision, allow_patterns=patterns, **source.hub))
     if dtype == "auto":
         dtype = getattr(torch, source.config.get("torch_dtype") or "float32")
-    vision = CLIPVisionModel.from_pretrained(vision_tower(source), dtype=dtype)
+    vision = CLIPVisionModel.from_pretrained(vision_tower(source), dtype=dtype, **source.hub)
     model = from_original(source.config, _weights(folder), vision, dtype=dtype, **options)
     model.config.name_or_path = place
     return model
@@ -125,7 +126,9 @@ def _config(config: Mapping[str, Any], vision: CLIPVisionModel) -> LlavaConfig:
         image_token_index=text.vocab_size,
         image_seq_length=(vision.config.image_size // vision.config.patch_size) ** 2,
         vision_feature_layer=config.get("mm_vision_select_layer", -2),
-        vision_feature_select_strategy="default" if config.get("mm_vision_select_feature") == "patch" else "full",
+        vision_feature_select_strategy="default"
+        if config.get("mm_vision_select_feature", "patch") == "patch"
+        else "full",
         tie_word_embeddings=config.get("tie_word_embeddings", False),
     )
 

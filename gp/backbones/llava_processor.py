@@ -131,7 +131,7 @@ def _original_tokenizer(source: BaseSource) -> LlamaTokenizer:
     """The original encodes the text before and behind an image apart, each with a leading space: `legacy` does so."""
     try:
         return LlamaTokenizer.from_pretrained(
-            str(source.place), revision=source.revision or "main", legacy=True, add_bos_token=True
+            str(source.place), revision=source.revision or "main", legacy=True, add_bos_token=True, **source.hub
         )
     except (ImportError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -152,8 +152,8 @@ def _of_original(cls: type[LlavaProcessor], source: BaseSource) -> LlavaProcesso
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token
-    images = AutoImageProcessor.from_pretrained(vision_tower(source))
-    tower = transformers.CLIPVisionConfig.from_pretrained(vision_tower(source))
+    images = AutoImageProcessor.from_pretrained(vision_tower(source), **source.hub)
+    tower = transformers.CLIPVisionConfig.from_pretrained(vision_tower(source), **source.hub)
     return cls(
         _padding(images, do_pad=config.get("image_aspect_ratio") == "pad"),
         tokenizer,

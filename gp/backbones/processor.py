@@ -35,7 +35,7 @@ class ImageGrids(ABC):
     def load(cls, source: BaseSource, **options: Any) -> Self:
         """Loads the processor of a base; `options` replace saved settings."""
         stock: Any = cls  # the class that this one is mixed into
-        return stock.from_pretrained(str(source.place), revision=source.revision or "main", **options)
+        return stock.from_pretrained(str(source.place), revision=source.revision or "main", **source.hub, **options)
 
     @abstractmethod
     def grids(self, inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
@@ -64,6 +64,13 @@ class QwenImages(ImageGrids):
     """
 
     levels_only: ClassVar[dict[str, Any]] = {**ImageGrids.levels_only, "temporal_patch_size": 1}
+
+    @classmethod
+    def load(cls, source: BaseSource, do_pad: bool | None = None, **options: Any) -> Self:
+        """Loads the processor of a base; `min_pixels` and `max_pixels` replace the saved ones."""
+        if do_pad is not None:
+            raise ValueError(f"do_pad={do_pad}: only LLaVA pads images to a square; {source.place} takes any size")
+        return super().load(source, **options)
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)  # type: ignore[call-arg]
@@ -96,7 +103,9 @@ class Qwen3VLProcessor(QwenImages, transformers.Qwen3VLProcessor):
     """Processor of Qwen3-VL; patches of 16 px, `pixel_values` [n_patches, 1536]."""
 
 
-def load_processor(name_or_dir: str | Path, revision: str | None = None, **options: Any) -> ProcessorMixin:
+def load_processor(
+    name_or_dir: str | Path, revision: str | None = None, hub: Mapping[str, Any] | None = None, **options: Any
+) -> ProcessorMixin:
     """Load the processor of a supported base, for images and text.
 
     Works whether or not torchvision is installed: without it images go through transformers' Pillow classes.
@@ -104,6 +113,7 @@ def load_processor(name_or_dir: str | Path, revision: str | None = None, **optio
     Args:
         name_or_dir: model id on the Hub or a local folder.
         revision: branch, tag or commit on the Hub; None is the default branch.
+        hub: how files are fetched, see `gp.backbones.source.BaseSource`.
         options: settings that replace the saved ones; None: as saved. Qwen: `min_pixels`, `max_pixels`;
             LLaVA: `do_pad` (see `gp.backbones.llava_processor`).
 
@@ -116,7 +126,7 @@ def load_processor(name_or_dir: str | Path, revision: str | None = None, **optio
     """
     from gp.backbones import find_family  # the families import this file
 
-    family, source = find_family(name_or_dir, revision)
+    family, source = find_family(name_or_dir, revision, hub)
     given = {name: value for name, value in options.items() if value is not None}
     processor: Any = family.processor.load(source, **given)
     processor.tokenizer.padding_side = "left"

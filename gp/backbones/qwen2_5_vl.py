@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gp.backbones.base import Backbone
@@ -15,7 +14,7 @@ from gp.backbones.processor import ImageGrids, Qwen2_5_VLProcessor
 from gp.backbones.recording import record_calls, record_outputs
 from gp.backbones.vision_attention import fused_attention
 from gp.backbones.vision_index import VisionIndex
-from gp.backbones.windows import use_batched_windows
+from gp.backbones.windows import batched_view
 from gp.types import ImageFeatures, VisionAttention
 
 
@@ -26,10 +25,6 @@ class Qwen2_5_VL(Backbone):
     processor: type[ImageGrids] = Qwen2_5_VLProcessor
     prompt_keys = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
     num_position_axes = 3
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__(model)
-        use_batched_windows(self.vision_config)
 
     @property
     def text_model(self):
@@ -80,7 +75,9 @@ class Qwen2_5_VL(Backbone):
         attention = [visual.blocks[k].attn for k in attended]
         tapped = [visual.blocks[k] for k in taps]
         with record_outputs(tapped, self._merged) as outputs, record_calls(attention) as calls:
-            seen = visual(pixels, grid_thw=self.send(inputs["image_grid_thw"]), **index.arguments(self.device))
+            seen = batched_view(visual)(
+                pixels, grid_thw=self.send(inputs["image_grid_thw"]), **index.arguments(self.device)
+            )
         raster = self.send(index.raster) if taps or attended else None
         looks = [fused_attention(module, *call, self._merge**2) for module, call in zip(attention, calls)]
         return ImageFeatures(

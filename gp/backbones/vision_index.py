@@ -41,8 +41,7 @@ class VisionIndex:
             order, ends = windows.side_by_side(order, ends, image_ends[1:])
             tensors |= {"window_index": order, "cu_window_seqlens": ends}
             raster = order.argsort()
-        kernel = config._attn_implementation or ""
-        return cls(raster, tensors, "flash" in kernel and kernel != windows.NAME)
+        return cls(raster, tensors, "flash" in (config._attn_implementation or ""))
 
     def arguments(self, device: torch.device) -> dict[str, Tensor | int]:
         """Arguments of the tower's call, each tensor where it is needed."""

@@ -161,7 +161,7 @@ def random_model(
     with torch.device(device):
         base = random_base(preset.config, dtype, attn)
         pruner = GlimpsePruner.build(backbone_of(base), preset.glimpse, preset.vip)
-    return GlimpseModel(base, pruner)
+    return GlimpseModel(base.requires_grad_(False), pruner)
 
 
 def random_inputs(preset: Preset, device: str = "cpu", grid: tuple[int, int] | None = None) -> dict[str, Tensor]:

@@ -1,19 +1,17 @@
-"""Pictures of images and samples: dropped visual tokens darkened, evidence boxes outlined."""
+"""Pictures of samples: dropped visual tokens darkened, evidence boxes outlined, lines of text below."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame
 from gp.data.sample import Sample
+from gp.painting import paint_tokens
 
-DROPPED_BRIGHTNESS = 0.25
-DROPPED_COLOR_SHARE = 0.3  # what is left of the colour of a dropped token, the rest is grey
 BOX_RGB = (255, 64, 64)
 CAPTION_PX = 14
 
@@ -25,7 +23,7 @@ def paint_sample(
 
     Args:
         sample: with its image.
-        keep_mask, frame: see `paint_tokens`.
+        keep_mask, frame: see `gp.painting.paint_tokens`.
         max_side_px: longest side of the picture; a larger image is reduced to it. None: any.
     """
     image: Any = sample.image  # not None
@@ -34,33 +32,6 @@ def paint_sample(
     painted = paint_tokens(image, keep_mask, frame)
     outline_boxes(painted, sample.boxes_xyxy_px, (sample.width, sample.height))
     return painted
-
-
-def paint_tokens(image: Image.Image, keep_mask: Tensor, frame: Frame = WHOLE_IMAGE) -> Image.Image:
-    """Shows on a copy of the image which of its visual tokens were kept.
-
-    Args:
-        image: any size and mode.
-        keep_mask: [h, w] bool or 0..1 on any device, True = kept.
-        frame: what the grid is stretched over, as fractions of the image; pixels outside it were not seen.
-
-    Returns:
-        RGB, the size of `image`; what was not seen looks as what was dropped.
-
-    Raises:
-        ValueError: a keep mask that is not a grid.
-    """
-    if keep_mask.ndim != 2 or keep_mask.numel() == 0:
-        raise ValueError(f"keep_mask must be [h, w] with at least one token, got {list(keep_mask.shape)}")
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-    kept = np.pad(keep_mask.detach().float().cpu().numpy() > 0.5, 1)  # a border of tokens that do not exist
-    left, top, right, bottom = frame
-    rows = _tokens_behind(pixels.shape[0], top, bottom, keep_mask.shape[0]) + 1
-    columns = _tokens_behind(pixels.shape[1], left, right, keep_mask.shape[1]) + 1
-    is_kept = kept[rows][:, columns, None]  # [height, width, 1]
-    grey = pixels.mean(axis=2, keepdims=True)
-    dimmed = DROPPED_BRIGHTNESS * (DROPPED_COLOR_SHARE * pixels + (1 - DROPPED_COLOR_SHARE) * grey)
-    return Image.fromarray(np.where(is_kept, pixels, dimmed).round().astype(np.uint8))
 
 
 def outline_boxes(image: Image.Image, boxes_xyxy_px: Sequence[Sequence[float]], size: tuple[int, int]) -> None:
@@ -103,9 +74,3 @@ def _broken(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
         else:
             lines[-1] = longer
     return lines
-
-
-def _tokens_behind(num_pixels: int, start: float, stop: float, num_tokens: int) -> np.ndarray:
-    """Row or column of the token at each pixel's centre; -1 or num_tokens outside the frame."""
-    centres = (np.arange(num_pixels) + 0.5) / num_pixels
-    return np.floor((centres - start) / (stop - start) * num_tokens).clip(-1, num_tokens).astype(int)

@@ -11,8 +11,9 @@ from gp.doctor.report import OK, PROBLEM, Line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from gp.answer import Answer
     from gp.embedded.scenes import Question
-    from gp.model import Answer, GlimpseModel
+    from gp.model import GlimpseModel
 
 SCENE = ("test", 1, "color")  # split, seed, kind: of held-out scans and photographs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,31 @@ from transformers import DynamicCache
 from gp.types import Prompt
 
 
-def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence[int] | None = None) -> Tensor:
+@dataclass
+class Finding:
+    """Something that must hold, known to the device; the host asks when it waits for the device anyway.
+
+    Args:
+        holds: bool scalar.
+        otherwise: what to say if it does not.
+    """
+
+    holds: Tensor
+    otherwise: str
+
+    def insist(self, holds: bool | None = None) -> None:
+        """Raises ValueError if it does not hold; `holds`: if the host knows already."""
+        if not (bool(self.holds) if holds is None else holds):
+            raise ValueError(self.otherwise)
+
+
+def drop(
+    prompt: Prompt,
+    alive: Tensor,
+    num_appended: int,
+    num_dropped: Sequence[int] | None = None,
+    finding: Finding | None = None,
+) -> Tensor:
     """Compacts hidden states, mask and positions to text and surviving visual tokens, left padded again.
 
     Args:
@@ -21,15 +46,22 @@ def drop(prompt: Prompt, alive: Tensor, num_appended: int, num_dropped: Sequence
         num_appended: positions at the end that go.
         num_dropped: visual tokens that go, per row, where the host knows; else it waits once for the new lengths,
             on which shapes depend.
+        finding: what is asked on that occasion.
 
     Returns:
         One gather index for the batch, [B, R].
+
+    Raises:
+        ValueError: the finding, where the host waits.
     """
     keep = prompt.attention_mask & (~prompt.is_visual | prompt.spread_visual(alive))
     if num_appended:
         keep[:, -num_appended:] = False
     if num_dropped is None:
-        prompt.lengths = keep.sum(1).tolist()
+        found = torch.ones((), dtype=torch.bool, device=keep.device) if finding is None else finding.holds
+        *prompt.lengths, holds = torch.cat([keep.sum(1), found.to(keep.device).view(1)]).tolist()
+        if finding is not None:
+            finding.insist(bool(holds))
     else:
         prompt.lengths = [have - num_appended - less for have, less in zip(prompt.lengths, num_dropped, strict=True)]
     longest = max(prompt.lengths)

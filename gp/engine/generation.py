@@ -14,9 +14,46 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from gp.backbones import CACHE, Backbone, LayerMasks
 from gp.engine.prefill import Prefill
 
-# Greedy whatever the base's generation config says; its sampling options are unset, or transformers would warn.
-GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+# Options of a generation config that make greedy decoding choose another token than the most likely one, and the
+# values under which they do not.
+SWAYING: dict[str, tuple] = {
+    "repetition_penalty": (1.0,),
+    "encoder_repetition_penalty": (1.0,),
+    "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,),
+    "exponential_decay_length_penalty": (),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "bad_words_ids": (),
+    "sequence_bias": (),
+    "suppress_tokens": (),
+    "begin_suppress_tokens": (),
+    "forced_bos_token_id": (),
+    "forced_eos_token_id": (),
+    "guidance_scale": (1.0,),
+    "watermarking_config": (),
+}
+# Greedy whatever the base's generation config says: the most likely token, always.
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    **dict.fromkeys((*SAMPLING, *SWAYING)),
+}
 SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
+
+
+def switched_off(generation_config: Any) -> dict[str, Any]:
+    """What of a base's generation config would sway greedy decoding; `GREEDY` switches it off."""
+    given = {name: getattr(generation_config, name, None) for name in SWAYING}
+    return {name: value for name, value in given.items() if value is not None and value not in SWAYING[name]}
+
+
+def notice_of_greedy(generation_config: Any) -> list[str]:
+    """What to say, once, where answers are greedy whatever the base's generation config says; nothing if it agrees."""
+    off = [f"{name}={value!r}" for name, value in switched_off(generation_config).items()]
+    return [f"answers are greedy: {', '.join(off)} of the base's generation config is off"] if off else []
 
 
 @dataclass
@@ -120,6 +157,7 @@ class PrunedDecoder(GenerationMixin):
             handover.start(copies)
             cache = fill_cache(cache, prefill.cache, copies, handover.consume)
             return CausalLMOutputWithPast(logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), **{CACHE: cache})
+        prefill.insist()  # `generate` has waited for the first token
         num_new = cache.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
         position_ids, masks = (handover.positions + num_new - 1).unsqueeze(1), handover.masks(num_new)
         if masks.is_ragged:

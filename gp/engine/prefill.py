@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from gp.backbones import Backbone, LayerMasks, Rotary, on_host, read_attention
-from gp.engine.compaction import compact, drop
+from gp.engine.compaction import Finding, compact, drop
 from gp.pruners import BEFORE_FIRST_LAYER, NoPruner, Pruner, PruneView
-from gp.selection import known_counts
+from gp.selection import Options, known_counts, of_prompts
 from gp.types import ImageFeatures, Prompt, PruneOptions, VisualLayout
 
 
@@ -37,6 +37,7 @@ class Prefill:
         full_length: [B] int64, tokens of each prompt as it came.
         layers_run: [N] int64, decoder layers that worked on each visual token.
         layers_cached: [N] int64, decoder layers whose cache holds it now.
+        findings: what the host did not have to wait for: see `insist`.
     """
 
     logits: Tensor
@@ -53,6 +54,13 @@ class Prefill:
     full_length: Tensor
     layers_run: Tensor
     layers_cached: Tensor
+    findings: list[Finding] = field(default_factory=list)
+
+    def insist(self) -> None:
+        """Raises ValueError if scores were not finite. Call it where the host waits for the device anyway."""
+        while self.findings:
+            self.findings[0].insist()
+            self.findings.pop(0)
 
     @property
     def keep_masks(self) -> list[Tensor]:
@@ -61,7 +69,8 @@ class Prefill:
 
     @property
     def num_kept(self) -> list[int]:
-        """Visual tokens kept of each prompt."""
+        """Visual tokens kept of each prompt; raises like `insist`."""
+        self.insist()
         return torch.stack([part.sum() for part in self.layout.split_by_prompt(self.keep_mask)]).tolist()
 
 
@@ -70,7 +79,7 @@ def prefill(
     backbone: Backbone,
     inputs: Mapping[str, Tensor],
     pruner: Pruner | None = None,
-    options: PruneOptions | None = None,
+    options: Options | None = None,
     evidence_masks: Sequence[Tensor] | None = None,
     seed: int | Sequence[int] = 0,
     logits_to_keep: int = 1,
@@ -82,7 +91,7 @@ def prefill(
         backbone: adapter of the frozen model.
         inputs: processor output: `input_ids` [B, S], `attention_mask`, image tensors.
         pruner: the method; None keeps everything.
-        options: budget and threshold of this call.
+        options: budget and threshold of this call; a list has one entry per prompt.
         evidence_masks: for `oracle`: one [h, w] mask per image.
         seed: for methods that draw; one for the batch, or one per prompt.
         logits_to_keep: positions at the end whose logits are wanted; 0: all.
@@ -92,13 +101,18 @@ def prefill(
         ValueError: inputs that do not fit together, or options that the pruner cannot work with.
     """
     pruner, options = pruner or NoPruner(), options or PruneOptions()
-    pruner.check(options, backbone.num_layers)
     inputs = on_host(inputs)
     full_layout, full_mask = backbone.layout(inputs)
+    for one in dict.fromkeys([options] if isinstance(options, PruneOptions) else options):
+        pruner.check(one, backbone.num_layers)
+    options = of_prompts(options, full_layout)
+    if not isinstance(seed, int) and len(seed) != full_layout.num_prompts:
+        raise ValueError(f"seed has {len(seed)} entries for {full_layout.num_prompts} prompts")
     if full_layout.num_tokens == 0:
         pruner = NoPruner()  # text only: nothing to prune, nothing to append
     seen = pruner.prepare(backbone, inputs, options)
     prompt = backbone.embed(seen, pruner.taps, None if pruner.sees_own_images else images, pruner.attended)
+    next_position = prompt.next_positions(1)[-1, :, 0]  # before an image at the end loses its last tokens
     run = _Run.start(backbone, pruner, prompt, options, evidence_masks, seed)
     for index in range(BEFORE_FIRST_LAYER, backbone.num_layers):
         if index > BEFORE_FIRST_LAYER:
@@ -112,7 +126,7 @@ def prefill(
         cache_masks=run.cache_masks,
         attention_mask=prompt.attention_mask,
         position_ids=prompt.position_ids,
-        next_position=prompt.next_positions(1)[-1, :, 0],
+        next_position=next_position,
         visual_id=prompt.visual_id,
         keep_mask=run.alive,
         importance_logits=run.scores,
@@ -121,6 +135,7 @@ def prefill(
         full_length=backbone.send(full_mask.sum(1)),
         layers_run=run.layers_run,
         layers_cached=run.alive * backbone.num_layers if pruner.compact_cache else run.layers_run,
+        findings=run.findings,
     )
 
 
@@ -131,7 +146,7 @@ class _Run:
     backbone: Backbone
     pruner: Pruner
     prompt: Prompt
-    options: PruneOptions
+    options: Options
     evidence_masks: Sequence[Tensor] | None
     seed: int | Sequence[int]
     cache: DynamicCache
@@ -145,6 +160,7 @@ class _Run:
     scores: Tensor | None = None
     attention: dict[int, Tensor] = field(default_factory=dict)
     cache_masks: LayerMasks = field(default_factory=LayerMasks)
+    findings: list[Finding] = field(default_factory=list)  # that nobody has waited for yet
 
     @classmethod
     def start(cls, backbone, pruner, prompt, options, evidence_masks, seed) -> _Run:
@@ -195,12 +211,16 @@ class _Run:
         )
         self.count_layers(index)
         self.scores = self.pruner.scores(view)
+        finite = self._finite(self.scores, index)
         self.alive = self.pruner.keep(self.scores, view)
         replace_visual(self.prompt, self.pruner.merge(view, self.alive))
         is_last = index == max(self.stages)
         num_appended = self.vectors[0].shape[0] if is_last and self.vectors else 0
         self.vectors = {} if is_last else self.vectors
-        gather = drop(self.prompt, self.alive, num_appended, self._num_dropped(view))
+        num_dropped = self._num_dropped(view)
+        gather = drop(self.prompt, self.alive, num_appended, num_dropped, finite)
+        if num_dropped is not None:
+            self.findings.append(finite)
         if self.pruner.compact_cache:
             compact(self.cache, gather)
             self.cache_masks.compact(self.prompt)
@@ -208,6 +228,20 @@ class _Run:
             self.prompt.taps = []  # nobody reads them any more
         self.mask = self.backbone.causal_mask(self.prompt.hidden, self.prompt.padding_mask, None)
         self.rotary = self.backbone.rotary(self.prompt.hidden, self.prompt.position_ids)
+
+    def _finite(self, scores: Tensor, index: int) -> Finding:
+        """That scores, and the attention that they come from, are finite for all tokens that are still there."""
+        read = [scores[:, None], *self.attention.values()]
+        read += [look.received[:, None] for look in self.prompt.vision_attention.values()]
+        wrong = [one.isnan() if self.pruner.infinite_scores else ~one.isfinite() for one in read]
+        wrong_tokens = torch.stack([one.any(1) for one in wrong]).any(0)
+        where = "before the first layer" if index == BEFORE_FIRST_LAYER else f"after layer {index}"
+        return Finding(
+            ~(wrong_tokens & self.alive).any(),
+            f"pruner {self.pruner.name!r}: scores of visual tokens {where} are not finite numbers; "
+            f"{str(self.prompt.hidden.dtype).removeprefix('torch.')} may be too narrow for this model: "
+            "try dtype='bfloat16' or 'float32'",
+        )
 
     def _num_dropped(self, view: PruneView) -> list[int] | None:
         """Number dropped per prompt, where an exact budget meets tokens that are all still there; else None."""

@@ -18,6 +18,7 @@ from gp.data.batch import Batch, Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.loading import EvalLoader
 from gp.data.shards import resolve_shards
+from gp.engine.generation import notice_of_greedy
 from gp.eval.costs import BATCH_SIZE, NUM_BATCHES
 from gp.eval.finishing import finish
 from gp.eval.plan import LeftOut, Method, plan_rows
@@ -146,8 +147,8 @@ class EvalModule(pl.LightningModule):
         }
         of_methods = settings_of_methods(self.model, self.methods)
         claim(self.out, self.settings, {split: shards_of(paths) for split, paths in shards.items()}, of_methods)
-        for one in left_out:
-            text = f"left out: {one.method.label}: {one.reason}"
+        lines = [f"left out: {one.method.label}: {one.reason}" for one in left_out]
+        for text in [*notice_of_greedy(self.model.generation_config), *lines]:
             self.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     def _rehearse(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from gp.config import TrainConfig
+from gp.engine.generation import switched_off
 from gp.eval.plan import Method
 from gp.model import GlimpseModel
 from gp.runs.differences import differences
@@ -26,8 +27,11 @@ def settings_of(model: GlimpseModel, config: TrainConfig, ckpt_id: str) -> dict[
     """Everything that the results of all rows depend on, but the data, as plain JSON values.
 
     Batch size, number of samples and number of processes are not among them: an evaluation may go on with others.
+    `not_greedy`, if it is there, is what of the base's generation config is switched off; earlier versions did not.
     """
+    off = switched_off(model.generation_config)
     return {
+        **({"not_greedy": json.loads(json.dumps(off, default=str))} if off else {}),
         "format": FORMAT,
         "ckpt_id": ckpt_id,
         "base": config.model.base,

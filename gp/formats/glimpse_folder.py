@@ -113,7 +113,7 @@ def checksum(folder: Path, config: Mapping[str, Any]) -> str:
 
 
 def load_glimpse(
-    name: str | Path, backbone: Backbone, revision: str | None = None
+    name: str | Path, backbone: Backbone, revision: str | None = None, hub: Mapping[str, Any] | None = None
 ) -> tuple[GlimpsePruner, PruneOptions]:
     """Reads trained parts, in our format or the published one, and checks that they belong to this base.
 
@@ -121,6 +121,7 @@ def load_glimpse(
         name: a folder, a hub id, or "tiny" (the embedded ones).
         backbone: the base that they will sit on.
         revision: of the hub id.
+        hub: how files are fetched, see `gp.backbones.source.BaseSource`.
 
     Returns:
         The parts in float32, in eval mode, and the pruning options that they were saved with.
@@ -129,7 +130,7 @@ def load_glimpse(
         FileNotFoundError: no such folder, or no weights in it.
         ValueError: parts of another base, an unknown format, a file that is not tensors only.
     """
-    folder = _find(name, revision)
+    folder = _find(name, revision, hub or {})
     if published.is_reference_folder(folder):
         glimpse, vip, options = published.read_config(folder)
         weights, file = published.read_weights(folder), folder / published.WEIGHTS
@@ -145,13 +146,13 @@ def load_glimpse(
     return pruner.eval(), options
 
 
-def _find(name: str | Path, revision: str | None) -> Path:
+def _find(name: str | Path, revision: str | None, hub: Mapping[str, Any]) -> Path:
     folder = GLIMPSE_DIR if str(name) == EMBEDDED else Path(name)
     if not folder.is_dir():
         if folder.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
             raise FileNotFoundError(f"glimpse {name}: no such folder (and not a hub id of the form owner/name)")
         patterns = ["config.json", WEIGHTS, published.WEIGHTS]
-        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns))
+        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns, **hub))
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"glimpse {folder}: no config.json in it")
     if not (folder / WEIGHTS).is_file() and not published.is_reference_folder(folder):

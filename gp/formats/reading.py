@@ -75,7 +75,7 @@ def take(given: Mapping[str, Any], key: str, kind: type, where: str, default: An
     Raises:
         ValueError: it is missing, or of another kind.
     """
-    value = given.get(key)
+    value: Any = given.get(key)
     if value is None and default is not REQUIRED:
         return default
     is_kind = isinstance(value, int | float if kind is float else kind)
@@ -98,12 +98,17 @@ def read_options(schema: type[Schema], values: Mapping[str, Any], where: str) ->
 
 
 def read_prune_options(values: Mapping[str, Any], where: str) -> PruneOptions:
-    """The pruning options that parts travel with; ValueError as of `read_options`, and for a number of tokens."""
+    """The pruning options that parts travel with; ValueError as of `read_options`, and for counts of one batch."""
     given = dict(values)
-    if given.pop("num_keep", None) is not None:
+    if isinstance(given.get("num_keep"), list):
         raise ValueError(f"{where}num_keep: counts belong to one batch and cannot travel with trained parts")
+    num_keep = take(given, "num_keep", int, where, None)
+    given.pop("num_keep", None)
     options = read_options(PruneConfig, given, where)
-    return PruneOptions(**{**vars(options), "anchors": tuple(options.anchors)})
+    try:
+        return PruneOptions(**{**vars(options), "anchors": tuple(options.anchors), "num_keep": num_keep})
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
 
 
 def check_weights(

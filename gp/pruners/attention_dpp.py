@@ -51,5 +51,5 @@ class AttentionDPP(RankingPruner):
             relevance = attention[place]
             if len(relevance):
                 relevance = relevance / relevance.max().clamp(min=EPSILON)
-            ranked.append(picked_first(greedy_map(unit[place], relevance, count), len(relevance)))
+            ranked.append(picked_first(greedy_map(unit[place], relevance, count), relevance))
         return torch.cat(ranked)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gp.backbones import Backbone
-from gp.pruners.budget import mean_tokens, tokens_after
-from gp.selection import select
+from gp.pruners.budget import mean_tokens
+from gp.selection import Group, Options, groups_of, of_prompts, select, whole_tokens
 from gp.types import Prompt, PruneOptions, VisualLayout
 
 BEFORE_FIRST_LAYER = -1
@@ -27,7 +27,7 @@ class PruneView:
         stage: the decoder layer that has just run, or `BEFORE_FIRST_LAYER`.
         num_layers: decoder layers of the model.
         prompt: the batch at this point (input of the next layer, vision taps, attention of vision blocks).
-        options: the call's options.
+        options: the call's options, one per prompt if they differ.
         attention: read layer -> [N, H], attention of the last position (the glimpse token, if the pruner appends
             one) to every visual token; -inf for tokens that an earlier stage dropped.
         alive: [N] bool, tokens that no earlier stage dropped.
@@ -40,7 +40,7 @@ class PruneView:
     stage: int
     num_layers: int
     prompt: Prompt
-    options: PruneOptions
+    options: Options
     alive: Tensor
     attention: dict[int, Tensor] = field(default_factory=dict)
     evidence_masks: Sequence[Tensor] | None = None
@@ -50,6 +50,10 @@ class PruneView:
     @property
     def layout(self) -> VisualLayout:
         return self.prompt.layout
+
+    def groups(self) -> list[Group]:
+        """The groups that share a budget, in the order of their tokens."""
+        return groups_of(self.layout, self.options)
 
     def visual_hidden(self) -> Tensor:
         """Hidden states of all visual tokens, [N, D]; zeros for tokens that an earlier stage dropped."""
@@ -70,6 +74,7 @@ class Pruner(nn.Module):
         compact_cache: whether the layers up to a stage forget the dropped tokens, too. Published methods that prune
             inside the LLM leave them there.
         sees_own_images: whether `prepare` changes the images, so that features of others cannot be shared.
+        infinite_scores: whether a score may be infinite; else it shows numbers that went wrong, as NaN always does.
         decides_itself: whether `keep` is the method's own, so that even an exact budget does not tell how many stay.
     """
 
@@ -82,6 +87,7 @@ class Pruner(nn.Module):
     attended: tuple[int, ...] = ()
     compact_cache: bool = True
     sees_own_images: ClassVar[bool] = False
+    infinite_scores: ClassVar[bool] = False
     decides_itself: ClassVar[bool] = False
 
     @classmethod
@@ -103,7 +109,7 @@ class Pruner(nn.Module):
         named = [p.name for p in (*parameters, *own.values()) if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         return [name for name in named if name not in ("backbone", "prune_layer")]
 
-    def prepare(self, backbone: Backbone, inputs: Mapping[str, Tensor], options: PruneOptions) -> Mapping[str, Tensor]:
+    def prepare(self, backbone: Backbone, inputs: Mapping[str, Tensor], options: Options) -> Mapping[str, Tensor]:
         """Returns the inputs that the model sees instead; only for methods that change the images."""
         return inputs
 
@@ -115,7 +121,7 @@ class Pruner(nn.Module):
     def scores(self, view: PruneView) -> Tensor:
         """Importance logits of all visual tokens, [N] float32; sigmoid(score) is compared with the threshold."""
 
-    def stage_options(self, view: PruneView) -> PruneOptions:
+    def stage_options(self, view: PruneView) -> Options:
         """Options of the call as they apply at this stage."""
         return view.options
 
@@ -162,14 +168,16 @@ class RankingPruner(Pruner):
     mean over layers of the tokens that each layer worked on.
     """
 
-    def stage_options(self, view: PruneView) -> PruneOptions:
-        return view.options.but(num_keep=tuple(self.counts(view)))
+    def stage_options(self, view: PruneView) -> list[PruneOptions]:
+        counts: list[list[int]] = [[] for _ in range(view.layout.num_prompts)]
+        for group, count in zip(view.groups(), self.counts(view), strict=True):
+            counts[group.prompt].append(count)
+        rows = of_prompts(view.options, view.layout)
+        return [one.but(num_keep=tuple(own)) for one, own in zip(rows, counts, strict=True)]
 
     def counts(self, view: PruneView) -> list[int]:
         """Tokens that each group (prompt, or image, by `budget_scope`) keeps after this stage."""
-        sizes = view.layout.group_sizes(view.options.budget_scope)
-        means = mean_tokens(sizes, view.options)
-        return [self.count_after(view.stage, size, mean, view.num_layers) for size, mean in zip(sizes, means)]
+        return [self.count_after(view.stage, g.size, mean_tokens(g), view.num_layers) for g in view.groups()]
 
     def count_after(self, stage: int, size: int, mean: float, num_layers: int) -> int:
         """Tokens of a group to keep after a stage.
@@ -182,7 +190,7 @@ class RankingPruner(Pruner):
         """
         if size == 0:
             return 0
-        return tokens_after(self.shares(mean / size, num_layers)[self.stages.index(stage)], size)
+        return whole_tokens(self.shares(mean / size, num_layers)[self.stages.index(stage)], size)
 
     def shares(self, budget: float, num_layers: int) -> list[float]:
         """Share of the original tokens left after each stage for a budget in (0, 1]; here of a single stage.

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from gp.selection import exact_counts
-from gp.types import PruneOptions
-
-ROUNDING = 1e-6  # 0.29 * 100 is 28.999999999999996
+from gp.selection import Group
 
 
-def mean_tokens(sizes: Sequence[int], options: PruneOptions) -> list[float]:
-    """Tokens that the call's budget allows each group, mean over layers.
+def mean_tokens(group: Group) -> float:
+    """Tokens that the call's budget allows a group, mean over layers.
 
     Raises:
-        ValueError: `num_keep` does not match the groups or asks for more tokens than there are.
+        ValueError: options without a budget.
     """
-    if options.num_keep is not None:
-        return [float(count) for count in exact_counts(sizes, options)]
-    ratio = options.fixed_keep_ratio if options.fixed_keep_ratio is not None else options.max_keep_ratio
-    return [ratio * size for size in sizes]
-
-
-def tokens_after(share: float, size: int) -> int:
-    """Converts a share of a group to whole tokens, rounded down."""
-    return int(share * size + ROUNDING)
+    if group.num_keep is not None:
+        return float(group.num_keep)
+    options = group.options
+    ratio = options.max_keep_ratio if options.fixed_keep_ratio is None else options.fixed_keep_ratio
+    if ratio is None:
+        raise ValueError("these options have no budget: give fixed_keep_ratio, max_keep_ratio or num_keep")
+    return ratio * group.size
 
 
 def bisect(increasing: Callable[[float], float], target: float, low: float = 0.0, high: float = 1.0) -> float:

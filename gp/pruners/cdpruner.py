@@ -48,7 +48,7 @@ class CDPruner(RankingPruner):
         relevance = question_similarity(view, embeds) * (-1 if self.negate else 1)
         groups = zip(group_slices(view), self.counts(view), strict=True)
         picks = [(at, greedy_map(embeds[at], scale(relevance[at]), count)) for at, count in groups]
-        return torch.cat([picked_first(order, at.stop - at.start) for at, order in picks])
+        return torch.cat([picked_first(order, relevance[at]) for at, order in picks])
 
 
 def question_similarity(view: PruneView, embeds: Tensor) -> Tensor:

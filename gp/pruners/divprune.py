@@ -36,7 +36,7 @@ class DivPrune(RankingPruner):
     def scores(self, view: PruneView) -> Tensor:
         embeds = view.visual_hidden().float()
         groups = zip(group_slices(view), self.counts(view), strict=True)
-        return torch.cat([picked_first(most_diverse(embeds[at], count), at.stop - at.start) for at, count in groups])
+        return torch.cat([picked_first(most_diverse(embeds[at], count), embeds[at].mean(-1)) for at, count in groups])
 
 
 def most_diverse(embeds: Tensor, count: int) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gp.backbones import Backbone
 from gp.pruners.base import PruneView, RankingPruner
-from gp.pruners.budget import mean_tokens, tokens_after
-from gp.types import PruneOptions
+from gp.pruners.budget import mean_tokens
+from gp.selection import Options, groups_of, whole_tokens
 
 
 class Downsample(RankingPruner):
@@ -28,14 +28,17 @@ class Downsample(RankingPruner):
     name: ClassVar[str] = "downsample"
     sees_own_images: ClassVar[bool] = True
 
-    def prepare(self, backbone: Backbone, inputs: Mapping[str, Tensor], options: PruneOptions) -> Mapping[str, Tensor]:
+    def prepare(self, backbone: Backbone, inputs: Mapping[str, Tensor], options: Options) -> Mapping[str, Tensor]:
         layout, _ = backbone.layout(inputs)
         if not layout.num_tokens:
             return inputs
-        sizes = layout.group_sizes(options.budget_scope)
-        groups = layout.rows if options.budget_scope == "prompt" else range(len(layout.grids))
-        shares = [mean / max(size, 1) for mean, size in zip(mean_tokens(sizes, options), sizes)]
-        smaller = [fit_grid(*grid, tokens_after(shares[g], grid[0] * grid[1])) for grid, g in zip(layout.grids, groups)]
+        smaller, grids = [], iter(layout.grids)
+        for group in groups_of(layout, options):
+            share, left = mean_tokens(group) / max(group.size, 1), group.size
+            while left:
+                height, width = next(grids)
+                smaller.append(fit_grid(height, width, whole_tokens(share, height * width)))
+                left -= height * width
         return backbone.downsample(inputs, smaller)
 
     def scores(self, view: PruneView) -> Tensor:

@@ -16,6 +16,7 @@ class OraclePruner(AtPruneLayer):
     """
 
     name: ClassVar[str] = "oracle"
+    infinite_scores: ClassVar[bool] = True
 
     def scores(self, view: PruneView) -> Tensor:
         return flat_evidence(view).logit()

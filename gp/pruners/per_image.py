@@ -23,14 +23,13 @@ def deal(total: int, sizes: Sequence[int]) -> list[int]:
 
 def image_counts(view: PruneView, group_counts: Sequence[int]) -> list[int]:
     """Tokens of each image, given those of each group that shares a budget (a prompt, or an image)."""
-    if view.options.budget_scope == "image":
-        return list(group_counts)
-    sizes, rows = view.layout.image_sizes, view.layout.rows
-    counts = [0] * len(sizes)
-    for row, total in enumerate(group_counts):
-        images = [image for image, owner in enumerate(rows) if owner == row]
-        for image, count in zip(images, deal(total, [sizes[image] for image in images])):
-            counts[image] = count
+    sizes: list[list[int]] = [[] for _ in range(view.layout.num_prompts)]
+    for row, size in zip(view.layout.rows, view.layout.image_sizes):
+        sizes[row].append(size)
+    counts = []
+    for group, count in zip(view.groups(), group_counts, strict=True):
+        shared = group.options.budget_scope == "prompt"
+        counts += deal(count, sizes[group.prompt]) if shared else [count]
     return counts
 
 
@@ -45,9 +44,9 @@ def image_slices(view: PruneView) -> Iterator[slice]:
 def group_slices(view: PruneView) -> Iterator[slice]:
     """Slices of the N tokens of the batch, one per group that shares a budget."""
     start = 0
-    for size in view.layout.group_sizes(view.options.budget_scope):
-        yield slice(start, start + size)
-        start += size
+    for group in view.groups():
+        yield slice(start, start + group.size)
+        start += group.size
 
 
 def top(scores: Tensor, count: int) -> Tensor:
@@ -55,7 +54,12 @@ def top(scores: Tensor, count: int) -> Tensor:
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
-def picked_first(order: Tensor, size: int) -> Tensor:
-    """Scores [size] that rank the picks of a greedy method in their order, and everything else below."""
-    scores = torch.zeros(size, device=order.device)
-    return scores.index_copy(0, order, torch.arange(len(order), 0, -1, device=order.device, dtype=scores.dtype))
+def picked_first(order: Tensor, basis: Tensor) -> Tensor:
+    """Scores that rank the picks of a greedy method in their order, and everything else below.
+
+    Args:
+        order: tokens in the order of the picks.
+        basis: [V], what the picks were made from: where it is not finite, neither is the score.
+    """
+    scores = 0.0 * basis.float()
+    return scores.index_add(0, order, torch.arange(len(order), 0, -1, device=order.device, dtype=scores.dtype))

@@ -47,6 +47,7 @@ class GlimpseModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.model = model
+        model.base.requires_grad_(False)
         self.strict_loading = False  # the base is loaded from its own files
         self.validation = Validation(model, config.eval.max_new_tokens)
         self.loss_of_step: Tensor = torch.zeros(())  # of the last optimizer step, all processes

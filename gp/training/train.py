@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from gp.config import TrainConfig
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
+from gp.engine.generation import notice_of_greedy
 from gp.formats.glimpse_folder import save_glimpse
 from gp.loading import load_base
 from gp.model import GlimpseModel
@@ -86,6 +87,7 @@ def _train(
     checkpoint = read_checkpoint(ckpt) if ckpt is not None else {"global_step": 0}
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, start_token=ckpt is None)
+    notices += notice_of_greedy(model.generation_config) if is_first_process() else []
     module = GlimpseModule(config, model)
     collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
     data = GlimpseDataModule(config.data, collator, config.seed, config.trainer.val_samples)

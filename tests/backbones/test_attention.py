@@ -39,3 +39,12 @@ def test_rotation_is_the_stock_one(states):
     expected, _ = apply_rotary_pos_emb(query, query, angles.cos(), angles.sin())
     assert torch.equal(rotate(query, (angles.cos(), angles.sin())), expected)
     assert rotate(query, None) is query
+
+
+def test_float16_does_not_overflow_where_logits_do_not():
+    """Products of 90,000 are too large for float16, logits of 11,250 are not; attention kernels scale first, too."""
+    query, keys = torch.full((1, 2, 1, 64), 37.5), torch.full((1, 1, 3, 64), 37.5)
+    keys[0, 0, 1] *= -1
+    row = read_attention(query.half(), keys.half(), None, log_softmax=False)
+    assert row.dtype == torch.float16 and row.isfinite().all()
+    torch.testing.assert_close(row.float(), read_attention(query, keys, None, log_softmax=False), rtol=1e-3, atol=1.0)

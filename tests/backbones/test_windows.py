@@ -50,3 +50,18 @@ def test_other_kernels_stay_as_they_are():
     base = tiny_qwen(attn_implementation="eager")
     backbone_of(base)
     assert base.config.vision_config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_view_shares_all_but_the_config(name):
+    tower = FAMILIES[name].make().model.visual
+    view = windows_file.batched_view(tower)
+    assert view is not tower and tower.config._attn_implementation == "sdpa"
+    there, here = dict(tower.named_modules()), dict(view.named_modules())
+    assert there.keys() == here.keys()
+    for path, module in there.items():
+        for kind in ("_parameters", "_buffers", "_forward_hooks", "_forward_pre_hooks"):
+            assert getattr(here[path], kind) is getattr(module, kind), path
+    assert all(p is q for p, q in zip(tower.parameters(), view.parameters(), strict=True))
+    kernels = {module.config._attn_implementation for module in view.modules() if hasattr(module, "config")}
+    assert kernels == {windows_file.NAME}

@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gp.data.painting import BOX_RGB, add_caption, outline_boxes, paint_tokens
+from gp.data.painting import BOX_RGB, add_caption, outline_boxes
+from gp.painting import paint_tokens
 
 
 def image(width: int = 40, height: int = 20, color=(200, 100, 50)) -> Image.Image:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from gp.answer import Answer
 from gp.doctor import question
 from gp.doctor.report import OK, PROBLEM
 from gp.embedded.scenes import Question
-from gp.model import Answer
 
 
 @pytest.mark.parametrize(

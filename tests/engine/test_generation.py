@@ -11,7 +11,8 @@ from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from gp.backbones import CACHE
-from gp.engine.generation import SPARE_TOKENS, GrowingMask, Handover
+from gp.engine.generation import GREEDY, SPARE_TOKENS, SWAYING, GrowingMask, Handover, notice_of_greedy, switched_off
+from gp.pruners import METHODS
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.ragged import rows_alone
@@ -225,3 +226,84 @@ def test_what_cannot_work_says_so(family, prompts, model, how, message):
 def test_ask_needs_a_processor(model):
     with pytest.raises(ValueError, match="needs a processor"):
         model.ask([], "what ?")
+
+
+SWAYED = {
+    "repetition_penalty": 50.0,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 6,
+    "suppress_tokens": [*range(1, 40)],
+    "begin_suppress_tokens": [*range(1, 40)],
+    "bad_words_ids": [[token] for token in range(1, 40)],
+    "sequence_bias": {(5,): 100.0},
+    "forced_eos_token_id": 50,
+    "exponential_decay_length_penalty": (1, 9.0),
+    "guidance_scale": 3.0,
+    "encoder_repetition_penalty": 9.0,
+    "temperature": 9.0,
+    "do_sample": True,
+    "num_beams": 3,
+    "num_return_sequences": 3,
+}
+
+
+def test_greedy_takes_the_most_likely_token_whatever_the_base_says(family, prompts):
+    model, inputs = micro_glimpse(family.make()), family.inputs(prompts)
+    how = {"max_new_tokens": 6, "return_dict_in_generate": True, "output_logits": True, "pad_token_id": 0}
+    plain = model.decode(inputs["input_ids"], model.prefill(inputs), **how, **GREEDY)
+    assert not notice_of_greedy(model.generation_config)
+    for name, value in SWAYED.items():
+        setattr(model.generation_config, name, value)
+    out = model.decode(inputs["input_ids"], model.prefill(inputs), **how, **GREEDY)
+    assert torch.equal(out.sequences, plain.sequences)
+    assert torch.equal(torch.stack(out.logits, 1).argmax(-1), out.sequences[:, -6:])
+    assert switched_off(model.generation_config).keys() == SWAYED.keys() & SWAYING.keys()
+    said = notice_of_greedy(model.generation_config)
+    assert len(said) == 1 and "repetition_penalty=50.0" in said[0] and "temperature" not in said[0]
+
+
+def test_scores_that_are_not_finite_are_no_kept_tokens(family, prompts, model, monkeypatch):
+    """The error names method and layer: at once by a threshold, at the second token with an exact budget."""
+    inputs = family.inputs(prompts)
+
+    def wrong(self, view):
+        return scores(self, view).index_fill(0, torch.tensor([3]), float("nan"))
+
+    scores = type(model.glimpse).scores
+    monkeypatch.setattr(type(model.glimpse), "scores", wrong)
+    message = r"pruner 'glimpse': scores of visual tokens after layer 1 are not finite.*float32 may be too narrow"
+    with pytest.raises(ValueError, match=message):
+        model.prefill(inputs)
+    done = model.prefill(inputs, options=PruneOptions(num_keep=2))  # the host does not wait for this one
+    for look in (done.insist, lambda: done.num_kept, lambda: model.decode(inputs["input_ids"], done, max_new_tokens=1)):
+        with pytest.raises(ValueError, match=message):
+            look()
+    streamer = Collect()
+    single = family.inputs(prompts[:1])
+    with pytest.raises(ValueError, match=message):
+        model.generate(**single, num_keep=2, max_new_tokens=9, do_sample=False, streamer=streamer)
+    assert len(streamer.tokens) <= 2  # the prompt, and one token
+    with pytest.raises(ValueError, match=message):
+        model(**inputs, num_keep=2)
+
+
+@pytest.mark.parametrize("name", [*METHODS])
+def test_numbers_that_went_wrong_on_the_way_to_scores_are_an_error(family, prompts, name):
+    """Attention, visual embeddings or their features: whatever a method looks at."""
+    if name in ("none", "random", "oracle", "downsample"):
+        return  # look at nothing
+    model, inputs = micro_glimpse(family.make(layers=8), 3), family.inputs(prompts)
+    inputs["pixel_values"] = inputs["pixel_values"].clone()
+    inputs["pixel_values"].view(-1)[0] = float("nan")
+    with pytest.raises(ValueError, match=f"pruner '{name}': scores of visual tokens .* are not finite"):
+        model.generate(**inputs, pruner=name, num_keep=20, max_new_tokens=2)
+
+
+def test_evidence_may_be_certain_but_not_nan(family, prompts, model):
+    inputs = family.inputs(prompts)
+    masks = [torch.zeros(h, w) for grids, _ in prompts for h, w in grids]
+    masks[0][0, 0] = 1.0
+    assert model.prefill(inputs, "oracle", evidence_masks=masks).num_kept == [1, 1]
+    masks[0][0, 1] = float("nan")
+    with pytest.raises(ValueError, match="pruner 'oracle'"):
+        model.prefill(inputs, "oracle", evidence_masks=masks)

@@ -58,3 +58,21 @@ def test_settings_of_a_method_are_kept_apart(micro, half_way, tmp_path):
     late = lines_of(tmp_path, "half_way-0.7")
     changed = evaluate(*load_run(micro.ckpt, [*first, "eval.methods.half_way.layer=0"]), tmp_path / "other")
     assert changed[1]["keep_ratio"] > both[1]["keep_ratio"] and len(late) == 4
+
+
+def test_greedy_is_greedy_and_what_the_base_ships_is_said_once(copied, micro, tmp_path, capsys):
+    """A base whose generation config sways the choice: same answers, one line, and no mixing with earlier results."""
+    how = ["eval.pruners=[none,glimpse]", "eval.overlays=0", "eval.costs=false"]
+    model, config = load_run(micro.ckpt, how)
+    model.generation_config.repetition_penalty = 30.0
+    model.generation_config.do_sample, model.generation_config.temperature = True, 9.0
+    evaluate(model, config, tmp_path)
+    said = "answers are greedy: repetition_penalty=30.0 of the base's generation config is off"
+    assert capsys.readouterr().out.count(said) == 1
+    for label in ("none-own", "glimpse-own"):
+        here, plain = (lines_of(out, label) for out in (tmp_path, copied))
+        assert {key: line["prediction"] for key, line in here.items()} == {k: v["prediction"] for k, v in plain.items()}
+    assert json.loads((tmp_path / "settings.json").read_text())["not_greedy"] == {"repetition_penalty": 30.0}
+    assert "not_greedy" not in json.loads((copied / "settings.json").read_text())
+    with pytest.raises(ValueError, match="made with not_greedy None, this run has"):
+        evaluate(model, config, copied)

@@ -23,7 +23,7 @@ REFERENCE = Path(__file__).parents[1] / "golden/q03_batch3_left_padding/modules"
 
 @pytest.fixture
 def saved(tmp_path):
-    model = micro_glimpse(tiny_qwen(), options=PruneOptions(threshold=0.4, anchors=("tl",)))
+    model = micro_glimpse(tiny_qwen(), options=PruneOptions(threshold=0.4, anchors=("tl",), num_keep=7))
     return model, save_glimpse(tmp_path / "glimpse", model.glimpse, model.backbone, model.options, {"data": "none"})
 
 

@@ -41,6 +41,8 @@ def saved(tmp_path):
         ("prune", "threshold", float("nan"), r"prune\.threshold must be a number in \[0, 1\)"),
         ("prune", "anchors", "tl", r"prune\.anchors must be a list"),
         ("prune", "num_keep", [3], r"prune\.num_keep: counts belong to one batch"),
+        ("prune", "num_keep", -3, r"prune\.num_keep must be a number of tokens"),
+        ("prune", "num_keep", 2.5, r"prune\.num_keep: expected a whole number, got 2\.5"),
         ("base", "hidden_size", "64", r"base\.hidden_size: expected a whole number, got '64'"),
         ("base", "num_heads", -4, r"base\.num_heads: expected a size, got -4"),
     ],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gp.pruners.budget import bisect, mean_tokens, tokens_after
-from gp.types import PruneOptions
+from gp.pruners.budget import bisect, mean_tokens
+from gp.selection import groups_of
+from gp.types import PruneOptions, VisualLayout
 
 
 @pytest.mark.parametrize(
@@ -14,15 +15,14 @@ from gp.types import PruneOptions
         (PruneOptions(fixed_keep_ratio=0.25), [10.0, 2.0]),
         (PruneOptions(max_keep_ratio=0.5), [20.0, 4.0]),
         (PruneOptions(num_keep=(7, 8), min_kept=0), [7.0, 8.0]),
+        (PruneOptions(num_keep=9), [9.0, 8.0]),
+        ([PruneOptions(num_keep=9), PruneOptions(max_keep_ratio=0.5)], [9.0, 4.0]),
     ],
+    ids=str,
 )
-def test_means_of_two_groups_of_40_and_8(options, expected):
-    assert mean_tokens([40, 8], options) == expected
-
-
-def test_a_share_that_is_whole_but_for_rounding_is_whole():
-    assert 0.29 * 100 < 29 and tokens_after(0.29, 100) == 29
-    assert tokens_after(0.299, 100) == 29
+def test_means_of_two_prompts_of_40_and_8(options, expected):
+    layout = VisualLayout(((5, 8), (1, 8)), (0, 1), 2)
+    assert [mean_tokens(group) for group in groups_of(layout, options)] == expected
 
 
 def test_bisection_finds_the_root():

@@ -267,3 +267,12 @@ def test_help_has_examples():
     command = [sys.executable, str(ROOT / "train.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "ckpt=last" in done.stdout and "--config" in done.stdout
+
+
+def test_validation_is_greedy_and_says_what_the_base_would_sway(tmp_path, capsys):
+    base = save_base(tmp_path / "base")
+    path = tmp_path / "base" / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "repetition_penalty": 1.05, "do_sample": True}))
+    runs.train(write_config(tmp_path, base, "optim.max_steps=1"))
+    said = "answers are greedy: repetition_penalty=1.05 of the base's generation config is off"
+    assert capsys.readouterr().out.count(said) == 1

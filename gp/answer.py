@@ -1,0 +1,60 @@
+"""What `ask` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from gp.boxes import WHOLE_IMAGE, Frame
+from gp.painting import paint_tokens
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer of `GlimpseModel.ask`. Prints in one line, without masks and pictures.
+
+    Args:
+        text: without special tokens.
+        keep_masks: one bool [h, w] per image, True = kept.
+        num_kept, num_visual: visual tokens kept, and all, of the whole prompt.
+        images: that were asked about.
+        frames: what each image's grid of visual tokens lies over; empty: the image.
+    """
+
+    text: str
+    keep_masks: tuple[Tensor, ...] = field(repr=False, compare=False)
+    num_kept: int
+    num_visual: int
+    images: tuple[Image.Image, ...] = field(default=(), repr=False, compare=False)
+    frames: tuple[Frame, ...] = field(default=(), repr=False, compare=False)
+
+    def overlay(self) -> Image.Image:
+        """The images, side by side, with the dropped visual tokens darkened; RGB.
+
+        Raises:
+            ValueError: an answer to a question without an image.
+        """
+        if not self.images:
+            raise ValueError("this answer is about no image: there is nothing to show")
+        frames = self.frames or [WHOLE_IMAGE] * len(self.images)
+        painted = [paint_tokens(*one) for one in zip(self.images, self.keep_masks, frames, strict=True)]
+        if len(painted) == 1:
+            return painted[0]
+        out = Image.new("RGB", (sum(one.width for one in painted), max(one.height for one in painted)), "white")
+        left = 0
+        for one in painted:
+            out.paste(one, (left, 0))
+            left += one.width
+        return out
+
+    def save(self, path: str | Path) -> Path:
+        """Writes `overlay` to a file, as its name ends (`.png`, `.jpg`), and returns its path.
+
+        Raises:
+            ValueError: an ending that is no picture's, or no image.
+        """
+        self.overlay().save(path)
+        return Path(path)
