@@ -23,7 +23,7 @@ def few_methods(monkeypatch, half_way, quarter_size):
         monkeypatch.delitem(BASELINES, name)
 
 
-class Killed(Exception):
+class Killed(BaseException):
     pass
 
 
