@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
 from gp.backbones.processor import ImageGrids
 from gp.backbones.source import BaseSource
@@ -86,4 +86,11 @@ class Family(ABC):
         """Loads the stock model; `options` are transformers': `dtype`, `device_map`, `quantization_config`, ..."""
         return AutoModelForImageTextToText.from_pretrained(
             source.place, revision=source.revision, trust_remote_code=False, **source.hub, **options
+        )
+
+    @classmethod
+    def stock_config(cls, source: BaseSource) -> PretrainedConfig:
+        """The config of the stock model that `load` gives; nothing but json files is read."""
+        return AutoConfig.from_pretrained(
+            source.place, revision=source.revision, trust_remote_code=False, **source.hub
         )

@@ -58,7 +58,7 @@ def trained_parts(
 
     Args:
         checkpoint: from `read_checkpoint`.
-        base: shape of the base at hand, see `gp.formats.glimpse_folder.base_shape`.
+        base: facts of the base at hand, see `gp.formats.glimpse_folder.base_facts`.
         meaning: of the parts at hand, see `gp.pruners.GlimpsePruner.meaning`.
         expected: the parts' own `state_dict`; only names and shapes count.
         where: file or option that errors name.

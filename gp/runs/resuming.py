@@ -24,7 +24,7 @@ FREE = "free"  # of this command alone; nothing trained depends on it
 KINDS = {
     **dict.fromkeys(("name", "runs_dir", "ckpt", "overwrite"), FREE),
     **dict.fromkeys(("task", "seed"), REFUSED),
-    "model.base": COMPARED,  # a folder may have been moved; its shape is held against the checkpoint's
+    "model.base": COMPARED,  # a folder may have been moved; its sizes and fingerprint are held against the checkpoint's
     "model.revision": REFUSED,  # other frozen weights of the same shape
     **dict.fromkeys(("model.dtype", "model.attn_implementation"), APPLIED),
     **dict.fromkeys(("model.min_pixels", "model.max_pixels", "model.do_pad"), APPLIED),
