@@ -45,6 +45,7 @@ KINDS = {
     ),
     **dict.fromkeys(("optim.lr", "optim.glimpse_lr_scale", "optim.weight_decay", "optim.betas"), APPLIED),
     **dict.fromkeys(("optim.warmup_fraction", "optim.final_lr_fraction"), APPLIED),
+    "optim.ema": REFUSED,  # it is an average over the whole run
     **dict.fromkeys(("optim.max_steps", "optim.epochs"), APPLIED),  # fewer than are done: `refuse_less`
     **dict.fromkeys(("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"), APPLIED),
     **dict.fromkeys(("trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"), APPLIED),

@@ -37,6 +37,7 @@ from gp.training.callbacks import (
     PaintKept,
     Performance,
     TrainingProgress,
+    averaging_callbacks,
     choosing_callbacks,
 )
 from gp.training.loggers import make_loggers
@@ -195,6 +196,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         callbacks=[
             Rehearsal(folder),
             FiniteNumbers(settings.max_bad_steps),
+            *averaging_callbacks(config.optim),
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),
