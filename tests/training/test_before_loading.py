@@ -105,15 +105,9 @@ def test_a_base_of_the_same_sizes_is_another_base(trained, tmp_path, capsys, pla
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_folder_that_was_moved_is_the_same_base_in_any_dtype(trained, tmp_path, dtype):
     (tmp_path / "moved").symlink_to(trained / "base")
-    overrides = (
-        f"model.base={tmp_path}/moved",
-        f"model.dtype={dtype}",
-        f"eval.out={tmp_path}/eval",
-        "eval.costs=false",
-    )
-    assert evaluate.main([f"ckpt={trained}/runs/micro/last.ckpt", "num_samples=1", *overrides]) == 0, (
-        capsys.readouterr()
-    )
+    base, out = (f"model.base={tmp_path}/moved", f"model.dtype={dtype}"), f"eval.out={tmp_path}/eval"
+    ckpt = f"ckpt={trained}/runs/micro/last.ckpt"
+    assert evaluate.main([ckpt, *base, out, "num_samples=1", "eval.costs=false"]) == 0
 
 
 def test_a_checkpoint_names_its_base(trained):
