@@ -53,7 +53,7 @@ def load_config(path: str | Path | Sequence[str | Path], overrides: Sequence[str
     if isinstance(config, TrainConfig):
         contradictions.check(config)
     else:
-        contradictions.check_name(config.name)
+        contradictions.check_run(config)
     return config
 
 

@@ -89,8 +89,13 @@ def refuse_other_meaning(there: Mapping[str, Any] | None, here: Mapping[str, Any
         )
 
 
-def refuse_other_shapes(there: Mapping[str, Tensor], here: Mapping[str, Tensor], where: str | Path) -> None:
-    """Compares names and shapes of trained parts; ValueError names the first that differs."""
+def refuse_other_shapes(
+    there: Mapping[str, Tensor],
+    here: Mapping[str, Tensor],
+    where: str | Path,
+    sections: str = "the sections glimpse and vip",
+) -> None:
+    """Compares names and shapes of what is trained; ValueError names the first that differs, and the options behind."""
     shapes = [{key: tuple(value.shape) for key, value in parts.items()} for parts in (there, here)]
     wrong = [key for key in sorted({*there, *here}) if shapes[0].get(key) != shapes[1].get(key)]
     if wrong:
@@ -98,5 +103,5 @@ def refuse_other_shapes(there: Mapping[str, Tensor], here: Mapping[str, Tensor],
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise ValueError(
             f"ckpt {where}: {wrong[0]} is {found} there, {wanted} here{more}; "
-            "the sections glimpse and vip must be those of the checkpoint"
+            f"{sections} must be those of the checkpoint"
         )
