@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText
 
 from gp.backbones import Backbone, backbone_of, find_family
 from gp.backbones.processor import load_processor
@@ -97,8 +96,7 @@ def outline(settings: ModelConfig) -> Backbone:
     """
     place = BASE_DIR if settings.base == EMBEDDED else settings.base
     family, source = find_family(place, settings.revision)
-    with torch.device("meta"):
-        return backbone_of(AutoModelForImageTextToText.from_config(family.stock_config(source)))
+    return backbone_of(family.outline(source))
 
 
 def load_base(config: TrainConfig) -> GlimpseModel:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
@@ -94,3 +95,9 @@ class Family(ABC):
         return AutoConfig.from_pretrained(
             source.place, revision=source.revision, trust_remote_code=False, **source.hub
         )
+
+    @classmethod
+    def outline(cls, source: BaseSource) -> PreTrainedModel:
+        """The stock model with all its sizes and no weights: they are on the device `meta`."""
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(cls.stock_config(source))
