@@ -9,9 +9,11 @@ import torch
 
 from gp.backbones import Backbone
 from gp.config import TrainConfig, load_config
+from gp.config.load import prune_options
 from gp.data.shards import check_shards
 from gp.embedded import GLIMPSE_DIR
 from gp.eval.names import check_names, check_without_glimpse
+from gp.eval.plan import plan_rows
 from gp.formats.glimpse_folder import EMBEDDED, base_facts, load_glimpse
 from gp.loading import load_base, outline
 from gp.model import GlimpseModel
@@ -75,12 +77,24 @@ def check_before_loading(path: Path | None, config: TrainConfig) -> None:
     Raises:
         FileNotFoundError: a shard.
         OSError: no such base.
-        ValueError: as of `load_run`.
+        ValueError: as of `load_run`, or no row that can be run on this base.
     """
     for split in config.eval.splits:
         check_shards(f"data.test.{split}", config.data.test[split], config.data)
-    if path is not None:
-        _load_parts(path, outline(config.model), config)
+    base = outline(config.model)
+    _check_rows(base, None if path is None else _load_parts(path, base, config), config)
+
+
+def check_rows_before_training(config: TrainConfig) -> None:
+    """Refuses an evaluation none of whose rows can be run on the base, before it is loaded (ValueError)."""
+    base = outline(config.model)
+    _check_rows(base, GlimpsePruner.build(base, config.glimpse, config.vip), config)
+
+
+def _check_rows(base: Backbone, parts: GlimpsePruner | None, config: TrainConfig) -> None:
+    model = GlimpseModel(base.model, parts, prune_options(config))
+    model.pruner_settings = config.eval.methods
+    plan_rows(model, config.eval.pruners, config.eval.budgets)
 
 
 def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:

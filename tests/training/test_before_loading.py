@@ -114,3 +114,11 @@ def test_a_checkpoint_names_its_base(trained):
     base = torch.load(trained / "runs/micro/last.ckpt", weights_only=True)["gp"]["base"]
     assert base["name"] == f"{trained}/base"
     assert base["fingerprint"].keys() == {"float32", "bfloat16", "float16"}
+
+
+def test_an_evaluation_without_a_row_that_the_base_can_run(trained, no_weights, capsys):
+    row = ("eval.pruners=[fastv]", "eval.budgets=[0.001]", "eval.methods.fastv.layer=2")
+    ckpt = f"ckpt={trained}/runs/micro/last.ckpt"
+    for command in (lambda: call(trained, "name=other", *row), lambda: evaluate.main([ckpt, *row])):
+        assert command() == 2
+        assert "none of the rows can be run on this base (fastv-0.001: " in error(capsys)
