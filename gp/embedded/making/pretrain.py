@@ -3,6 +3,7 @@
 import copy
 import time
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -65,6 +66,7 @@ def run(cfg: PretrainConfig) -> None:
 
 
 def _make_trainer(cfg: PretrainConfig, folder: Path) -> pl.Trainer:
+    plugins: Any = own_environment()
     return pl.Trainer(
         accelerator="cpu",
         devices=1,
@@ -76,7 +78,7 @@ def _make_trainer(cfg: PretrainConfig, folder: Path) -> pl.Trainer:
         log_every_n_steps=cfg.log_every_steps,
         logger=TensorBoardLogger(str(folder), name=EVENTS, version=""),
         default_root_dir=str(folder),
-        plugins=own_environment(),
+        plugins=plugins,
         callbacks=[
             Rehearsal(folder),
             LastCheckpoint(folder / LAST, cfg.checkpoint_every_steps, cfg.val_every_steps),
