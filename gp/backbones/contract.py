@@ -92,9 +92,7 @@ class Family(ABC):
     @classmethod
     def stock_config(cls, source: BaseSource) -> PretrainedConfig:
         """The config of the stock model that `load` gives; nothing but json files is read."""
-        return AutoConfig.from_pretrained(
-            source.place, revision=source.revision, trust_remote_code=False, **source.hub
-        )
+        return AutoConfig.from_pretrained(source.place, revision=source.revision, trust_remote_code=False, **source.hub)
 
     @classmethod
     def outline(cls, source: BaseSource) -> PreTrainedModel:

@@ -20,9 +20,12 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
     Returns:
         Name of a dtype ("bfloat16") -> digest of the weights in it: the dtype at hand, and of float32 the narrower
         ones, too, so that a base is known again if it is loaded in another dtype. Two bases differ if digests of one
-        dtype do; without a dtype in common, nothing is known.
+        dtype do; without a dtype in common, nothing is known. Empty for weights that are quantized or not in memory.
     """
-    values = [_spread(weight) for weight in model.parameters()]
+    weights = list(model.parameters())
+    if any(weight.is_meta or not weight.is_floating_point() for weight in weights):
+        return {}
+    values = [_spread(weight) for weight in weights]
     own = values[0].dtype
     return {str(dtype).removeprefix("torch."): _digest(values, dtype) for dtype in CAST.get(own, (own,))}
 

@@ -85,7 +85,7 @@ def load_original(
 
 def original_config(source: BaseSource) -> LlavaConfig:
     """The config of the stock class, from those of the original base and of its vision tower."""
-    return _config(source.config, CLIPVisionConfig.from_pretrained(vision_tower(source)))
+    return _config(source.config, CLIPVisionConfig.from_pretrained(vision_tower(source), **source.hub))
 
 
 def from_original(

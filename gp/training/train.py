@@ -18,8 +18,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from gp.config import TrainConfig
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
-from gp.engine.generation import notice_of_greedy
 from gp.data.shards import check_shards
+from gp.engine.generation import notice_of_greedy
 from gp.formats.glimpse_folder import save_glimpse
 from gp.loading import load_base, outline
 from gp.model import GlimpseModel

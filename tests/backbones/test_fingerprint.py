@@ -33,3 +33,10 @@ def test_any_weight_that_differs_in_every_value_counts():
         with torch.no_grad():
             list(changed.parameters())[number].mul_(1.0001).add_(1e-5)
         assert fingerprint(changed)["float32"] != there["float32"]
+
+
+def test_nothing_is_known_of_weights_that_are_elsewhere_or_quantized():
+    first, second = layers()
+    assert fingerprint(first.to("meta")) == {}
+    second.register_parameter("packed", nn.Parameter(torch.ones(3, dtype=torch.uint8), requires_grad=False))
+    assert fingerprint(second) == {}

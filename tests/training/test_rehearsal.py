@@ -13,7 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from gp.eval import finishing
+from gp.eval import row_costs
 from gp.model import GlimpseModel
 from gp.stages import StageFailed
 from gp.training import rehearsal
@@ -223,7 +223,7 @@ def test_results_that_the_evaluation_would_refuse_are_noticed_before_training(mi
 
 
 def test_an_evaluation_that_fails_after_training_says_how_to_go_on(micro, monkeypatch):
-    monkeypatch.setattr(finishing, "measure_costs", raising(BROKEN))
+    monkeypatch.setattr(row_costs, "measure_costs", raising(BROKEN))
     with pytest.raises(
         StageFailed, match=r"evaluation after training .*python evaluate\.py ckpt=\S+last\.ckpt\).*key_cache"
     ):
