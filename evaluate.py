@@ -96,7 +96,7 @@ def run(
     if not ckpt and not config_paths:
         raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
 
-    from gp.eval import evaluate, find_run, load_model, make_trainer, out_folder
+    from gp.eval import check_before_loading, evaluate, find_run, load_model, make_trainer, out_folder
     from gp.runs.copies import Copy, start_copies
     from gp.runs.launcher import follow_launcher, leave
     from gp.training.devices import check_devices
@@ -104,6 +104,7 @@ def run(
     path, config = find_run(ckpt, overrides, config_paths)
     follow_launcher(config.trainer)
     check_devices(config.trainer)
+    check_before_loading(path, config)
     out = out_folder(config, ckpt)
 
     def work(copies: Sequence[Copy] = ()) -> None:

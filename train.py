@@ -96,9 +96,10 @@ def train_and_evaluate(config: TrainConfig) -> None:
         train(config)
         leave()
         return
-    from gp.eval import evaluate, make_trainer, rehearse_evaluation
+    from gp.eval import check_rows_before_training, evaluate, make_trainer, rehearse_evaluation
     from gp.stages import stage
 
+    check_rows_before_training(config)
     model, folder = train(config, rehearse_evaluation)
     out = Path(config.eval.out) if config.eval.out else folder / "eval"
     command = f"python evaluate.py ckpt={folder / 'last.ckpt'}"

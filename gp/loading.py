@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from gp.backbones import backbone_of, find_family
+from gp.backbones import Backbone, backbone_of, find_family
 from gp.backbones.processor import load_processor
 from gp.config import TrainConfig
 from gp.config.fitting import nearest
 from gp.config.load import processor_options, prune_options
+from gp.config.schema import ModelConfig
 from gp.embedded import BASE_DIR
 from gp.formats.glimpse_folder import EMBEDDED, load_glimpse
 from gp.model import GlimpseModel
@@ -84,6 +85,18 @@ def from_pretrained(
         return GlimpseModel(model, processor=processor)
     parts, prune = load_glimpse(glimpse, backbone, glimpse_revision, hub)
     return GlimpseModel(model, parts.to(backbone.device, backbone.dtype), prune, processor)
+
+
+def outline(settings: ModelConfig) -> Backbone:
+    """The base of a config as far as its `config.json` tells it: all sizes, and no weights (they are on `meta`).
+
+    Raises:
+        OSError: no such base.
+        ValueError: no adapter for its family.
+    """
+    place = BASE_DIR if settings.base == EMBEDDED else settings.base
+    family, source = find_family(place, settings.revision)
+    return backbone_of(family.outline(source))
 
 
 def load_base(config: TrainConfig) -> GlimpseModel:

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, PreTrainedModel
+from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
 from gp.backbones.processor import ImageGrids
 from gp.backbones.source import BaseSource
@@ -87,3 +88,14 @@ class Family(ABC):
         return AutoModelForImageTextToText.from_pretrained(
             source.place, revision=source.revision, trust_remote_code=False, **source.hub, **options
         )
+
+    @classmethod
+    def stock_config(cls, source: BaseSource) -> PretrainedConfig:
+        """The config of the stock model that `load` gives; nothing but json files is read."""
+        return AutoConfig.from_pretrained(source.place, revision=source.revision, trust_remote_code=False, **source.hub)
+
+    @classmethod
+    def outline(cls, source: BaseSource) -> PreTrainedModel:
+        """The stock model with all its sizes and no weights: they are on the device `meta`."""
+        with torch.device("meta"):
+            return AutoModelForImageTextToText.from_config(cls.stock_config(source))

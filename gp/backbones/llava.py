@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from gp.backbones.base import Backbone
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
-from gp.backbones.llava_original import is_original, load_original
+from gp.backbones.llava_original import is_original, load_original, original_config
 from gp.backbones.llava_processor import LlavaProcessor
 from gp.backbones.recording import record_calls, record_outputs
 from gp.backbones.source import BaseSource
@@ -54,6 +54,11 @@ class Llava(Backbone):
                 f"LLaVA with a decoder of type {self.text_config.model_type!r}, which normalises queries; one that "
                 "projects and rotates them works, as LLaMA does"
             )
+
+    @classmethod
+    def stock_config(cls, source: BaseSource) -> PretrainedConfig:
+        """As of any family, or put together from the original layout's."""
+        return original_config(source) if is_original(source.config) else super().stock_config(source)
 
     @property
     def text_model(self):

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPVisionModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from gp.backbones.source import BaseSource
 
@@ -83,6 +83,11 @@ def load_original(
     return model
 
 
+def original_config(source: BaseSource) -> LlavaConfig:
+    """The config of the stock class, from those of the original base and of its vision tower."""
+    return _config(source.config, CLIPVisionConfig.from_pretrained(vision_tower(source), **source.hub))
+
+
 def from_original(
     config: Mapping[str, Any], weights: Mapping[str, Tensor], vision: CLIPVisionModel, **options: Any
 ) -> LlavaForConditionalGeneration:
@@ -106,7 +111,7 @@ def from_original(
     renamed = {new: value for old, value in weights.items() if (new := _renamed(old)) is not None}
     renamed |= {f"model.vision_tower.{name}": value for name, value in vision.state_dict().items()}
     loaded: Any = LlavaForConditionalGeneration.from_pretrained(
-        None, config=_config(config, vision), state_dict=renamed, output_loading_info=True, **options
+        None, config=_config(config, vision.config), state_dict=renamed, output_loading_info=True, **options
     )
     model, problems = loaded
     missing, unknown = sorted(problems["missing_keys"]), sorted(problems["unexpected_keys"])
@@ -115,16 +120,16 @@ def from_original(
     return model.eval()
 
 
-def _config(config: Mapping[str, Any], vision: CLIPVisionModel) -> LlavaConfig:
+def _config(config: Mapping[str, Any], vision: CLIPVisionConfig) -> LlavaConfig:
     text = LlamaConfig(
         **{name: config[name] for name in LLAMA_FIELDS if name in config},
         rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
     )
     return LlavaConfig(
-        vision_config=vision.config,
+        vision_config=vision,
         text_config=text,
         image_token_index=text.vocab_size,
-        image_seq_length=(vision.config.image_size // vision.config.patch_size) ** 2,
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=config.get("mm_vision_select_layer", -2),
         vision_feature_select_strategy="default"
         if config.get("mm_vision_select_feature", "patch") == "patch"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
+from gp.config.pretrain import PretrainConfig
 from gp.config.schema import (
     DataConfig,
     EvalConfig,
@@ -26,9 +27,7 @@ def check(config: TrainConfig) -> None:
     Raises:
         ValueError: names the keys and their values.
     """
-    check_name(config.name)
-    if config.overwrite and config.ckpt in ("auto", "last"):
-        raise ValueError(f"ckpt={config.ckpt} and overwrite=true contradict each other: go on, or start anew")
+    check_run(config)
     _check_model(config.model)
     _check_glimpse(config.glimpse)
     _check_vip(config.vip)
@@ -38,6 +37,13 @@ def check(config: TrainConfig) -> None:
     _check_splits(config.eval, config.data)
     if config.loss.dice == 0 and config.loss.bce == 0 and config.loss.answer == 0:
         raise ValueError("loss.dice, loss.bce and loss.answer are all 0: nothing would be trained")
+
+
+def check_run(config: TrainConfig | PretrainConfig) -> None:
+    """Checks what every run has: its name, and how it begins (ValueError)."""
+    check_name(config.name)
+    if config.overwrite and config.ckpt in ("auto", "last"):
+        raise ValueError(f"ckpt={config.ckpt} and overwrite=true contradict each other: go on, or start anew")
 
 
 def check_name(name: str) -> None:

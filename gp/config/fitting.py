@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin
 from gp.config.option import Rule
 
 LISTS, MAPPINGS = (list, Sequence), (dict, Mapping)
+LARGEST_INT = 2**63 - 1  # of torch; YAML knows no limit
 SCALARS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
 
 
@@ -72,9 +73,10 @@ def _scalar(value: Any, kind: type) -> Any:
     if isinstance(value, float) and (kind is int or (kind is str and not math.isfinite(value))):
         return None
     try:
-        return kind(value)
+        fitted = kind(value)
     except (ValueError, OverflowError):
         return None
+    return None if kind is int and abs(fitted) > LARGEST_INT else fitted
 
 
 def _taken(value: Any, rule: Rule) -> bool:
@@ -103,7 +105,7 @@ def _finite(value: Any, key: str) -> Any:
 
 def _refusal(value: Any, hint: Any, rule: Rule, key: str) -> ValueError:
     near = ""
-    if rule.choices and isinstance(value, str) and value:
+    if rule.choices and isinstance(value, str) and value and value not in rule.choices:
         near = f"; the nearest known one is {nearest(value, rule.choices)!r}"
     return ValueError(f"{key} must be {describe(hint, rule)}, got {value!r:.200}{near}")
 

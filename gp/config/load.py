@@ -53,7 +53,7 @@ def load_config(path: str | Path | Sequence[str | Path], overrides: Sequence[str
     if isinstance(config, TrainConfig):
         contradictions.check(config)
     else:
-        contradictions.check_name(config.name)
+        contradictions.check_run(config)
     return config
 
 
@@ -126,7 +126,10 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             OmegaConf.from_dotlist([text])
         except WRONG_YAML as error:
             raise ValueError(f"{COMMAND_LINE}: the value of {text!r} is not YAML: {_reason(error)}") from error
-    return _plain(OmegaConf.from_dotlist(list(overrides)))
+    try:
+        return _plain(OmegaConf.from_dotlist(list(overrides)))
+    except WRONG_YAML as error:  # a section that is given as a value, too
+        raise ValueError(f"{COMMAND_LINE}: {' '.join(overrides)} contradict each other: {_reason(error)}") from error
 
 
 def _plain(config: Any, resolve: bool = False) -> Any:

@@ -142,6 +142,11 @@ class OptimConfig:
     betas: list[float] = option([0.9, 0.999], "decay of AdamW's averages", within="[0, 1)", length="[2, 2]")
     warmup_fraction: float = option(0.1, "share of the steps in which the rate rises", within=SHARE)
     final_lr_fraction: float = option(0.0, "learning rate at the end / peak", within=SHARE)
+    ema: float | None = option(
+        None,
+        "decay of the average of the trained parts, which validation, evaluation and export then use; null: none",
+        within="(0, 1)",
+    )
     max_steps: int | None = option(None, "optimizer steps; either these or epochs", within=FROM_1)
     epochs: float | None = option(None, "passes over data.train, which then needs a manifest", within=ABOVE_0)
 

@@ -73,14 +73,14 @@ def refuse_unknown(schema: type, given: dict[str, Any], where: str) -> None:
         given: nested values.
         where: they come from, for the message.
     """
-    sections = sections_of(schema)
-    for section in sections:
+    keys = _keys(schema)
+    for section in sections_of(schema):
         if not isinstance(values := given.get(section, {}) if section else given, dict):
             raise ValueError(f"{where}: {section} must be a section with keys of its own, got {values!r:.200}")
         for name in values:
             key = f"{section}.{name}" if section else str(name)
-            siblings = [k for k in _keys(schema) if k.startswith(f"{section}." if section else "")]
-            if key not in _keys(schema):
+            if key not in keys:
+                siblings = [k for k in keys if k.startswith(f"{section}." if section else "")]
                 raise ValueError(f"{where}: unknown key {key!r}; the nearest known one is {nearest(key, siblings)!r}")
 
 

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import braceexpand
 from webdataset import tariterators
 
+from gp.config.schema import DataConfig
 from gp.data.manifest import openable, read_manifest
 
 TINY_PREFIX = "tiny:"
@@ -70,6 +71,16 @@ def resolve_shards(entries: Sequence[str], root: str | Path, allow_pipes: bool =
     if not entries:
         raise ValueError(f"no shards given: expected at least one path, url or {TINY_PREFIX}SPLIT (root {root})")
     return [shard for entry in entries for shard in _resolve(entry, Path(root), allow_pipes)]
+
+
+def check_shards(key: str, entries: Sequence[str], data: DataConfig) -> None:
+    """`resolve_shards` for its errors alone, which then name the option."""
+    try:
+        resolve_shards(entries, data.root, data.allow_pipes)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{key}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def local_shards(entry: str, root: Path) -> list[Path]:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import torch
 
+from gp.backbones import Backbone
 from gp.config import TrainConfig, load_config
+from gp.config.load import prune_options
+from gp.data.shards import check_shards
 from gp.embedded import GLIMPSE_DIR
 from gp.eval.names import check_names, check_without_glimpse
-from gp.formats.glimpse_folder import EMBEDDED, base_shape, load_glimpse
-from gp.loading import load_base
+from gp.eval.plan import plan_rows
+from gp.formats.glimpse_folder import EMBEDDED, base_facts, load_glimpse
+from gp.loading import load_base, outline
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs.checkpoint import read_checkpoint, trained_parts
@@ -67,6 +71,32 @@ def find_run(
     return path, config
 
 
+def check_before_loading(path: Path | None, config: TrainConfig) -> None:
+    """Refuses shards that are not there, and trained parts of other sizes than the base's, before it is loaded.
+
+    Raises:
+        FileNotFoundError: a shard.
+        OSError: no such base.
+        ValueError: as of `load_run`, or no row that can be run on this base.
+    """
+    for split in config.eval.splits:
+        check_shards(f"data.test.{split}", config.data.test[split], config.data)
+    base = outline(config.model)
+    _check_rows(base, None if path is None else _load_parts(path, base, config), config)
+
+
+def check_rows_before_training(config: TrainConfig) -> None:
+    """Refuses an evaluation none of whose rows can be run on the base, before it is loaded (ValueError)."""
+    base = outline(config.model)
+    _check_rows(base, GlimpsePruner.build(base, config.glimpse, config.vip), config)
+
+
+def _check_rows(base: Backbone, parts: GlimpsePruner | None, config: TrainConfig) -> None:
+    model = GlimpseModel(base.model, parts, prune_options(config))
+    model.pruner_settings = config.eval.methods
+    plan_rows(model, config.eval.pruners, config.eval.budgets)
+
+
 def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:
     """Loads the base of a config and the trained parts of a checkpoint, if there is one; both as of `find_run`.
 
@@ -75,15 +105,19 @@ def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:
     model = load_base(config)
     if path is None:
         return model
+    model.glimpse = _load_parts(path, model.backbone, config)
     if path.is_dir():
-        model.glimpse, _ = load_glimpse(path, model.backbone)
         config.glimpse, config.vip = model.glimpse.configs
-    else:
-        model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
-        meaning, expected = model.glimpse.meaning(), model.glimpse.state_dict()
-        parts = trained_parts(read_checkpoint(path), base_shape(model.backbone), meaning, expected, path)
-        model.glimpse.load_state_dict(parts)
     return model
+
+
+def _load_parts(path: Path, base: Backbone, config: TrainConfig) -> GlimpsePruner:
+    if path.is_dir():
+        return load_glimpse(path, base)[0]
+    glimpse = GlimpsePruner.build(base, config.glimpse, config.vip)
+    meaning, expected = glimpse.meaning(), glimpse.state_dict()
+    glimpse.load_state_dict(trained_parts(read_checkpoint(path), base_facts(base), meaning, expected, path))
+    return glimpse
 
 
 def out_folder(config: TrainConfig, ckpt: str | Path | None) -> Path:

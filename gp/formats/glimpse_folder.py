@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gp.backbones import Backbone
+from gp.backbones.fingerprint import fingerprint
 from gp.config.schema import GlimpseConfig, VIPConfig
 from gp.embedded import GLIMPSE_DIR
 from gp.formats import published
@@ -27,7 +28,7 @@ from gp.formats.reading import (
     take,
 )
 from gp.pruners import GlimpsePruner
-from gp.runs.differences import refuse_other_base
+from gp.runs.differences import FINGERPRINT, refuse_other_base
 from gp.runs.writing import write_bytes, write_text
 from gp.types import PruneOptions
 
@@ -46,6 +47,11 @@ def base_shape(backbone: Backbone) -> dict[str, Any]:
         "num_heads": backbone.num_heads,
         "vision_hidden_size": backbone.vision_hidden_size,
     }
+
+
+def base_facts(backbone: Backbone) -> dict[str, Any]:
+    """The same, and a fingerprint of its weights."""
+    return {**base_shape(backbone), FINGERPRINT: fingerprint(backbone.model)}
 
 
 def save_glimpse(
@@ -67,7 +73,7 @@ def save_glimpse(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, pruner.state_dict())
-    base = {"name": backbone.model.config.name_or_path, **base_shape(backbone)}
+    base = {"name": backbone.model.config.name_or_path, **base_facts(backbone)}
     write_config(folder, base, *pruner.configs, options, info)
     return folder
 
@@ -137,7 +143,7 @@ def load_glimpse(
         _check_base(folder, weights, glimpse, backbone)
     else:
         base, glimpse, vip, options = read_config(folder)
-        refuse_other_base(base, base_shape(backbone), folder)
+        refuse_other_base(base, base_facts(backbone), folder)
         weights, file = read_weights(folder), folder / WEIGHTS
     shape = BaseShape.read(base_shape(backbone), f"{folder}: ")
     check_weights(weights, replace(shape, num_vision_taps=backbone.num_vision_taps), glimpse, vip, f"{file}: ")

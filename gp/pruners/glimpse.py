@@ -66,7 +66,8 @@ class GlimpsePruner(Pruner):
         Raises:
             ValueError: layers or taps that the base does not have.
         """
-        _check_layers("glimpse.read_layers", glimpse.read_layers or [glimpse.prune_layer], backbone.num_layers)
+        _check_layers("glimpse.prune_layer", [glimpse.prune_layer], backbone.num_layers)
+        _check_layers("glimpse.read_layers", glimpse.read_layers or [], backbone.num_layers)
         _check_layers("glimpse.layers", glimpse.layers or [0], backbone.num_layers)
         _check_layers("vip.taps", vip.taps, backbone.num_vision_taps)
         read_layers = glimpse.read_layers or [glimpse.prune_layer]

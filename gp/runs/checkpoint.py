@@ -58,7 +58,7 @@ def trained_parts(
 
     Args:
         checkpoint: from `read_checkpoint`.
-        base: shape of the base at hand, see `gp.formats.glimpse_folder.base_shape`.
+        base: facts of the base at hand, see `gp.formats.glimpse_folder.base_facts`.
         meaning: of the parts at hand, see `gp.pruners.GlimpsePruner.meaning`.
         expected: the parts' own `state_dict`; only names and shapes count.
         where: file or option that errors name.
@@ -89,8 +89,13 @@ def refuse_other_meaning(there: Mapping[str, Any] | None, here: Mapping[str, Any
         )
 
 
-def refuse_other_shapes(there: Mapping[str, Tensor], here: Mapping[str, Tensor], where: str | Path) -> None:
-    """Compares names and shapes of trained parts; ValueError names the first that differs."""
+def refuse_other_shapes(
+    there: Mapping[str, Tensor],
+    here: Mapping[str, Tensor],
+    where: str | Path,
+    sections: str = "the sections glimpse and vip",
+) -> None:
+    """Compares names and shapes of what is trained; ValueError names the first that differs, and the options behind."""
     shapes = [{key: tuple(value.shape) for key, value in parts.items()} for parts in (there, here)]
     wrong = [key for key in sorted({*there, *here}) if shapes[0].get(key) != shapes[1].get(key)]
     if wrong:
@@ -98,5 +103,5 @@ def refuse_other_shapes(there: Mapping[str, Tensor], here: Mapping[str, Tensor],
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise ValueError(
             f"ckpt {where}: {wrong[0]} is {found} there, {wanted} here{more}; "
-            "the sections glimpse and vip must be those of the checkpoint"
+            f"{sections} must be those of the checkpoint"
         )

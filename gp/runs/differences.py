@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+FINGERPRINT = "fingerprint"  # of a base: see `gp.backbones.fingerprint`
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -42,9 +44,9 @@ def refuse_other_base(there: Mapping[str, Any] | None, here: Mapping[str, Any], 
     """Refuses trained parts of another base.
 
     Args:
-        there: shape and name of the base that they were trained on (`gp.formats.glimpse_folder.base_shape`); None: the
+        there: facts and name of the base that they were trained on (`gp.formats.glimpse_folder.base_facts`); None: the
             file does not say.
-        here: shape of the base at hand.
+        here: facts of the base at hand; without a fingerprint on both sides, weights are not compared.
         where: file or option that the error names.
 
     Raises:
@@ -52,6 +54,12 @@ def refuse_other_base(there: Mapping[str, Any] | None, here: Mapping[str, Any], 
     """
     if there is None:
         raise ValueError(f"{where}: does not say which base it was trained on: not trained parts of a glimpse")
-    wrong = differences({key: there.get(key) for key in here}, here)
-    if wrong:
+    sizes = {key: value for key, value in here.items() if key != FINGERPRINT}
+    if wrong := differences({key: there.get(key) for key in sizes}, sizes):
         raise ValueError(f"{where}: trained on another base, {there.get('name')}: {', '.join(map(str, wrong))}")
+    for dtype in (digests := there.get(FINGERPRINT, {})).keys() & here.get(FINGERPRINT, {}).keys():
+        if digests[dtype] != here[FINGERPRINT][dtype]:
+            raise ValueError(
+                f"{where}: trained on another base of the same sizes, {there.get('name')}: expected weights with "
+                f"{dtype} fingerprint {digests[dtype]}, got {here[FINGERPRINT][dtype]}"
+            )

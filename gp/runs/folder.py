@@ -6,6 +6,7 @@ last.ckpt     everything needed to go on
 best-*.ckpt   the same of the best validations, if asked for
 tb/           TensorBoard events
 glimpse/      the trained parts, for `gp.from_pretrained`
+base/         of a pretraining: the trained base; vision.ckpt is the end of its first stage
 eval/         results of `evaluate.py`
 .writer.*     lock of the one process that writes here, and who it is (`gp.runs.lock`)
 """
@@ -24,20 +25,24 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from gp.config import TrainConfig
+from gp.config.pretrain import PretrainConfig
 from gp.measure.machine import code_commit, library_versions
 from gp.runs.writing import write_text
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
 BEST = "best-*.ckpt"
-RESULTS = (LAST, GLIMPSE, EVAL, BEST)  # what a run was made for: only `overwrite=true` removes them
+BASE, VISION = "base", "vision.ckpt"
+RESULTS = (LAST, GLIMPSE, EVAL, BEST, BASE, VISION)  # what a run was made for: only `overwrite=true` removes them
+
+RunConfig = TrainConfig | PretrainConfig
 
 
-def run_folder(config: TrainConfig) -> Path:
+def run_folder(config: RunConfig) -> Path:
     """`{runs_dir}/{name}`."""
     return Path(config.runs_dir) / config.name
 
 
-def find_checkpoint(config: TrainConfig) -> Path | None:
+def find_checkpoint(config: RunConfig) -> Path | None:
     """What `ckpt` names: None, the run's own `last.ckpt` ("last"; "auto": if there is one), or a path.
 
     Raises:
@@ -54,7 +59,7 @@ def find_checkpoint(config: TrainConfig) -> Path | None:
     return path
 
 
-def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
+def check_folder(config: RunConfig, ckpt: Path | None) -> list[str]:
     """Refuses to start in a folder with results; changes nothing.
 
     Args:
@@ -80,13 +85,13 @@ def check_folder(config: TrainConfig, ckpt: Path | None) -> list[str]:
     )
 
 
-def is_new_run(config: TrainConfig, ckpt: Path | None) -> bool:
+def is_new_run(config: RunConfig, ckpt: Path | None) -> bool:
     """Whether the run does not go on from its own folder's checkpoint, so that results there are of another run."""
     return ckpt is None or ckpt.resolve().parent != run_folder(config).resolve()
 
 
 def claim_folder(
-    config: TrainConfig, ckpt: Path | None, step: int = 0, max_steps: int = 0, keep_trained: bool = False
+    config: RunConfig, ckpt: Path | None, step: int = 0, max_steps: int = 0, keep_trained: bool = False
 ) -> None:
     """Writes `config.yaml` and `run.json` before any work; called on the first process only, after `check_folder`.
 

@@ -24,7 +24,7 @@ FREE = "free"  # of this command alone; nothing trained depends on it
 KINDS = {
     **dict.fromkeys(("name", "runs_dir", "ckpt", "overwrite"), FREE),
     **dict.fromkeys(("task", "seed"), REFUSED),
-    "model.base": COMPARED,  # a folder may have been moved; its shape is held against the checkpoint's
+    "model.base": COMPARED,  # a folder may have been moved; its sizes and fingerprint are held against the checkpoint's
     "model.revision": REFUSED,  # other frozen weights of the same shape
     **dict.fromkeys(("model.dtype", "model.attn_implementation"), APPLIED),
     **dict.fromkeys(("model.min_pixels", "model.max_pixels", "model.do_pad"), APPLIED),
@@ -45,6 +45,7 @@ KINDS = {
     ),
     **dict.fromkeys(("optim.lr", "optim.glimpse_lr_scale", "optim.weight_decay", "optim.betas"), APPLIED),
     **dict.fromkeys(("optim.warmup_fraction", "optim.final_lr_fraction"), APPLIED),
+    "optim.ema": REFUSED,  # it is an average over the whole run
     **dict.fromkeys(("optim.max_steps", "optim.epochs"), APPLIED),  # fewer than are done: `refuse_less`
     **dict.fromkeys(("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"), APPLIED),
     **dict.fromkeys(("trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"), APPLIED),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from gp.config import TrainConfig
 from gp.data.batch import Batch
 from gp.engine.teacher_forcing import teacher_forced
-from gp.formats.glimpse_folder import base_shape
+from gp.formats.glimpse_folder import base_facts
 from gp.model import GlimpseModel
 from gp.runs.checkpoint import TRAINED, trained_parts
 from gp.runs.resuming import NOTE, SETTINGS
@@ -155,11 +156,15 @@ class GlimpseModule(pl.LightningModule):
         full = super().state_dict(*args, **kwargs)
         return {key: value for key, value in full.items() if key.startswith(TRAINED)}
 
+    @cached_property
+    def _base_facts(self) -> dict[str, Any]:
+        return base_facts(self.model.backbone)  # the base is frozen
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights mean and how the run went, as plain values: the file loads with `weights_only=True`."""
         base = {"name": self.config.model.base, "revision": self.config.model.revision}
         checkpoint[NOTE] = {
-            "base": {**base, **base_shape(self.model.backbone)},
+            "base": {**base, **self._base_facts},
             "parts": self.model.glimpse.meaning(),
             SETTINGS: asdict(self.config),
             "length": self._length().note(),
@@ -178,6 +183,6 @@ class GlimpseModule(pl.LightningModule):
 
     def check_checkpoint(self, checkpoint: dict[str, Any], where: str | Path) -> None:
         """Refuses trained parts of another base, meaning or shape (ValueError); changes nothing."""
-        backbone, parts = self.model.backbone, self.model.glimpse
-        trained_parts(checkpoint, base_shape(backbone), parts.meaning(), parts.state_dict(), where)
+        parts = self.model.glimpse
+        trained_parts(checkpoint, self._base_facts, parts.meaning(), parts.state_dict(), where)
         refuse_other_groups(checkpoint, parameter_groups(parts, self.config.optim), str(where))

@@ -23,6 +23,7 @@ from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
 from gp.stages import named, stage
 from gp.training.callbacks import LastCheckpoint
+from gp.training.callbacks.averaging import trained_state
 from gp.training.callbacks.checkpointing import save_whole
 from gp.training.signals import early_end
 
@@ -113,7 +114,7 @@ class Rehearsal(pl.Callback):
         if checkpoint["global_step"] != trainer.global_step:
             raise ValueError(f"step {checkpoint['global_step']} was read, step {trainer.global_step} was written")
         for name, value in module.state_dict().items():
-            if not torch.equal(checkpoint["state_dict"][name], value.cpu()):
+            if not torch.equal(trained_state(checkpoint)[name], value.cpu()):
                 raise ValueError(f"{name} was read with other values than were written")
 
 

@@ -18,9 +18,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from gp.config import TrainConfig
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
+from gp.data.shards import check_shards
 from gp.engine.generation import notice_of_greedy
 from gp.formats.glimpse_folder import save_glimpse
-from gp.loading import load_base
+from gp.loading import load_base, outline
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
@@ -36,6 +37,7 @@ from gp.training.callbacks import (
     PaintKept,
     Performance,
     TrainingProgress,
+    averaging_callbacks,
     choosing_callbacks,
 )
 from gp.training.loggers import make_loggers
@@ -85,6 +87,8 @@ def _train(
     ckpt = run_folder.find_checkpoint(config)
     notices = run_folder.check_folder(config, ckpt) if is_first_process() else []
     checkpoint = read_checkpoint(ckpt) if ckpt is not None else {"global_step": 0}
+    if is_first_process():
+        check_before_loading(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, start_token=ckpt is None)
     notices += notice_of_greedy(model.generation_config) if is_first_process() else []
@@ -117,6 +121,24 @@ def _train(
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
     return model.to(device).eval()
+
+
+def check_before_loading(config: TrainConfig) -> None:
+    """Refuses shards that are not there, and layers and sizes that the base does not have, before it is loaded.
+
+    Raises:
+        FileNotFoundError: a shard of training, of validation or of the evaluation at the end.
+        OSError: no such base.
+        ValueError: of the sections `glimpse` and `vip`.
+    """
+    splits = config.eval.splits if config.eval.after_training else []
+    for key, entries in {
+        "data.train": config.data.train,
+        "data.val": config.data.val,
+        **{f"data.test.{split}": config.data.test[split] for split in splits},
+    }.items():
+        check_shards(key, entries, config.data)
+    GlimpsePruner.build(outline(config.model), config.glimpse, config.vip)
 
 
 def is_first_process() -> bool:
@@ -174,6 +196,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         callbacks=[
             Rehearsal(folder),
             FiniteNumbers(settings.max_bad_steps),
+            *averaging_callbacks(config.optim),
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import train
 from tests.support.config_files import MINIMAL, refusal
 
 # what is given, and what the line must hold
@@ -79,6 +80,7 @@ RANGES = [
     ("eval.pruners=[]", "eval.pruners must be a list of 1 or more"),
     ("eval.num_samples=0", "eval.num_samples must be null or"),
     ("seed=-1", "seed must be a whole number in [0, 4294967295]"),
+    (f"prune.min_kept={10**30}", "prune.min_kept must be a whole number, 0 or more, got 1000"),
     ("model.base=''", "model.base must be text, got ''"),
     ("name=''", "name must be text, got ''"),
 ]
@@ -113,6 +115,15 @@ def test_a_mistake_is_one_line_and_status_2(minimal, given, expected, capsys):
     key = given.partition("=")[0]
     if (given, expected) in [*TYPES, *RANGES] and not key.startswith(("trainer.devices", "eval.methods.")):
         assert line.startswith(f"error: command line: {key}")
+
+
+def test_a_section_that_is_a_value_too(minimal, capsys):
+    assert train.main(["--config", str(minimal), "optim.lr=1", "optim=[3]"]) == 2
+    assert "command line: optim.lr=1 optim=[3] contradict each other" in capsys.readouterr().err
+
+
+def test_a_choice_where_a_list_is_expected_is_not_told_to_be_itself(minimal, capsys):
+    assert refusal(capsys, str(minimal), "prune.anchors=tl").endswith("each one of tl, tr, bl, br, got 'tl'")
 
 
 def test_the_file_is_named_where_the_file_is_wrong(minimal, capsys):

@@ -101,7 +101,7 @@ def test_missing_and_broken_files_are_named(saved, tmp_path):
 
 
 def test_layers_that_the_base_does_not_have_are_refused():
-    with pytest.raises(ValueError, match=r"glimpse\.read_layers \[9\] outside 0\.\.3"):
+    with pytest.raises(ValueError, match=r"glimpse\.prune_layer \[9\] outside 0\.\.3"):
         micro_glimpse(tiny_qwen(), prune_layer=9)
     with pytest.raises(ValueError, match=r"vip\.taps \[7\] outside 0\.\.3"):
         micro_glimpse(tiny_qwen(), taps=[7, 1])

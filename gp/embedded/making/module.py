@@ -1,5 +1,7 @@
 """The LightningModule and the data of the pretraining: stage 1 vision tower, stage 2 joint."""
 
+from pathlib import Path
+
 import lightning.pytorch as pl
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -12,6 +14,7 @@ from gp.embedded.making.optim import MuonAdamW
 from gp.embedded.making.scene_stream import SceneStream
 from gp.embedded.making.vision_stage import DenseHeads, encode_images
 from gp.embedded.scenes import SceneBuilder
+from gp.runs.checkpoint import refuse_other_shapes
 from gp.training.schedule import lr_factor
 
 DENSE_NAMES = ("color", "shape", "left_digit", "right_digit")
@@ -27,6 +30,10 @@ class PretrainModule(pl.LightningModule):
         self.model = build_model(cfg)
         self.heads = DenseHeads(cfg.model.hidden_size)
         self.tokenizer = build_tokenizer()
+
+    def check_checkpoint(self, checkpoint: dict, where: str | Path) -> None:
+        """Refuses a base of other sizes (ValueError)."""
+        refuse_other_shapes(checkpoint["state_dict"], self.state_dict(), where, "the sizes in the section model")
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
         """Loss of one batch of `SceneStream`."""

@@ -2,21 +2,35 @@
 
 import copy
 import time
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import OmegaConf
 
 from gp.config.pretrain import PretrainConfig
 from gp.embedded.making.model import build_processor
 from gp.embedded.making.module import PretrainData, PretrainModule
-from gp.runs.folder import LAST, code_version, find_checkpoint, write_info
+from gp.runs.checkpoint import read_checkpoint
+from gp.runs.folder import (
+    BASE,
+    EVENTS,
+    LAST,
+    VISION,
+    check_folder,
+    claim_folder,
+    find_checkpoint,
+    finish,
+    is_new_run,
+    run_folder,
+)
+from gp.runs.launcher import own_environment
+from gp.runs.lock import one_writer
+from gp.runs.resuming import refuse_less
 from gp.training.callbacks import LastCheckpoint
-
-VISION_CHECKPOINT_NAME = "vision.ckpt"
+from gp.training.callbacks.checkpointing import save_whole
+from gp.training.rehearsal import SANITY_STEPS, Rehearsal, rehearsed
 
 
 def run(cfg: PretrainConfig) -> None:
@@ -28,35 +42,52 @@ def run(cfg: PretrainConfig) -> None:
 
     Raises:
         FileNotFoundError: `cfg.ckpt` names a checkpoint that does not exist.
-        ValueError: a new run would overwrite the checkpoint of an earlier one.
+        ValueError: the folder holds results or another process writes to it, or a checkpoint of other sizes.
+        gp.cli.Stop: a signal, memory or a killed loader process ended it early.
+        StageFailed: a library failed in a validation, or in the rehearsal before the first step; names the stage.
     """
-    run_dir = Path(cfg.runs_dir) / cfg.name
-    ckpt_path = _resolve_checkpoint(cfg, run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(asdict(cfg)), run_dir / "config.yaml")
-    write_info(run_dir, code_version())
-    pl.seed_everything(cfg.seed, verbose=False)
-    module = PretrainModule(cfg)
-    trainer = pl.Trainer(
+    with one_writer(folder := run_folder(cfg)):
+        ckpt = find_checkpoint(cfg)
+        for notice in check_folder(cfg, ckpt):
+            print(notice, flush=True)
+        pl.seed_everything(cfg.seed, verbose=False)
+        module, step = PretrainModule(cfg), 0
+        if ckpt is not None:
+            checkpoint = read_checkpoint(ckpt)
+            module.check_checkpoint(checkpoint, ckpt)
+            step = checkpoint["global_step"]
+        trainer = _make_trainer(cfg, folder)
+        refuse_less(step, trainer.max_steps, cfg.ckpt or "")
+        claim_folder(cfg, ckpt, step, trainer.max_steps, keep_trained=True)
+        with rehearsed(trainer, folder, is_new_run(cfg, ckpt)):
+            trainer.fit(module, datamodule=PretrainData(cfg), ckpt_path=ckpt, weights_only=True)
+        save_base(module.model, folder / BASE)
+        finish(folder, trainer.global_step, {})
+
+
+def _make_trainer(cfg: PretrainConfig, folder: Path) -> pl.Trainer:
+    plugins: Any = own_environment()
+    return pl.Trainer(
         accelerator="cpu",
         devices=1,
         max_steps=cfg.vision_stage.steps + cfg.joint_stage.steps,
         gradient_clip_val=cfg.max_grad_norm,
         val_check_interval=cfg.val_every_steps,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=SANITY_STEPS,
         log_every_n_steps=cfg.log_every_steps,
-        logger=TensorBoardLogger(str(run_dir), name="tb", version=""),
+        logger=TensorBoardLogger(str(folder), name=EVENTS, version=""),
+        default_root_dir=str(folder),
+        plugins=plugins,
         callbacks=[
-            LastCheckpoint(run_dir / LAST, cfg.checkpoint_every_steps),
-            _StageEnd(cfg, run_dir),
-            _LogFile(cfg, run_dir),
+            Rehearsal(folder),
+            LastCheckpoint(folder / LAST, cfg.checkpoint_every_steps, cfg.val_every_steps),
+            _StageEnd(cfg, folder),
+            _LogFile(cfg, folder),
         ],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=PretrainData(cfg), ckpt_path=ckpt_path, weights_only=True)
-    save_base(module.model, run_dir / "base")
 
 
 def save_base(model, folder: Path) -> None:
@@ -71,24 +102,16 @@ def save_base(model, folder: Path) -> None:
     build_processor().save_pretrained(folder)
 
 
-def _resolve_checkpoint(cfg: PretrainConfig, run_dir: Path) -> Path | None:
-    if cfg.ckpt is None and (run_dir / LAST).exists():
-        raise ValueError(
-            f"{run_dir / LAST} is there already: go on with ckpt=last, choose another name=..., or delete {run_dir}"
-        )
-    return find_checkpoint(cfg)  # type: ignore[arg-type]  # has the two options that it reads
-
-
 class _StageEnd(pl.Callback):
     """Keeps the checkpoint at the end of stage 1, from which stage 2 can be run again with other settings."""
 
     def __init__(self, cfg: PretrainConfig, run_dir: Path):
         self.step = cfg.vision_stage.steps
-        self.path = run_dir / VISION_CHECKPOINT_NAME
+        self.path = run_dir / VISION
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
+            save_whole(trainer, self.path)
 
 
 class _LogFile(pl.Callback):
@@ -106,7 +129,8 @@ class _LogFile(pl.Callback):
             self._write(trainer, "train")
 
     def on_validation_end(self, trainer, pl_module) -> None:
-        self._write(trainer, "val")
+        if not trainer.sanity_checking:
+            self._write(trainer, "val")
 
     def _write(self, trainer, prefix: str) -> None:
         wall_s, cpu_s = time.perf_counter() - self.wall_s, time.process_time() - self.cpu_s

@@ -1,7 +1,7 @@
 """What a run shows and saves while it trains."""
 
 from gp.training.callbacks.checkpointing import LastCheckpoint
-from gp.training.callbacks.choosing import choosing_callbacks
+from gp.training.callbacks.choosing import averaging_callbacks, choosing_callbacks
 from gp.training.callbacks.finite import FiniteNumbers
 from gp.training.callbacks.kept_ratio import KeptRatio
 from gp.training.callbacks.paint import PaintKept
@@ -17,5 +17,6 @@ __all__ = [
     "PaintKept",
     "Performance",
     "TrainingProgress",
+    "averaging_callbacks",
     "choosing_callbacks",
 ]

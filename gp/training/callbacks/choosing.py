@@ -8,7 +8,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from gp.config import TrainerConfig
+from gp.config.schema import OptimConfig
 from gp.runs.folder import BEST
+from gp.training.callbacks.averaging import AveragedParts
 
 LESS_IS_BETTER = ("val/keep_ratio",)
 
@@ -48,6 +50,11 @@ def choosing_callbacks(settings: TrainerConfig, folder: Path) -> list[pl.Callbac
             )
         )
     return callbacks
+
+
+def averaging_callbacks(settings: OptimConfig) -> list[pl.Callback]:
+    """The callback for `optim.ema`."""
+    return [] if settings.ema is None else [AveragedParts(decay=settings.ema)]
 
 
 def _mode(figure: str) -> str:

@@ -1,0 +1,41 @@
+"""Tells a base from another one of the same sizes, whatever it is called and wherever it lies."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+SAMPLES = 64  # values of each weight
+CAST = {torch.float32: (torch.float32, torch.bfloat16, torch.float16)}  # what a base that is loaded so can be cast to
+
+
+def fingerprint(model: nn.Module) -> dict[str, str]:
+    """Digests of values spread over every weight, one per dtype that the same base may be loaded in.
+
+    Args:
+        model: with its weights.
+
+    Returns:
+        Name of a dtype ("bfloat16") -> digest of the weights in it: the dtype at hand, and of float32 the narrower
+        ones, too, so that a base is known again if it is loaded in another dtype. Two bases differ if digests of one
+        dtype do; without a dtype in common, nothing is known. Empty for weights that are quantized or not in memory.
+    """
+    weights = list(model.parameters())
+    if any(weight.is_meta or not weight.is_floating_point() for weight in weights):
+        return {}
+    values = [_spread(weight) for weight in weights]
+    own = values[0].dtype
+    return {str(dtype).removeprefix("torch."): _digest(values, dtype) for dtype in CAST.get(own, (own,))}
+
+
+def _spread(weight: torch.Tensor) -> torch.Tensor:
+    flat = weight.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLES)][:SAMPLES].cpu()
+
+
+def _digest(values: list[torch.Tensor], dtype: torch.dtype) -> str:
+    """Names and order do not count: they are transformers', and change with its version."""
+    parts = sorted(hashlib.sha256(one.to(dtype).float().numpy().tobytes()).digest() for one in values)
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
