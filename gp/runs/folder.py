@@ -6,7 +6,7 @@ last.ckpt     everything needed to go on
 best-*.ckpt   the same of the best validations, if asked for
 tb/           TensorBoard events
 glimpse/      the trained parts, for `gp.from_pretrained`
-base/         of a pretraining: the trained base; vision.ckpt is the end of its first stage
+base/         of a pretraining: the trained base; vision.ckpt is the end of its first stage, pretrain.log its figures
 eval/         results of `evaluate.py`
 .writer.*     lock of the one process that writes here, and who it is (`gp.runs.lock`)
 """
@@ -31,7 +31,7 @@ from gp.runs.writing import write_text
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
 BEST = "best-*.ckpt"
-BASE, VISION = "base", "vision.ckpt"
+BASE, VISION, LOG = "base", "vision.ckpt", "pretrain.log"
 RESULTS = (LAST, GLIMPSE, EVAL, BEST, BASE, VISION)  # what a run was made for: only `overwrite=true` removes them
 
 RunConfig = TrainConfig | PretrainConfig
@@ -105,7 +105,7 @@ def claim_folder(
     """
     folder = run_folder(config)
     if is_new_run(config, ckpt):
-        _remove(folder, (INFO, EVENTS))
+        _remove(folder, (INFO, EVENTS, LOG))
         if not keep_trained:
             remove_trained(folder)
     elif step < max_steps:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gp.config import TrainConfig
+from gp.config.pretrain import PretrainConfig
 from gp.runs.differences import Difference, differences
 
 NOTE = "gp"  # our entry in a Lightning checkpoint: base, parts, settings and length of the run
@@ -56,8 +57,18 @@ KINDS = {
     **dict.fromkeys(("trainer.extra", "data.persistent_workers"), APPLIED),
 }
 
+PRETRAINING = {  # the same for `task=pretrain`
+    **dict.fromkeys(("name", "runs_dir", "ckpt", "overwrite"), FREE),
+    **dict.fromkeys(("task", "model"), REFUSED),
+    "seed": APPLIED,  # each step draws its scenes from the seed and its own number
+    **dict.fromkeys(("vision_stage.lr", "weight_decay"), REFUSED),  # the optimizer's state has them
+    **dict.fromkeys(("vision_stage", "joint_stage", "max_grad_norm", "warmup_steps", "min_lr_factor"), APPLIED),
+    **dict.fromkeys(("val_scenes", "val_every_steps"), APPLIED),
+    **dict.fromkeys(("num_workers", "log_every_steps", "checkpoint_every_steps"), FREE),
+}
 
-def kind_of(key: str) -> str:
+
+def kind_of(key: str, kinds: Mapping[str, str] = KINDS) -> str:
     """The kind of an option by its dotted name; a part of a mapping, such as `data.test.SPLIT`, has the whole's.
 
     Raises:
@@ -65,18 +76,24 @@ def kind_of(key: str) -> str:
     """
     if key.startswith("eval."):
         return FREE
-    while key not in KINDS and "." in key:
+    while key not in kinds and "." in key:
         key = key.rpartition(".")[0]
-    return KINDS[key]
+    return kinds[key]
 
 
-def notices_of_changes(checkpoint: Mapping[str, Any], config: TrainConfig, where: str | Path) -> list[str]:
+def notices_of_changes(
+    checkpoint: Mapping[str, Any],
+    config: TrainConfig | PretrainConfig,
+    where: str | Path,
+    kinds: Mapping[str, str] = KINDS,
+) -> list[str]:
     """Says which settings a resumed run changes.
 
     Args:
         checkpoint: of the run that goes on.
         config: of this command.
         where: the checkpoint's path, for errors.
+        kinds: of the task's options.
 
     Returns:
         A line per change that will hold from the first resumed step on.
@@ -88,12 +105,12 @@ def notices_of_changes(checkpoint: Mapping[str, Any], config: TrainConfig, where
     if there is None:
         raise ValueError(f"ckpt {where}: does not state the settings it was trained with: not a checkpoint to resume")
     changes = differences(there, asdict(config))
-    if wrong := [one for one in changes if kind_of(one.key) == REFUSED]:
+    if wrong := [one for one in changes if kind_of(one.key, kinds) == REFUSED]:
         raise ValueError(
             f"ckpt {where}: {wrong[0]}; a run that goes on cannot change it: "
             f"give {_as_given(wrong[0])}, or start a new run with name=..."
         )
-    return [f"resumes with {change}" for change in changes if kind_of(change.key) == APPLIED]
+    return [f"resumes with {change}" for change in changes if kind_of(change.key, kinds) == APPLIED]
 
 
 def refuse_less(step: int, max_steps: int, where: str | Path) -> None:

@@ -15,6 +15,8 @@ from gp.eval import load_run
 from gp.training.module import GlimpseModule
 from tests.support.micro_run import save_base, write_config
 
+pytestmark = pytest.mark.core
+
 DECAY = 0.6
 STEPS = ("trainer.val_every=2", "trainer.save_every=50", "trainer.val_samples=2", "eval.after_training=false")
 

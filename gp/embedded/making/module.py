@@ -1,5 +1,6 @@
 """The LightningModule and the data of the pretraining: stage 1 vision tower, stage 2 joint."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -15,6 +16,7 @@ from gp.embedded.making.scene_stream import SceneStream
 from gp.embedded.making.vision_stage import DenseHeads, encode_images
 from gp.embedded.scenes import SceneBuilder
 from gp.runs.checkpoint import refuse_other_shapes
+from gp.runs.resuming import NOTE, SETTINGS
 from gp.training.schedule import lr_factor
 
 DENSE_NAMES = ("color", "shape", "left_digit", "right_digit")
@@ -34,6 +36,10 @@ class PretrainModule(pl.LightningModule):
     def check_checkpoint(self, checkpoint: dict, where: str | Path) -> None:
         """Refuses a base of other sizes (ValueError)."""
         refuse_other_shapes(checkpoint["state_dict"], self.state_dict(), where, "the sizes in the section model")
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Adds the settings, which a run that goes on is held to."""
+        checkpoint[NOTE] = {SETTINGS: asdict(self.cfg)}
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
         """Loss of one batch of `SceneStream`."""

@@ -17,6 +17,7 @@ from gp.runs.folder import (
     BASE,
     EVENTS,
     LAST,
+    LOG,
     VISION,
     check_folder,
     claim_folder,
@@ -27,7 +28,7 @@ from gp.runs.folder import (
 )
 from gp.runs.launcher import own_environment
 from gp.runs.lock import one_writer
-from gp.runs.resuming import refuse_less
+from gp.runs.resuming import PRETRAINING, notices_of_changes, refuse_less
 from gp.training.callbacks import LastCheckpoint
 from gp.training.callbacks.checkpointing import save_whole
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, rehearsed
@@ -48,24 +49,26 @@ def run(cfg: PretrainConfig) -> None:
     """
     with one_writer(folder := run_folder(cfg)):
         ckpt = find_checkpoint(cfg)
-        for notice in check_folder(cfg, ckpt):
-            print(notice, flush=True)
+        notices = check_folder(cfg, ckpt)
         pl.seed_everything(cfg.seed, verbose=False)
         module, step = PretrainModule(cfg), 0
         if ckpt is not None:
             checkpoint = read_checkpoint(ckpt)
             module.check_checkpoint(checkpoint, ckpt)
+            notices += notices_of_changes(checkpoint, cfg, ckpt, PRETRAINING)
             step = checkpoint["global_step"]
-        trainer = _make_trainer(cfg, folder)
+        trainer = _make_trainer(cfg, folder, step)
         refuse_less(step, trainer.max_steps, cfg.ckpt or "")
         claim_folder(cfg, ckpt, step, trainer.max_steps, keep_trained=True)
+        for notice in notices:
+            print(notice, flush=True)
         with rehearsed(trainer, folder, is_new_run(cfg, ckpt)):
             trainer.fit(module, datamodule=PretrainData(cfg), ckpt_path=ckpt, weights_only=True)
         save_base(module.model, folder / BASE)
         finish(folder, trainer.global_step, {})
 
 
-def _make_trainer(cfg: PretrainConfig, folder: Path) -> pl.Trainer:
+def _make_trainer(cfg: PretrainConfig, folder: Path, step: int) -> pl.Trainer:
     plugins: Any = own_environment()
     return pl.Trainer(
         accelerator="cpu",
@@ -76,7 +79,7 @@ def _make_trainer(cfg: PretrainConfig, folder: Path) -> pl.Trainer:
         check_val_every_n_epoch=None,
         num_sanity_val_steps=SANITY_STEPS,
         log_every_n_steps=cfg.log_every_steps,
-        logger=TensorBoardLogger(str(folder), name=EVENTS, version=""),
+        logger=TensorBoardLogger(str(folder), name=EVENTS, version="", purge_step=step or None),
         default_root_dir=str(folder),
         plugins=plugins,
         callbacks=[
@@ -119,7 +122,7 @@ class _LogFile(pl.Callback):
 
     def __init__(self, cfg: PretrainConfig, run_dir: Path):
         self.every = cfg.log_every_steps
-        self.path = run_dir / "pretrain.log"
+        self.path = run_dir / LOG
 
     def on_train_start(self, trainer, pl_module) -> None:
         self.wall_s, self.cpu_s = time.perf_counter(), time.process_time()

@@ -14,8 +14,11 @@ import torch
 import yaml
 
 import train
+from gp.config.pretrain import PretrainConfig
+from gp.config.table import options_of
 from gp.embedded.making.module import PretrainModule
 from gp.runs.lock import one_writer
+from gp.runs.resuming import PRETRAINING, kind_of
 from tests.support.commands import PATIENCE_S, begin
 from tests.support.micro_making import micro_config
 
@@ -76,7 +79,10 @@ def test_a_finished_run_has_nothing_left(copied):
 
 def test_overwriting(copied, capsys):
     before = weights(copied)
+    log = copied / "micro/pretrain.log"
+    num_lines = len(log.read_text().splitlines())
     assert call(copied, "overwrite=true", "seed=1") == 0
+    assert len(log.read_text().splitlines()) == num_lines  # none of the run before
     assert "overwrites last.ckpt, base, vision.ckpt of the run before" in capsys.readouterr().out
     assert weights(copied) != before
     assert yaml.safe_load((copied / "micro/config.yaml").read_text())["overwrite"] is False
@@ -104,6 +110,24 @@ def test_other_sizes_are_refused(copied, capsys):
     assert call(copied, "ckpt=auto", "model.num_layers=4") == 2
     line = error(capsys)
     assert "missing there" in line and line.endswith("the sizes in the section model must be those of the checkpoint")
+
+
+@pytest.mark.parametrize("setting", ["weight_decay=0.5", "vision_stage.lr=0.1"])
+def test_what_the_optimizer_has_is_refused(copied, capsys, setting):
+    assert call(copied, "ckpt=auto", setting) == 2
+    key, value = setting.split("=")
+    assert f"{key} " in (line := error(capsys)) and f"there, {value} here; a run that goes on cannot change it" in line
+
+
+def test_a_run_that_goes_on_names_what_it_changes(copied, capsys):
+    assert call(copied, "ckpt=auto", "max_grad_norm=2.0", "num_workers=1") == 0
+    out = capsys.readouterr().out
+    assert "resumes with max_grad_norm 1.0 there, 2.0 here" in out and "num_workers" not in out
+
+
+def test_every_option_has_a_kind():
+    known = [option.key for option in options_of(PretrainConfig)]
+    assert len(known) > 30 and all(kind_of(key, PRETRAINING) for key in known)
 
 
 def test_fewer_steps_than_are_done_are_refused(copied, capsys):
