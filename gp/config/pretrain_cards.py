@@ -1,0 +1,35 @@
+"""Settings of the pretraining of the second embedded base (`task: pretrain_cards`)."""
+
+from dataclasses import dataclass, field
+
+from gp.config.option import option
+from gp.config.schema import ABOVE_0, FROM_0, FROM_1, SEED, SHARE
+
+
+@dataclass
+class TowerStageConfig:
+    """Stage 1: the vision tower alone, with dense heads on every visual token."""
+
+    steps: int = option(2600, "optimizer steps", within=FROM_0)
+    lr: float = option(1.5e-3, "peak learning rate", within=ABOVE_0)
+
+
+@dataclass
+class CardsPretrainConfig:
+    """The pretraining of the second embedded base (`task: pretrain_cards`)."""
+
+    task: str = option("pretrain_cards", "what train.py does", choices=("glimpse", "pretrain", "pretrain_cards"))
+    name: str = option("tiny_base2", "results go to {runs_dir}/{name}")
+    runs_dir: str = option("runs", "folder of all runs")
+    seed: int = option(0, "seed of every draw", within=SEED)
+    tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
+    weight_decay: float = option(0.02, "weight decay", within=FROM_0)
+    max_grad_norm: float = option(1.0, "norm that gradients are clipped to", within=ABOVE_0)
+    warmup_steps: int = option(20, "optimizer steps in which the rate rises, in each stage", within=FROM_0)
+    min_lr_factor: float = option(0.05, "learning rate at the end of each stage / peak", within=SHARE)
+    num_threads: int = option(1, "threads of the training process", within=FROM_1)
+    num_workers: int = option(1, "processes that draw scenes", within=FROM_0)
+    log_every_steps: int = option(20, "optimizer steps between lines of the log", within=FROM_1)
+    checkpoint_every_steps: int = option(200, "optimizer steps between checkpoints", within=FROM_1)
+    val_batches: int = option(8, "validation batches of each kind", within=FROM_1)
+    val_every_steps: int = option(500, "optimizer steps between validations", within=FROM_1)
