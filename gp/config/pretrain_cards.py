@@ -15,6 +15,22 @@ class TowerStageConfig:
 
 
 @dataclass
+class JointStageConfig:
+    """Stage 2: the whole model on grounded questions, several of them packed behind the same images."""
+
+    steps: int = option(4000, "optimizer steps", within=FROM_0)
+    lr: float = option(2e-3, "peak learning rate", within=ABOVE_0)
+    vision_lr_factor: float = option(0.5, "learning rate of the tower, already trained, / lr", within=FROM_0)
+    tower_every: int = option(8, "every so manieth batch is one of the tower's own; 0: none", within=FROM_0)
+    dense_weight: float = option(0.5, "weight of the dense heads' loss", within=FROM_0)
+    evidence_weight: float = option(
+        0.3, "weight of -log(attention mass on the evidence) of the last prompt token", within=FROM_0
+    )
+    evidence_layer: int = option(5, "decoder layer of that attention, from 0", within=FROM_0)
+    evidence_share: float = option(0.67, "share of the steps with that term", within=SHARE)
+
+
+@dataclass
 class CardsPretrainConfig:
     """The pretraining of the second embedded base (`task: pretrain_cards`)."""
 
@@ -23,6 +39,7 @@ class CardsPretrainConfig:
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)
     tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
+    joint_stage: JointStageConfig = field(default_factory=JointStageConfig)
     weight_decay: float = option(0.02, "weight decay", within=FROM_0)
     max_grad_norm: float = option(1.0, "norm that gradients are clipped to", within=ABOVE_0)
     warmup_steps: int = option(20, "optimizer steps in which the rate rises, in each stage", within=FROM_0)

@@ -46,6 +46,7 @@ class Scene:
 
     image: Image.Image
     cards: tuple[Card, ...]
+    layout: str
     rows: int
     columns: int
     source_id: str
@@ -93,7 +94,7 @@ class SceneBuilder:
         ]
         image = Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
         source_id = f"{self.split}/{layout}/{rows}x{columns}/{seed}/{photo}"
-        return Scene(image, tuple(cards), rows, columns, source_id)
+        return Scene(image, tuple(cards), layout, rows, columns, source_id)
 
     def _draw_picks(self, rng: np.random.Generator, num_cards: int, is_unique: bool) -> list[np.ndarray]:
         """Two scans for each card; no number twice if `is_unique`."""

@@ -22,11 +22,6 @@ JPEG_QUALITY = 95
 JPEG_SHARE = 0.3
 
 
-def half_copy(image: Image.Image) -> Image.Image:
-    """The image at half its sides, by the filter of Qwen's image processor."""
-    return image.resize((image.width // 2, image.height // 2), Image.Resampling.BICUBIC)
-
-
 def through_jpeg(image: Image.Image) -> Image.Image:
     """What a JPEG file of quality 95 keeps of an image."""
     buffer = io.BytesIO()

@@ -8,8 +8,9 @@ import torch
 from torch.utils.data import IterableDataset
 
 from gp.embedded.cards.scene import SceneBuilder
+from gp.embedded.cards.views import half_copy
 from gp.embedded.pretraining.dense import dense_targets
-from gp.embedded.pretraining.images import half_copy, sometimes_through_jpeg, to_tensor
+from gp.embedded.pretraining.images import sometimes_through_jpeg, to_tensor
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,15 @@ class TowerBatch:
 
 # Digits are learned cheapest where an image holds little else, so most batches are small pieces.
 TOWER_BATCHES = (
-    TowerBatch(0.66, 8, 8, 18, 6),
+    TowerBatch(0.40, 8, 8, 18, 6),
     TowerBatch(0.05, 8, 16, 9, 2),
     TowerBatch(0.05, 16, 8, 9, 2),
-    TowerBatch(0.06, 10, 10, 10, 3),
-    TowerBatch(0.06, 12, 12, 9),
-    TowerBatch(0.04, 9, 14, 10),
-    TowerBatch(0.05, 16, 16, 5),
-    TowerBatch(0.03, 20, 13, 5),
+    TowerBatch(0.05, 10, 10, 10, 3),
+    TowerBatch(0.14, 12, 12, 10),
+    TowerBatch(0.06, 9, 14, 11),
+    TowerBatch(0.18, 16, 16, 6),
+    TowerBatch(0.04, 20, 13, 6),
+    TowerBatch(0.03, 13, 20, 6),
 )
 VAL_BATCHES = (TowerBatch(1.0, 8, 8, 24), TowerBatch(1.0, 8, 8, 0, 24), TowerBatch(1.0, 16, 16, 6))
 HALFTONE_SHARE = 0.6
