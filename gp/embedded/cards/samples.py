@@ -4,6 +4,8 @@ Kinds are those of `gp.embedded.cards.questions`, and two that show one scene tw
 
     zoom    a half-size copy, then a crop of the full-size scene that holds the card that is asked for
     glance  the half-size copy alone; a halftone number cannot be read in it
+
+Scenes are seen as a JPEG file of quality 95 keeps them.
 """
 
 from dataclasses import dataclass
@@ -12,9 +14,18 @@ import numpy as np
 from PIL import Image
 
 from gp.embedded.cards.layout import Box
-from gp.embedded.cards.questions import KINDS, LAYOUTS_OF_KIND, PLACES, Question, ask, ask_in_picture, ask_to_read, readable
+from gp.embedded.cards.questions import (
+    KINDS,
+    LAYOUTS_OF_KIND,
+    PLACES,
+    Question,
+    ask,
+    ask_in_picture,
+    ask_to_read,
+    readable,
+)
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.cards.views import crop, crop_box, draw_crop, half_box, half_copy
+from gp.embedded.cards.views import crop, crop_box, draw_crop, half_box, half_copy, through_jpeg
 
 ZOOM_KINDS = ("zoom", "glance")
 SAMPLE_KINDS = (*KINDS, *ZOOM_KINDS)
@@ -52,11 +63,11 @@ def draw_sample(builder: SceneBuilder, kind: str, rows: int, columns: int, seed:
     scene = builder.build(seed, LAYOUTS_OF_KIND[kind], rows, columns)
     if kind not in PLACES:
         question = ask(rng, scene, kind)
-        return Sample((scene.image,), question, (_boxes(question),), scene.source_id)
+        return Sample((through_jpeg(scene.image),), question, (_boxes(question),), scene.source_id)
     scenes = (scene, builder.build(seed + 2**40, "color", rows, columns))
     question = ask_in_picture(rng, scenes, PLACES.index(kind))
     boxes = tuple(_boxes(question) if index == question.picture else () for index in range(2))
-    return Sample(tuple(s.image for s in scenes), question, boxes, "+".join(s.source_id for s in scenes))
+    return Sample(tuple(through_jpeg(s.image) for s in scenes), question, boxes, "+".join(s.source_id for s in scenes))
 
 
 def _draw_zoom(builder: SceneBuilder, kind: str, rows: int, columns: int, seed: int, rng) -> Sample:
@@ -65,17 +76,18 @@ def _draw_zoom(builder: SceneBuilder, kind: str, rows: int, columns: int, seed: 
     scene = builder.build(seed, "color", rows, columns)
     card = readable(scene)[int(rng.integers(len(readable(scene))))]
     question = ask_to_read(rng, card, scene)
-    glance = half_copy(scene.image)
+    image = through_jpeg(scene.image)
+    glance = half_copy(image)
     boxes = tuple(half_box(box) for box in _boxes(question))
     if kind == "glance":
         return Sample((glance,), question, (boxes,), scene.source_id)
     size = CROPS[int(rng.integers(len(CROPS)))]
-    place = draw_crop(rng, scene.image, card.box_xyxy_px, *size)
+    place = draw_crop(rng, image, card.box_xyxy_px, *size)
     if place is None:
         size = CROPS[-1]
-        place = draw_crop(rng, scene.image, card.box_xyxy_px, *size)
+        place = draw_crop(rng, image, card.box_xyxy_px, *size)
     assert place is not None  # the last size holds every card
-    look = crop(scene.image, place, *size)
+    look = crop(image, place, *size)
     return Sample((glance, look), question, (boxes, (crop_box(card.box_xyxy_px, place),)), scene.source_id)
 
 

@@ -83,9 +83,24 @@ def save_grown_processor(init: str | Path, folder: Path) -> PreTrainedTokenizerB
     path.write_text(json.dumps(state, ensure_ascii=False, indent=2), encoding="utf-8")
     path = folder / "processor_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
-    settings["image_processor"]["size"]["longest_edge"] = MAX_SIDE_PX**2
-    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    images = settings["image_processor"]
+    images["size"]["longest_edge"] = MAX_SIDE_PX**2
+    _write(path, settings)
+    # Files of their own, by names that older programs and those with torchvision look for; gp reads neither.
+    _write(folder / "preprocessor_config.json", {**images, "processor_class": settings["processor_class"]})
+    _write(folder / "video_preprocessor_config.json", _video_settings(images))
     return Qwen2_5_VLProcessor.from_pretrained(folder).tokenizer
+
+
+def _video_settings(images: dict) -> dict:
+    """Settings of Qwen's video processor for images of these; the model was never shown a video."""
+    shared = ("do_convert_rgb", "do_normalize", "do_rescale", "do_resize", "image_mean", "image_std", "merge_size")
+    also = ("patch_size", "resample", "rescale_factor", "size", "temporal_patch_size")
+    return {"video_processor_type": "Qwen2VLVideoProcessor", **{key: images[key] for key in (*shared, *also)}}
+
+
+def _write(path: Path, settings: dict) -> None:
+    path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def all_words() -> set[str]:

@@ -1,6 +1,5 @@
 """Batches of images of one size through the vision tower, and what is done to them before."""
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -17,16 +16,9 @@ from gp.backbones.processor import load_processor
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 from gp.data.pixels import PixelTable
 from gp.embedded import BASE_DIR
+from gp.embedded.cards.views import through_jpeg
 
-JPEG_QUALITY = 95
 JPEG_SHARE = 0.3
-
-
-def through_jpeg(image: Image.Image) -> Image.Image:
-    """What a JPEG file of quality 95 keeps of an image."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return Image.open(buffer).convert("RGB")
 
 
 def sometimes_through_jpeg(image: Image.Image, rng: np.random.Generator) -> Image.Image:
