@@ -14,8 +14,8 @@ from gp.backbones.processor import load_processor
 from gp.config import TrainConfig
 from gp.config.fitting import nearest
 from gp.config.load import processor_options, prune_options
-from gp.embedded import BASE_DIR
-from gp.formats.glimpse_folder import EMBEDDED, load_glimpse
+from gp.embedded import EMBEDDED_BASES
+from gp.formats.glimpse_folder import load_glimpse
 from gp.model import GlimpseModel
 
 OWN = ("glimpse", "revision", "glimpse_revision", "dtype", "attn_implementation", "device_map")
@@ -46,7 +46,7 @@ def from_pretrained(
     """Loads a base and, if given, its trained glimpse.
 
     Args:
-        base: hub id or folder of a supported model, or "tiny" (embedded, offline).
+        base: hub id or folder of a supported model, or "tiny" or "tiny2" (embedded, offline).
         glimpse: hub id or folder of trained parts (ours or the published format), or "tiny".
         revision, glimpse_revision: of the hub ids.
         dtype: of the base and the trained parts, e.g. "bfloat16"; "auto" (the default): what the base was saved in.
@@ -67,7 +67,7 @@ def from_pretrained(
     found_dtype = _dtype(dtype, options.get("torch_dtype"))
     if device_map is not None:
         _need_accelerate(device_map)
-    place = BASE_DIR if str(base) == EMBEDDED else base
+    place = EMBEDDED_BASES.get(str(base), base)
     family, source = find_family(place, revision, hub)
     model = family.load(
         source,
@@ -76,8 +76,8 @@ def from_pretrained(
         device_map=device_map,
         **of_model,
     ).requires_grad_(False)
-    if str(base) == EMBEDDED:
-        model.config.name_or_path = EMBEDDED
+    if str(base) in EMBEDDED_BASES:
+        model.config.name_or_path = str(base)
     processor = load_processor(place, revision, hub, **of_processor)
     backbone = backbone_of(model)
     if glimpse is None:

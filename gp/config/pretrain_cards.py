@@ -38,6 +38,8 @@ class CardsPretrainConfig:
     name: str = option("tiny_base2", "results go to {runs_dir}/{name}")
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)
+    ckpt: str | None = option(None, 'resume: "last"', choices=("last",))
+    init: str = option("tiny", 'base to go on from: a folder, or "tiny" (the first embedded one)')
     tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
     joint_stage: JointStageConfig = field(default_factory=JointStageConfig)
     weight_decay: float = option(0.02, "weight decay", within=FROM_0)

@@ -4,6 +4,7 @@
     BASE2_DIR     its second generation: larger images, two of them, more kinds of question
     GLIMPSE_DIR   a trained glimpse for the first one
     MATERIAL_DIR  digit scans and photographs from which scenes are drawn; licences in its LICENSES.md
+    EMBEDDED_BASES   the folders of both bases by the names that users give: "tiny", "tiny2"
 
 How they were made: `docs/embedded_model.md`.
 """
@@ -16,3 +17,4 @@ BASE_DIR = _HERE / "base"
 BASE2_DIR = _HERE / "base2"
 GLIMPSE_DIR = _HERE / "glimpse"
 MATERIAL_DIR = _HERE / "material"
+EMBEDDED_BASES = {"tiny": BASE_DIR, "tiny2": BASE2_DIR}

@@ -24,9 +24,9 @@ from gp.embedded.pretraining.packing import Grid
 TURNS_SHARE = 0.1
 TURNS = {"color": (1.0, {"turns": 1.0})}
 SINGLE = {
-    "color": (0.5, {"color": 0.5, "color_of": 0.25, "side": 0.25}),
+    "color": (0.45, {"color": 0.44, "color_of": 0.32, "side": 0.24}),
     "conjunction": (0.25, {"conjunction": 0.85, "exists": 0.15}),
-    "mixed": (0.25, {"count": 0.55, "exists": 0.45}),
+    "mixed": (0.3, {"count": 0.55, "exists": 0.45}),
 }
 GLANCE_SHARE = 1 / 3  # of the questions about a half-size copy, those that have no crop
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
 
 from gp.config.pretrain_cards import CardsPretrainConfig
-from gp.embedded import BASE_DIR
+from gp.embedded import EMBEDDED_BASES
 from gp.embedded.pretraining.growth import grow_model, save_grown_processor
 from gp.embedded.pretraining.joint_stage import JointData, JointStage
 from gp.embedded.pretraining.logfile import LogFile
@@ -19,32 +19,47 @@ from gp.embedded.pretraining.tower_stage import TowerData, TowerStage
 from gp.runs.folder import code_version, write_info
 from gp.training.callbacks import LastCheckpoint
 
-TOWER_CHECKPOINT, JOINT_CHECKPOINT = "tower.ckpt", "joint.ckpt"
+TOWER, JOINT = "tower", "joint"
 
 
 def run(cfg: CardsPretrainConfig) -> None:
-    """Pretrains the base and writes `<runs_dir>/<name>/`; the same command goes on after an interruption.
+    """Pretrains the base and writes `<runs_dir>/<name>/`; `ckpt=last` goes on after an interruption.
 
     The folder holds `base/` (a transformers model folder with processor, float16 weights), `tower.ckpt` and
     `joint.ckpt` (the ends of both stages, or how far they came), their logs `tower.log` and `joint.log`,
     `config.yaml`, `run.json` (commit and versions) and TensorBoard events under `tb/`.
+
+    Raises:
+        FileNotFoundError: `cfg.ckpt` is "last", but no run of that name is there.
+        ValueError: a new run would overwrite the checkpoints of an earlier one.
     """
     run_dir = Path(cfg.runs_dir) / cfg.name
+    check_checkpoints(cfg, run_dir)
     (run_dir / "base").mkdir(parents=True, exist_ok=True)
     OmegaConf.save(OmegaConf.create(asdict(cfg)), run_dir / "config.yaml")
     write_info(run_dir, code_version())
     torch.set_num_threads(cfg.num_threads)
     pl.seed_everything(cfg.seed, verbose=False)
-    tokenizer = save_grown_processor(BASE_DIR, run_dir / "base")
-    old = Qwen2_5_VLForConditionalGeneration.from_pretrained(BASE_DIR, dtype=torch.float32)
+    init = EMBEDDED_BASES.get(cfg.init, cfg.init)
+    tokenizer = save_grown_processor(init, run_dir / "base")
+    old = Qwen2_5_VLForConditionalGeneration.from_pretrained(init, dtype=torch.float32)
     model = grow_model(old, len(tokenizer), cfg.seed)
 
     tower = TowerStage(cfg, model)
-    fit(cfg, run_dir, "tower", cfg.tower_stage.steps, tower, TowerData(cfg))
+    fit(cfg, run_dir, TOWER, cfg.tower_stage.steps, tower, TowerData(cfg))
     joint = JointStage(cfg, model, tower.heads, tokenizer)
     data = JointData(cfg, tokenizer, model.config.text_config.hidden_size)
-    fit(cfg, run_dir, "joint", cfg.joint_stage.steps, joint, data)
+    fit(cfg, run_dir, JOINT, cfg.joint_stage.steps, joint, data)
     save_base(model, run_dir / "base")
+
+
+def check_checkpoints(cfg: CardsPretrainConfig, run_dir: Path) -> None:
+    """Refuses to start over an earlier run, or to go on with none."""
+    found = run_dir / f"{TOWER}.ckpt"
+    if cfg.ckpt is None and found.exists():
+        raise ValueError(f"{found} is there already: go on with ckpt=last, choose another name=..., or delete {run_dir}")
+    if cfg.ckpt is not None and not found.exists():
+        raise FileNotFoundError(f"ckpt={cfg.ckpt}: there is no {found}; start without ckpt")
 
 
 def fit(
