@@ -95,7 +95,7 @@ def pretrain(config: PretrainConfig | CardsPretrainConfig) -> None:
 
         pretrain_first(config)
     else:
-        from gp.embedded.pretraining.run import run as pretrain_second
+        from gp.embedded.making.growing.run import run as pretrain_second
 
         pretrain_second(config)
 

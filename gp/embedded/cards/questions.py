@@ -1,14 +1,14 @@
 """Questions about scenes, each with its answer and the cards that an answer needs.
 
-    color        "what number is on the red card ?"                              4 2
-    conjunction  "what number is on the red oval ?"                              4 2
-    turns        the same about a second card, after a first question and its answer
-    first        "what number is on the red card in the first picture ?"         of two pictures
-    second       "what number is on the red card in the second picture ?"
-    color_of     "which color is the card that shows 4 2 ?"                      red
-    side         "is the red card left or right of the blue card ?"              left
-    count        "how many red cards are there ?"                                1 to 4; evidence: all of them
-    exists       "is there a red oval ?"                                         yes, no; evidence: the red cards
+color        "what number is on the red card ?"                              4 2
+conjunction  "what number is on the red oval ?"                              4 2
+turns        the same about a second card, after a first question and its answer
+first        "what number is on the red card in the first picture ?"         of two pictures
+second       "what number is on the red card in the second picture ?"
+color_of     "which color is the card that shows 4 2 ?"                      red
+side         "is the red card left or right of the blue card ?"              left
+count        "how many red cards are there ?"                                1 to 4; evidence: all of them
+exists       "is there a red oval ?"                                         yes, no; evidence: the red cards
 """
 
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ CROPS = ((3, 4), (4, 4), (3, 5), (4, 5), (3, 6), (4, 6))
 
 @dataclass(frozen=True)
 class Sample:
-    """images: RGB. question: its `text` and `answer`. boxes_xyxy_px: evidence, for every image. source_id: of scenes."""
+    """images: RGB. boxes_xyxy_px: evidence in every image. source_id: of its scenes."""
 
     images: tuple[Image.Image, ...]
     question: Question

@@ -1,9 +1,9 @@
 """A scene: cards with colour, shape and number over a photograph.
 
-    color        6 to 8 cards, every colour once
-    conjunction  6 or 8 cards, 3 or 4 colours twice each, every pair of colour and shape once
-    mixed        6 to 8 cards, a colour on 1 to 4 of them, every pair of colour, shape and number free
-    dense        as many cards as a quarter of the visual tokens may hold, for training the vision tower
+color        6 to 8 cards, every colour once
+conjunction  6 or 8 cards, 3 or 4 colours twice each, every pair of colour and shape once
+mixed        6 to 8 cards, a colour on 1 to 4 of them, every pair of colour, shape and number free
+dense        as many cards as a quarter of the visual tokens may hold, for training the vision tower
 """
 
 from dataclasses import dataclass
@@ -78,7 +78,9 @@ class SceneBuilder:
             ValueError: `layout` is not one of LAYOUTS, or the scene is too small for its cards.
         """
         if layout not in LAYOUTS or rows * columns < 64 or min(rows, columns) < 4:
-            raise ValueError(f"expected a layout of {LAYOUTS} and 64 tokens or more, got {layout!r}, {rows} x {columns}")
+            raise ValueError(
+                f"expected a layout of {LAYOUTS} and 64 tokens or more, got {layout!r}, {rows} x {columns}"
+            )
         rng = np.random.default_rng(
             [SEED_STREAM, seed, LAYOUTS.index(layout), SPLITS.index(self.split), int(self.augment), rows, columns]
         )

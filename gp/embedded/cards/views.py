@@ -7,7 +7,6 @@ from PIL import Image
 
 from gp.embedded.cards.layout import TOKEN_PX, Box
 
-
 JPEG_QUALITY = 95  # 90 costs two points of the halftone numbers, 75 a tenth of them
 
 

@@ -77,7 +77,7 @@ def halftone_zone(seed=0):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_half_a_size_leaves_a_halftone_number_plain(seed):
-    """At full size ink and ground differ by up to .28 of the colour; in the half copy nothing but the ground is left."""
+    """At full size ink and ground differ by up to .28 of the colour; the half copy shows the ground alone."""
     scene, card, (x, y) = halftone_zone(seed)
     full = np.asarray(scene.image, dtype=float)[y : y + 28, x : x + 56]
     half = np.asarray(half_copy(scene.image), dtype=float)[y // 2 : y // 2 + 14, x // 2 : x // 2 + 28]

@@ -1,6 +1,6 @@
 """Exact match of the second embedded base by kind of question and size, through transformers' own `generate`.
 
-    python -m gp.embedded.pretraining.evaluate --kind color zoom --size 16x16 20x20 --num-questions 512
+    python -m gp.embedded.making.growing.evaluate --kind color zoom --size 16x16 20x20 --num-questions 512
 
 Prints the share of answers that are right as a whole; for kinds that show one scene twice, halftone numbers apart.
 """
@@ -20,7 +20,7 @@ from gp.embedded.cards.material import SPLITS
 from gp.embedded.cards.questions import PLACES
 from gp.embedded.cards.samples import SAMPLE_KINDS, ZOOM_KINDS, Sample, draw_sample
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.pretraining.packing import Grid
+from gp.embedded.making.growing.packing import Grid
 
 BATCH_SIZE = 16
 MAX_NEW_TOKENS = 4

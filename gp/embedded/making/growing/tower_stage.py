@@ -9,10 +9,10 @@ from transformers import PreTrainedModel
 
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.embedded.cards.scene import SceneBuilder
+from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
+from gp.embedded.making.growing.images import encode_images
+from gp.embedded.making.growing.tower_stream import VAL_BATCHES, TowerStream
 from gp.embedded.making.optim import MuonAdamW
-from gp.embedded.pretraining.dense import DENSE_NAMES, DenseHeads
-from gp.embedded.pretraining.images import encode_images
-from gp.embedded.pretraining.tower_stream import VAL_BATCHES, TowerStream
 from gp.training.schedule import lr_factor
 
 

@@ -14,10 +14,10 @@ from gp.embedded.cards.questions import Question, ask, ask_in_picture, ask_to_re
 from gp.embedded.cards.samples import CROPS, SAMPLE_KINDS
 from gp.embedded.cards.scene import Scene, SceneBuilder
 from gp.embedded.cards.views import crop, crop_box, draw_crop, half_copy
-from gp.embedded.pretraining.blocks import IGNORE, NOTHING, Block, build_block
-from gp.embedded.pretraining.dense import dense_targets
-from gp.embedded.pretraining.images import sometimes_through_jpeg, to_tensor
-from gp.embedded.pretraining.packing import Grid
+from gp.embedded.making.growing.blocks import IGNORE, NOTHING, Block, build_block
+from gp.embedded.making.growing.dense import dense_targets
+from gp.embedded.making.growing.images import sometimes_through_jpeg, to_tensor
+from gp.embedded.making.growing.packing import Grid
 
 # Of batches with one image: layouts with their shares, and the shares of the kinds asked about each.
 # Questions of a second turn are twice as long as others, so they have batches of their own.

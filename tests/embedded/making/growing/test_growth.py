@@ -9,13 +9,15 @@ from gp.backbones.processor import Qwen2_5_VLProcessor, load_processor
 from gp.embedded import BASE_DIR
 from gp.embedded.cards.questions import KINDS, LAYOUTS_OF_KIND, PLACES, ask
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.pretraining.blocks import question_ids
-from gp.embedded.pretraining.growth import INSERT_AT, NUM_NEW_LAYERS, grow_model, save_grown_processor
+from gp.embedded.making.growing.blocks import question_ids
+from gp.embedded.making.growing.growth import INSERT_AT, NUM_NEW_LAYERS, grow_model, save_grown_processor
 
 
 def test_logits_are_equal_to_the_last_bit(first_base, tokenizer):
     grown = grow_model(first_base, len(tokenizer), seed=0).eval()
-    assert grown.config.text_config.num_hidden_layers == first_base.config.text_config.num_hidden_layers + NUM_NEW_LAYERS
+    assert (
+        grown.config.text_config.num_hidden_layers == first_base.config.text_config.num_hidden_layers + NUM_NEW_LAYERS
+    )
     processor = load_processor(BASE_DIR)
     image = SceneBuilder("val").build(0, "color", 8, 8).image
     text = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>what number is on the red card ?"

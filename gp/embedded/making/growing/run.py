@@ -12,10 +12,10 @@ from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
 
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.embedded import EMBEDDED_BASES
-from gp.embedded.pretraining.growth import grow_model, save_grown_processor
-from gp.embedded.pretraining.joint_stage import JointData, JointStage
-from gp.embedded.pretraining.logfile import LogFile
-from gp.embedded.pretraining.tower_stage import TowerData, TowerStage
+from gp.embedded.making.growing.growth import grow_model, save_grown_processor
+from gp.embedded.making.growing.joint_stage import JointData, JointStage
+from gp.embedded.making.growing.logfile import LogFile
+from gp.embedded.making.growing.tower_stage import TowerData, TowerStage
 from gp.runs.folder import code_version, write_info
 from gp.training.callbacks import LastCheckpoint
 
@@ -57,7 +57,9 @@ def check_checkpoints(cfg: CardsPretrainConfig, run_dir: Path) -> None:
     """Refuses to start over an earlier run, or to go on with none."""
     found = run_dir / f"{TOWER}.ckpt"
     if cfg.ckpt is None and found.exists():
-        raise ValueError(f"{found} is there already: go on with ckpt=last, choose another name=..., or delete {run_dir}")
+        raise ValueError(
+            f"{found} is there already: go on with ckpt=last, choose another name=..., or delete {run_dir}"
+        )
     if cfg.ckpt is not None and not found.exists():
         raise FileNotFoundError(f"ckpt={cfg.ckpt}: there is no {found}; start without ckpt")
 

@@ -8,10 +8,10 @@ from PIL import Image
 from gp.backbones.processor import load_processor
 from gp.embedded import BASE_DIR
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.pretraining.blocks import IGNORE, INSERTED
-from gp.embedded.pretraining.joint_stage import embed_blocks, joint_forward
-from gp.embedded.pretraining.joint_stream import JointBatch, JointStream
-from gp.embedded.pretraining.packing import prefix_text
+from gp.embedded.making.growing.blocks import IGNORE, INSERTED
+from gp.embedded.making.growing.joint_stage import embed_blocks, joint_forward
+from gp.embedded.making.growing.joint_stream import JointBatch, JointStream
+from gp.embedded.making.growing.packing import prefix_text
 
 LAYER = 5
 PLANS = {

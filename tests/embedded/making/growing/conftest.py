@@ -3,7 +3,7 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from gp.embedded import BASE_DIR
-from gp.embedded.pretraining.growth import grow_model, save_grown_processor
+from gp.embedded.making.growing.growth import grow_model, save_grown_processor
 
 
 @pytest.fixture(scope="session")

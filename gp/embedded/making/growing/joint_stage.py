@@ -16,13 +16,13 @@ from gp.backbones.recording import record_calls
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.embedded.cards.samples import SAMPLE_KINDS
 from gp.embedded.cards.scene import SceneBuilder
+from gp.embedded.making.growing.blocks import IGNORE, INSERTED
+from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
+from gp.embedded.making.growing.images import encode_images
+from gp.embedded.making.growing.joint_stream import VAL_BATCHES, JointStream
+from gp.embedded.making.growing.packing import HEADER, packed_mask, prefix_positions, prefix_text
+from gp.embedded.making.growing.tower_stream import TowerStream
 from gp.embedded.making.optim import MuonAdamW
-from gp.embedded.pretraining.blocks import IGNORE, INSERTED
-from gp.embedded.pretraining.dense import DENSE_NAMES, DenseHeads
-from gp.embedded.pretraining.images import encode_images
-from gp.embedded.pretraining.joint_stream import VAL_BATCHES, JointStream
-from gp.embedded.pretraining.packing import HEADER, packed_mask, prefix_positions, prefix_text
-from gp.embedded.pretraining.tower_stream import TowerStream
 from gp.training.schedule import lr_factor
 
 
@@ -49,7 +49,7 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     """
     visual_tokens = [encode_images(model, images) for images in batch["images"]]
     ids, labels = batch["ids"], batch["labels"]
-    size, num_questions, length = ids.shape
+    _, num_questions, length = ids.shape
     prefix_ids = torch.tensor(tokenizer(prefix_text(batch["grids"]), add_special_tokens=False).input_ids)
     num_prefix = len(prefix_ids)
     prefix, is_visual = embed_prefix(model, prefix_ids, visual_tokens)

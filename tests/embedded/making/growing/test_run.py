@@ -10,10 +10,10 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 from gp.backbones.processor import load_processor
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.pretraining.evaluate import Answerer
-from gp.embedded.pretraining.joint_stream import JointStream
-from gp.embedded.pretraining.run import run
-from gp.embedded.pretraining.tower_stream import TowerStream
+from gp.embedded.making.growing.evaluate import Answerer
+from gp.embedded.making.growing.joint_stream import JointStream
+from gp.embedded.making.growing.run import run
+from gp.embedded.making.growing.tower_stream import TowerStream
 from tests.support.micro_growing import growing_config, save_micro_base
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gp.embedded.cards.questions import Question
-from gp.embedded.pretraining.packing import Grid, image_positions, image_text
+from gp.embedded.making.growing.packing import Grid, image_positions, image_text
 
 IGNORE = -100
 NOTHING, INSERTED = -1, -2

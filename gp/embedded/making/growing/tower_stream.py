@@ -9,8 +9,8 @@ from torch.utils.data import IterableDataset
 
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.cards.views import half_copy
-from gp.embedded.pretraining.dense import dense_targets
-from gp.embedded.pretraining.images import sometimes_through_jpeg, to_tensor
+from gp.embedded.making.growing.dense import dense_targets
+from gp.embedded.making.growing.images import sometimes_through_jpeg, to_tensor
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.pretraining.dense import COLOR_CLASSES, IGNORE, SHAPE_CLASSES, dense_targets
+from gp.embedded.making.growing.dense import COLOR_CLASSES, IGNORE, SHAPE_CLASSES, dense_targets
 
 
 def owners(scene, rows, columns, token_px):

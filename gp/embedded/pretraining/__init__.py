@@ -1,1 +1,0 @@
-"""The recipe of the second embedded base: the first one goes on, with more layers, sizes, images and kinds of question."""
