@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ def grow_model(old: PreTrainedModel, vocab_size: int, seed: int) -> Qwen2_5_VLFo
         vocab_size: at least the old one.
         seed: of the new weights.
     """
-    config = copy.deepcopy(old.config)
+    config: Any = copy.deepcopy(old.config)
     text = config.text_config
     text.num_hidden_layers += NUM_NEW_LAYERS
     text.layer_types = text.layer_types[:1] * text.num_hidden_layers
@@ -46,7 +47,7 @@ def grow_model(old: PreTrainedModel, vocab_size: int, seed: int) -> Qwen2_5_VLFo
                 layer.load_state_dict(source.state_dict())
         model.model.language_model.norm.load_state_dict(old.model.language_model.norm.state_dict())
         model.model.visual.load_state_dict(old.model.visual.state_dict())
-        _grow_words(model.get_input_embeddings().weight, old.get_input_embeddings().weight)
+        _grow_words(model.get_input_embeddings(), old.get_input_embeddings())
     model.generation_config = copy.deepcopy(old.generation_config)
     return model
 
@@ -63,10 +64,11 @@ def _make_idle(layer: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _grow_words(new: torch.Tensor, old: torch.Tensor) -> None:
-    new[: len(old)] = old
-    rest = new[len(old) :]
-    rest.copy_(old.mean(0) + torch.randn_like(rest) * old.std(0))
+def _grow_words(new: nn.Module, old: nn.Module) -> None:
+    table, known = new.get_parameter("weight"), old.get_parameter("weight")
+    table[: len(known)] = known
+    rest = table[len(known) :]
+    rest.copy_(known.mean(0) + torch.randn_like(rest) * known.std(0))
 
 
 def save_grown_processor(init: str | Path, folder: Path) -> PreTrainedTokenizerBase:

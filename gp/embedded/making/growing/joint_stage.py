@@ -102,7 +102,7 @@ def embed_blocks(model: PreTrainedModel, tokenizer, batch: dict[str, Any]) -> to
         if bool(has_crop.any()):
             embeds = embeds.masked_scatter(is_visual[..., None], encode_images(model, batch["crops"][has_crop]))
     if "noise" in batch:
-        newline = table.weight[tokenizer.convert_tokens_to_ids("\n")].detach()
+        newline = table.get_parameter("weight")[tokenizer.convert_tokens_to_ids("\n")].detach()
         vectors = inserted_vectors(newline, batch["noise"], batch["noise_scale"], batch["is_near"])
         embeds = torch.where((ids == INSERTED)[..., None], vectors[:, :, None], embeds)
     return embeds
@@ -224,7 +224,7 @@ class JointStage(pl.LightningModule):
         def vision_factor(step: int) -> float:
             return stage.vision_lr_factor * factor(step)
 
-        factors = [vision_factor if group["is_vision"] else factor for group in optimizer.param_groups]
+        factors: list[Any] = [vision_factor if group["is_vision"] else factor for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factors), "interval": "step"}}
 
 

@@ -24,9 +24,9 @@ from gp.embedded.making.growing.packing import Grid
 TURNS_SHARE = 0.1
 TURNS = {"color": (1.0, {"turns": 1.0})}
 SINGLE = {
-    "color": (0.45, {"color": 0.44, "color_of": 0.32, "side": 0.24}),
-    "conjunction": (0.25, {"conjunction": 0.85, "exists": 0.15}),
-    "mixed": (0.3, {"count": 0.55, "exists": 0.45}),
+    "color": (0.42, {"color": 0.3, "color_of": 0.4, "side": 0.3}),
+    "conjunction": (0.18, {"conjunction": 0.75, "exists": 0.25}),
+    "mixed": (0.4, {"count": 0.5, "exists": 0.5}),
 }
 GLANCE_SHARE = 1 / 3  # of the questions about a half-size copy, those that have no crop
 
@@ -50,20 +50,20 @@ class JointBatch:
 
 
 JOINT_BATCHES = (
-    JointBatch(0.12, "single", ((8, 8),), 11, 6),
+    JointBatch(0.26, "single", ((8, 8),), 9, 10),
     JointBatch(0.04, "single", ((8, 16),), 6, 7),
     JointBatch(0.04, "single", ((16, 8),), 6, 7),
     JointBatch(0.04, "single", ((9, 14),), 6, 7),
-    JointBatch(0.07, "single", ((12, 12),), 6, 7),
+    JointBatch(0.08, "single", ((12, 12),), 6, 9),
     JointBatch(0.06, "single", ((12, 16),), 4, 8),
-    JointBatch(0.15, "single", ((16, 16),), 3, 9),
+    JointBatch(0.15, "single", ((16, 16),), 3, 12),
     JointBatch(0.03, "single", ((14, 18),), 3, 9),
     JointBatch(0.03, "single", ((20, 13),), 3, 9),
     JointBatch(0.03, "single", ((13, 20),), 3, 9),
     JointBatch(0.04, "single", ((20, 20),), 2, 12),
-    JointBatch(0.11, "pair", ((8, 8), (8, 8)), 6, 7),
+    JointBatch(0.08, "pair", ((8, 8), (8, 8)), 6, 7),
     JointBatch(0.04, "pair", ((10, 8), (8, 12)), 4, 8),
-    JointBatch(0.12, "zoom", ((16, 16),), 5, 6),
+    JointBatch(0.09, "zoom", ((16, 16),), 5, 6),
     JointBatch(0.04, "zoom", ((12, 16),), 5, 6),
     JointBatch(0.04, "zoom", ((20, 20),), 4, 6),
 )
