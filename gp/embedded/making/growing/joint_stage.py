@@ -1,5 +1,6 @@
 """Stage 2: the whole model on packed questions: answers, dense heads, and a pull of attention to the evidence."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,17 @@ from gp.embedded.making.growing.blocks import IGNORE, INSERTED
 from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
 from gp.embedded.making.growing.images import encode_images
 from gp.embedded.making.growing.joint_stream import VAL_BATCHES, JointStream
-from gp.embedded.making.growing.packing import HEADER, packed_mask, prefix_positions, prefix_text
+from gp.embedded.making.growing.packing import HEADER, Grid, packed_mask, prefix_positions, prefix_text
 from gp.embedded.making.growing.tower_stream import TowerStream
 from gp.embedded.making.optim import MuonAdamW
 from gp.training.schedule import lr_factor
 
+PLACE_MIDDLE, PLACE_SCALE = 8.0, 5.0  # of rows and columns of visual tokens
+
 
 @dataclass
 class JointOutput:
-    """answer_loss, evidence_loss: scalars. visual_tokens: [B, V, D] of every image of the prefix.
+    """answer_loss, evidence_loss, place_loss: scalars. visual_tokens: [B, V, D] of every image of the prefix.
 
     is_exact: bool [B, Q], every label is the likeliest token. evidence_mass: [B, Q], attention on the evidence, 0..1.
     """
@@ -38,6 +41,7 @@ class JointOutput:
     visual_tokens: list[torch.Tensor]
     is_exact: torch.Tensor
     evidence_mass: torch.Tensor
+    place_loss: torch.Tensor
 
 
 def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evidence_layer: int) -> JointOutput:
@@ -76,7 +80,27 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     logits = model.lm_head(rows)
     answer_loss = F.cross_entropy(logits, labels[is_label])
     is_right = torch.ones_like(is_label).masked_scatter(is_label, logits.argmax(-1) == labels[is_label])
-    return JointOutput(answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass)
+    places = place_loss(layer_input[:, :num_prefix][:, is_visual], batch["grids"])
+    return JointOutput(answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass, places)
+
+
+def place_loss(hidden: torch.Tensor, grids: Sequence[Grid]) -> torch.Tensor:
+    """Squared error of the rows and columns that visual tokens tell, read off along two fixed directions.
+
+    The tower and the decoder know only how far apart tokens are. Which card is the left one is learned late or never
+    unless tokens carry where they are; fixed directions need no weights that would be thrown away.
+
+    Args:
+        hidden: [B, V, D], visual tokens inside the decoder. grids: of their images, in order.
+    """
+    width = hidden.shape[-1]
+    directions = torch.randn(width, 2, generator=torch.Generator().manual_seed(0)) / width**0.5
+    told = F.rms_norm(hidden, (width,)) @ directions
+    places = [
+        torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), dim=-1).flatten(0, 1)
+        for rows, columns in grids
+    ]
+    return (told - (torch.cat(places) - PLACE_MIDDLE) / PLACE_SCALE).square().mean()
 
 
 def embed_prefix(
@@ -187,9 +211,12 @@ class JointStage(pl.LightningModule):
         out = joint_forward(self.model, self.tokenizer, batch, stage.evidence_layer)
         dense = [self.heads(*pair)[0] for pair in zip(out.visual_tokens, batch["targets"], strict=True)]
         loss = out.answer_loss + stage.dense_weight * torch.stack(dense).mean()
+        loss = loss + stage.place_weight * out.place_loss
         if self.global_step < stage.evidence_share * stage.steps:
             loss = loss + stage.evidence_weight * out.evidence_loss
-        scalars = {"loss_answer": out.answer_loss, "loss_evidence": out.evidence_loss, "exact": out.is_exact}
+        scalars = {"loss_answer": out.answer_loss, "loss_evidence": out.evidence_loss, "exact": out.is_exact,
+                   "loss_place": out.place_loss}  # fmt: skip
+        scalars[f"exact_{SAMPLE_KINDS[int(batch['kinds'][0, 0])]}"] = out.is_exact
         self.log_dict({f"train/{name}": value.detach().float().mean() for name, value in scalars.items()}, batch_size=1)
         return loss
 
