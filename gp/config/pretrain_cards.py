@@ -19,6 +19,9 @@ class JointStageConfig:
     """Stage 2: the whole model on grounded questions, several of them packed behind the same images."""
 
     steps: int = option(4000, "optimizer steps", within=FROM_0)
+    early_share: float = option(
+        0.7, "share of the steps that ask mostly what is learned late; the others mostly read numbers", within=SHARE
+    )
     lr: float = option(2e-3, "peak learning rate", within=ABOVE_0)
     vision_lr_factor: float = option(0.5, "learning rate of the tower, already trained, / lr", within=FROM_0)
     tower_every: int = option(8, "every so manieth batch is one of the tower's own; 0: none", within=FROM_0)

@@ -20,8 +20,9 @@ from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.blocks import IGNORE, INSERTED
 from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
 from gp.embedded.making.growing.images import encode_images
-from gp.embedded.making.growing.joint_stream import VAL_BATCHES, JointStream
+from gp.embedded.making.growing.joint_stream import JointStream
 from gp.embedded.making.growing.packing import HEADER, Grid, packed_mask, prefix_positions, prefix_text
+from gp.embedded.making.growing.plans import VALIDATION
 from gp.embedded.making.growing.tower_stream import TowerStream
 from gp.embedded.making.optim import MuonAdamW
 from gp.training.schedule import lr_factor
@@ -222,7 +223,7 @@ class JointStage(pl.LightningModule):
 
     def validation_step(self, batch: dict, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Exact match by size and kind (teacher forcing) and the dense heads' digits."""
-        plan = VAL_BATCHES[dataloader_idx]
+        setting, plan = VALIDATION[dataloader_idx]
         size = f"{plan.grids[0][0]}x{plan.grids[0][1]}"
         # An answer whose every token is the argmax given the true ones before it is exactly the greedy answer.
         out = joint_forward(self.model, self.tokenizer, batch, self.cfg.joint_stage.evidence_layer)
@@ -234,9 +235,9 @@ class JointStage(pl.LightningModule):
                 if bool(of_kind.any()):
                     value = out.is_exact[of_kind].float().mean()
                     self._log(f"{size}/{name}", value, int(of_kind.sum()))
-        self._log(f"{size}/{plan.setting}/mass", out.evidence_mass.mean(), out.evidence_mass.numel())
+        self._log(f"{size}/{setting}/mass", out.evidence_mass.mean(), out.evidence_mass.numel())
         _, accuracies = self.heads(out.visual_tokens[0], batch["targets"][0])
-        self._log(f"{size}/{plan.setting}/digits", accuracies[2:].mean(), 1)
+        self._log(f"{size}/{setting}/digits", accuracies[2:].mean(), 1)
 
     def _log(self, name: str, value: torch.Tensor, count: int) -> None:
         self.log(f"val/{name}", value, batch_size=count, add_dataloader_idx=False)
@@ -279,7 +280,10 @@ class JointData(pl.LightningDataModule):
         cfg = self.cfg
         steps = range(self.trainer.global_step, cfg.joint_stage.steps)
         builder = SceneBuilder("train", augment=True)
-        joint = JointStream(builder, self.tokenizer, steps, cfg.seed + 1, noise_size=self.hidden_size)
+        late_from = round(cfg.joint_stage.early_share * cfg.joint_stage.steps)
+        joint = JointStream(
+            builder, self.tokenizer, steps, cfg.seed + 1, noise_size=self.hidden_size, late_from=late_from
+        )
         tower = TowerStream(builder, steps, cfg.seed + 1)
         stream = _Mixed(joint, tower, steps, cfg.joint_stage.tower_every)
         return DataLoader(stream, batch_size=None, num_workers=cfg.num_workers)
@@ -287,5 +291,5 @@ class JointData(pl.LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         builder, steps = SceneBuilder("val"), range(self.cfg.val_batches)
         return [
-            DataLoader(JointStream(builder, self.tokenizer, steps, 0, (plan,)), batch_size=None) for plan in VAL_BATCHES
+            DataLoader(JointStream(builder, self.tokenizer, steps, 0, only), batch_size=None) for only in VALIDATION
         ]

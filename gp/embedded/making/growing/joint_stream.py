@@ -1,6 +1,6 @@
 """Batches of the joint stage: scenes of one size with several questions each, packed behind their images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,63 +18,9 @@ from gp.embedded.making.growing.blocks import IGNORE, NOTHING, Block, build_bloc
 from gp.embedded.making.growing.dense import dense_targets
 from gp.embedded.making.growing.images import sometimes_through_jpeg, to_tensor
 from gp.embedded.making.growing.packing import Grid
+from gp.embedded.making.growing.plans import SIZES, TASKS, Size, Task, tasks_of
 
-# What a batch with one image asks: its share, and layouts with their shares and the kinds asked about each. All of a
-# batch ask alike, since kinds that are learned late (side, exists, color_of) drown in batches of all kinds.
-ASKED = (
-    (0.32, {"color": (0.5, {"color": 1.0}), "conjunction": (0.5, {"conjunction": 1.0})}),
-    (0.08, {"color": (1.0, {"turns": 1.0})}),
-    (0.17, {"color": (1.0, {"color_of": 1.0})}),
-    (0.14, {"color": (1.0, {"side": 1.0})}),
-    (0.15, {"mixed": (0.7, {"exists": 1.0}), "conjunction": (0.3, {"exists": 1.0})}),
-    (0.14, {"mixed": (1.0, {"count": 1.0})}),
-)
 GLANCE_SHARE = 1 / 3  # of the questions about a half-size copy, those that have no crop
-
-
-@dataclass(frozen=True)
-class JointBatch:
-    """A kind of batch.
-
-    Args:
-        share: among all kinds.
-        setting: "single" (one image), "pair" (two pictures) or "zoom" (half-size copy and crops).
-        grids: rows and columns of each scene in visual tokens; one, or two for a pair.
-        num_scenes: prompts' images per batch. num_questions: packed behind each.
-    """
-
-    share: float
-    setting: str
-    grids: tuple[Grid, ...]
-    num_scenes: int
-    num_questions: int
-
-
-JOINT_BATCHES = (
-    JointBatch(0.26, "single", ((8, 8),), 9, 10),
-    JointBatch(0.04, "single", ((8, 16),), 6, 7),
-    JointBatch(0.04, "single", ((16, 8),), 6, 7),
-    JointBatch(0.04, "single", ((9, 14),), 6, 7),
-    JointBatch(0.08, "single", ((12, 12),), 6, 9),
-    JointBatch(0.06, "single", ((12, 16),), 4, 8),
-    JointBatch(0.15, "single", ((16, 16),), 3, 12),
-    JointBatch(0.03, "single", ((14, 18),), 3, 9),
-    JointBatch(0.03, "single", ((20, 13),), 3, 9),
-    JointBatch(0.03, "single", ((13, 20),), 3, 9),
-    JointBatch(0.04, "single", ((20, 20),), 2, 12),
-    JointBatch(0.08, "pair", ((8, 8), (8, 8)), 6, 7),
-    JointBatch(0.04, "pair", ((10, 8), (8, 12)), 4, 8),
-    JointBatch(0.09, "zoom", ((16, 16),), 5, 6),
-    JointBatch(0.04, "zoom", ((12, 16),), 5, 6),
-    JointBatch(0.04, "zoom", ((20, 20),), 4, 6),
-)
-VAL_BATCHES = (
-    JointBatch(1, "single", ((8, 8),), 11, 9),
-    JointBatch(1, "single", ((16, 16),), 4, 12),
-    JointBatch(1, "single", ((20, 13),), 4, 12),
-    JointBatch(1, "pair", ((8, 8), (8, 8)), 6, 9),
-    JointBatch(1, "zoom", ((16, 16),), 5, 9),
-)
 
 
 class JointStream(IterableDataset):
@@ -85,7 +31,8 @@ class JointStream(IterableDataset):
         tokenizer: of the base.
         steps: numbers of the batches to yield.
         seed: the stream's.
-        plans: kinds of batches, drawn by their share.
+        only: a setting and a size, whose tasks are taken in turn; None: all are drawn by their shares.
+        late_from: step from which tasks have their late shares.
         noise_size: width of the vectors put in before answers; 0: nothing is put in and no position jumps.
 
     A batch has `grids`; `images`, uint8 [B, 3, H, W] for every image of the prefix; `targets`, int64 [B, 4, V] for
@@ -97,10 +44,10 @@ class JointStream(IterableDataset):
     """
 
     def __init__(self, builder: SceneBuilder, tokenizer, steps: range, seed: int,
-                 plans: Sequence[JointBatch] = JOINT_BATCHES, noise_size: int = 0):  # fmt: skip
+                 only: tuple[str, Size] | None = None, noise_size: int = 0, late_from: int = 0):  # fmt: skip
         super().__init__()
         self.builder, self.tokenizer, self.steps, self.seed = builder, tokenizer, steps, seed
-        self.plans, self.noise_size = plans, noise_size
+        self.only, self.noise_size, self.late_from = only, noise_size, late_from
 
     def __iter__(self) -> Iterator[dict]:
         return map(self.batch, self.steps)
@@ -108,46 +55,46 @@ class JointStream(IterableDataset):
     def batch(self, step: int) -> dict[str, Any]:
         """Batch number `step`."""
         rng = np.random.default_rng([self.seed, step])
-        shares = np.array([plan.share for plan in self.plans])
-        plan = self.plans[int(rng.choice(len(self.plans), p=shares / shares.sum()))]
-        asked = ASKED[int(rng.choice(len(ASKED), p=[share for share, _ in ASKED]))][1]
-        prompts = [self._draw(rng, plan, asked) for _ in range(plan.num_scenes)]
-        return self._collate(rng, plan, prompts)
+        task, size = self._plan(rng, step)
+        prompts = [self._draw(rng, task, size) for _ in range(size.num_scenes)]
+        return self._collate(rng, task.setting, size, prompts)
 
-    def _draw(self, rng: np.random.Generator, plan: JointBatch, asked: Mapping) -> "_Packed":
+    def _plan(self, rng: np.random.Generator, step: int) -> tuple[Task, Size]:
+        if self.only is not None:
+            tasks = tasks_of(self.only[0])
+            return tasks[step % len(tasks)], self.only[1]
+        task = _weighted(rng, TASKS, [task.late if step >= self.late_from else task.early for task in TASKS])
+        sizes = SIZES[task.setting]
+        return task, _weighted(rng, sizes, [size.share for size in sizes])
+
+    def _draw(self, rng: np.random.Generator, task: Task, size: Size) -> "_Packed":
         """One packed sequence: scenes, images of the prefix, questions and their crops."""
-        if plan.setting == "single":
-            layout = _weighted(rng, {name: share for name, (share, _) in asked.items()})
-            (scene,) = self._scenes(rng, plan, layout)
-            kinds = [_weighted(rng, asked[layout][1]) for _ in range(plan.num_questions)]
-            questions = [ask(rng, scene, kind) for kind in kinds]
-            return _Packed([scene], [self._seen(rng, scene.image)], 1, questions, [None] * len(questions))
-        layout = "color" if rng.random() < 0.7 else "conjunction"
-        scenes = self._scenes(rng, plan, layout)
-        if plan.setting == "pair":
+        layout, kind, _ = _weighted(rng, task.scenes, [share for _, _, share in task.scenes])
+        scenes, count = self._scenes(rng, size, layout), size.num_questions
+        if task.setting == "single":
+            questions = [ask(rng, scenes[0], kind) for _ in range(count)]
+            return _Packed(scenes, [self._seen(rng, scenes[0].image)], 1, questions, [None] * count)
+        if task.setting == "pair":
             pair = (scenes[0], scenes[1])
-            questions = [ask_in_picture(rng, pair, int(rng.integers(2))) for _ in range(plan.num_questions)]
-            images = [self._seen(rng, scene.image) for scene in scenes]
-            return _Packed(scenes, images, 1, questions, [None] * len(questions))
+            questions = [ask_in_picture(rng, pair, int(rng.integers(2))) for _ in range(count)]
+            return _Packed(scenes, [self._seen(rng, scene.image) for scene in scenes], 1, questions, [None] * count)
         cards = readable(scenes[0])
-        questions = [
-            ask_to_read(rng, cards[int(rng.integers(len(cards)))], scenes[0]) for _ in range(plan.num_questions)
-        ]
+        questions = [ask_to_read(rng, cards[int(rng.integers(len(cards)))], scenes[0]) for _ in range(count)]
         image = self._seen(rng, scenes[0].image)
-        return _Packed(scenes, [half_copy(image)], 2, questions, [None] * len(questions), image)
+        return _Packed(scenes, [half_copy(image)], 2, questions, [None] * count, image)
 
-    def _scenes(self, rng: np.random.Generator, plan: JointBatch, layout: str) -> list[Scene]:
-        return [self.builder.build(int(rng.integers(2**40)), layout, *grid) for grid in plan.grids]
+    def _scenes(self, rng: np.random.Generator, size: Size, layout: str) -> list[Scene]:
+        return [self.builder.build(int(rng.integers(2**40)), layout, *grid) for grid in size.grids]
 
     def _seen(self, rng: np.random.Generator, image: Image.Image) -> Image.Image:
         return sometimes_through_jpeg(image, rng)
 
-    def _collate(self, rng: np.random.Generator, plan: JointBatch, prompts: list["_Packed"]) -> dict[str, Any]:
+    def _collate(self, rng: np.random.Generator, setting: str, size: Size, prompts: list["_Packed"]) -> dict[str, Any]:
         crop_grid, crops = None, None
-        if plan.setting == "zoom":
+        if setting == "zoom":
             crop_grid = CROPS[int(rng.integers(len(CROPS)))]
             crops = [look for prompt in prompts for look in prompt.cut(rng, crop_grid)]
-        grids = plan.grids if crop_grid is None else ((plan.grids[0][0] // 2, plan.grids[0][1] // 2),)
+        grids = size.grids if crop_grid is None else ((size.grids[0][0] // 2, size.grids[0][1] // 2),)
         blocks, kinds, halftone = [], [], []
         for prompt in prompts:
             for question, place in zip(prompt.questions, prompt.places, strict=True):
@@ -166,7 +113,7 @@ class JointStream(IterableDataset):
                 )
                 kinds.append(SAMPLE_KINDS.index(kind))
                 halftone.append(is_halftone)
-        shape = (plan.num_scenes, plan.num_questions)
+        shape = (size.num_scenes, size.num_questions)
         room = 0 if crop_grid is None else crop_grid[0] * crop_grid[1] + 2
         packed = _pad(blocks, shape, room)
         evidence, in_crop = [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
@@ -257,5 +204,6 @@ def _pad(blocks: list[Block], shape: tuple[int, int], room: int) -> dict[str, to
     }
 
 
-def _weighted(rng: np.random.Generator, shares: dict[str, float]) -> str:
-    return list(shares)[int(rng.choice(len(shares), p=list(shares.values())))]
+def _weighted(rng: np.random.Generator, options: Sequence[Any], shares: Sequence[float]) -> Any:
+    weights = np.array(shares)
+    return options[int(rng.choice(len(options), p=weights / weights.sum()))]

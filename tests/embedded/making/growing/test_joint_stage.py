@@ -10,19 +10,20 @@ from gp.embedded import BASE_DIR
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.blocks import IGNORE, INSERTED
 from gp.embedded.making.growing.joint_stage import embed_blocks, joint_forward
-from gp.embedded.making.growing.joint_stream import JointBatch, JointStream
+from gp.embedded.making.growing.joint_stream import JointStream
 from gp.embedded.making.growing.packing import prefix_text
+from gp.embedded.making.growing.plans import Size
 
 LAYER = 5
-PLANS = {
-    "single": JointBatch(1, "single", ((8, 12),), 2, 3),
-    "pair": JointBatch(1, "pair", ((8, 9), (10, 8)), 1, 3),
-    "zoom": JointBatch(1, "zoom", ((12, 8),), 2, 3),
+SIZES_OF = {
+    "single": Size(1, ((8, 12),), 2, 3),
+    "pair": Size(1, ((8, 9), (10, 8)), 1, 3),
+    "zoom": Size(1, ((12, 8),), 2, 3),
 }
 
 
 def make_batch(setting, tokenizer, seed=0):
-    return JointStream(SceneBuilder("val"), tokenizer, range(1), seed, (PLANS[setting],), 192).batch(0)
+    return JointStream(SceneBuilder("val"), tokenizer, range(1), seed, (setting, SIZES_OF[setting]), 192).batch(0)
 
 
 def single_pass(model, tokenizer, batch, row, column):
@@ -61,7 +62,7 @@ def single_pass(model, tokenizer, batch, row, column):
     return out.logits[0, len(prefix) :], mass, int(jump)
 
 
-@pytest.mark.parametrize("setting", PLANS)
+@pytest.mark.parametrize("setting", SIZES_OF)
 @torch.no_grad()
 def test_packed_questions_equal_single_ones(setting, grown, tokenizer):
     """Loss and evidence attention of the packed pass are those of stock forward passes, one question at a time."""
