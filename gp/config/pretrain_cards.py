@@ -32,6 +32,11 @@ class JointStageConfig:
     place_weight: float = option(
         0.3, "weight of the squared error of the places that visual tokens tell at that layer", within=FROM_0
     )
+    asked_weight: float = option(
+        0.3,
+        "weight of -log(probability) of the words asked for, as the last prompt token tells",
+        within=FROM_0,
+    )
     evidence_layer: int = option(5, "decoder layer of that attention, from 0", within=FROM_0)
     evidence_share: float = option(0.67, "share of the steps with that term", within=SHARE)
 

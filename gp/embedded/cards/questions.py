@@ -71,6 +71,8 @@ class Question:
         kind: of KINDS.
         answer: words apart by spaces.
         evidence: cards that the answer needs, one at least.
+        asked: colours, shapes and digits that it names, by their roles: colour before shape, left before right digit,
+            and the card whose side is asked for before the other one.
         picture: which image they are in, from 0.
         history: questions before it and their answers.
     """
@@ -79,6 +81,7 @@ class Question:
     text: str
     answer: str
     evidence: tuple[Card, ...]
+    asked: tuple[str, ...]
     picture: int = 0
     history: tuple[tuple[str, str], ...] = ()
 
@@ -102,7 +105,7 @@ def readable(scene: Scene) -> list[Card]:
 def ask_to_read(rng: np.random.Generator, card: Card, scene: Scene) -> Question:
     """A question for the number of a card of `readable(scene)`."""
     kind = "conjunction" if scene.layout == "conjunction" else "color"
-    return Question(kind, _pick(rng, READ).format(look=_look(card, scene)), card.number, (card,))
+    return Question(kind, _pick(rng, READ).format(look=_look(card, scene)), card.number, (card,), _named(card, scene))
 
 
 def ask_in_picture(rng: np.random.Generator, scenes: tuple[Scene, Scene], picture: int) -> Question:
@@ -110,7 +113,7 @@ def ask_in_picture(rng: np.random.Generator, scenes: tuple[Scene, Scene], pictur
     scene = scenes[picture]
     card = _pick(rng, readable(scene))
     text = _pick(rng, READ_IN_PICTURE).format(look=_look(card, scene), place=PLACES[picture])
-    return Question(PLACES[picture], text, card.number, (card,), picture)
+    return Question(PLACES[picture], text, card.number, (card,), _named(card, scene), picture)
 
 
 def _ask_turns(rng: np.random.Generator, scene: Scene) -> Question:
@@ -118,12 +121,14 @@ def _ask_turns(rng: np.random.Generator, scene: Scene) -> Question:
     before, card = (cards[i] for i in rng.permutation(len(cards))[:2])
     first = ask_to_read(rng, before, scene)
     text = _pick(rng, READ_NEXT).format(look=_look(card, scene))
-    return Question("turns", text, card.number, (card,), history=((first.text, first.answer),))
+    return Question("turns", text, card.number, (card,), _named(card, scene), history=((first.text, first.answer),))
 
 
 def _ask_color_of(rng: np.random.Generator, scene: Scene) -> Question:
     card = _pick(rng, scene.cards)
-    return Question("color_of", _pick(rng, COLOR_OF).format(number=card.number), card.color, (card,))
+    return Question(
+        "color_of", _pick(rng, COLOR_OF).format(number=card.number), card.color, (card,), tuple(card.number.split())
+    )
 
 
 def _ask_side(rng: np.random.Generator, scene: Scene) -> Question:
@@ -133,14 +138,20 @@ def _ask_side(rng: np.random.Generator, scene: Scene) -> Question:
         pairs = [(ordered[0], ordered[-1])]
     one, other = _pick(rng, pairs)
     answer = SIDES[int(_middle(one) > _middle(other))]
-    return Question("side", _pick(rng, SIDE).format(one=one.color, other=other.color), answer, (one, other))
+    return Question(
+        "side",
+        _pick(rng, SIDE).format(one=one.color, other=other.color),
+        answer,
+        (one, other),
+        (one.color, other.color),
+    )
 
 
 def _ask_count(rng: np.random.Generator, scene: Scene) -> Question:
     by_color = _cards_by_color(scene)
     count = _pick(rng, sorted({len(cards) for cards in by_color.values()}))  # each number is as likely as the others
     color = _pick(rng, [color for color, cards in by_color.items() if len(cards) == count])
-    return Question("count", _pick(rng, COUNT).format(color=color), str(count), by_color[color])
+    return Question("count", _pick(rng, COUNT).format(color=color), str(count), by_color[color], (color,))
 
 
 def _ask_exists(rng: np.random.Generator, scene: Scene) -> Question:
@@ -151,12 +162,16 @@ def _ask_exists(rng: np.random.Generator, scene: Scene) -> Question:
     shape = _pick(rng, [shape for shape in SHAPES if (shape in there) == is_yes] or list(SHAPES))
     article = "an" if color[0] in "aeiou" else "a"
     text = _pick(rng, EXISTS).format(look=f"{article} {color} {shape}")
-    return Question("exists", text, YES_NO[int(shape not in there)], by_color[color])
+    return Question("exists", text, YES_NO[int(shape not in there)], by_color[color], (color, shape))
 
 
 def _cards_by_color(scene: Scene) -> dict[str, tuple[Card, ...]]:
     colors = sorted({card.color for card in scene.cards})
     return {color: tuple(card for card in scene.cards if card.color == color) for color in colors}
+
+
+def _named(card: Card, scene: Scene) -> tuple[str, ...]:
+    return (card.color, card.shape) if scene.layout == "conjunction" else (card.color,)
 
 
 def _look(card: Card, scene: Scene) -> str:

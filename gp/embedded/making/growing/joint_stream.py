@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset
 
 from gp.embedded.cards.layout import TOKEN_PX, box_coverage
+from gp.embedded.cards.looks import COLORS_RGB, SHAPES
 from gp.embedded.cards.questions import Question, ask, ask_in_picture, ask_to_read, readable
 from gp.embedded.cards.samples import CROPS, SAMPLE_KINDS
 from gp.embedded.cards.scene import Scene, SceneBuilder
@@ -20,6 +21,8 @@ from gp.embedded.making.growing.images import sometimes_through_jpeg, to_tensor
 from gp.embedded.making.growing.packing import Grid
 from gp.embedded.making.growing.plans import SIZES, TASKS, Size, Task, tasks_of
 
+ATTRIBUTES = (*COLORS_RGB, *SHAPES, *map(str, range(10)))  # words by which questions name cards
+MAX_ASKED = 2
 GLANCE_SHARE = 1 / 3  # of the questions about a half-size copy, those that have no crop
 
 
@@ -39,7 +42,7 @@ class JointStream(IterableDataset):
     each; `crops` uint8 [B * Q, 3, h, w] or None; `ids`, `labels` int64 [B, Q, T] and `positions` int64 [B, Q, 3, T]
     (see `Block`; ids NOTHING where there is no token); `last` int64 [B, Q]; `evidence` bool [B, Q, visual tokens of
     the prefix] and `crop_evidence` bool [B, Q, T]; `kinds` int64 [B, Q], indices of SAMPLE_KINDS;
-    `is_halftone` bool [B, Q]; `noise` float32 [B, Q, noise_size], `noise_scale` and `is_near` [B, Q] (see
+    `asked` int64 [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `is_halftone` bool [B, Q]; `noise` float32 [B, Q, noise_size], `noise_scale` and `is_near` [B, Q] (see
     `joint_stage.inserted_vectors`).
     """
 
@@ -95,7 +98,7 @@ class JointStream(IterableDataset):
             crop_grid = CROPS[int(rng.integers(len(CROPS)))]
             crops = [look for prompt in prompts for look in prompt.cut(rng, crop_grid)]
         grids = size.grids if crop_grid is None else ((size.grids[0][0] // 2, size.grids[0][1] // 2),)
-        blocks, kinds, halftone = [], [], []
+        blocks, kinds, halftone, asked = [], [], [], []
         for prompt in prompts:
             for question, place in zip(prompt.questions, prompt.places, strict=True):
                 kind, is_asked, is_halftone = question.kind, True, question.evidence[0].ink == "halftone"
@@ -112,6 +115,8 @@ class JointStream(IterableDataset):
                     )
                 )
                 kinds.append(SAMPLE_KINDS.index(kind))
+                words = [ATTRIBUTES.index(word) for word in question.asked]
+                asked.append(words + [IGNORE] * (MAX_ASKED - len(words)))
                 halftone.append(is_halftone)
         shape = (size.num_scenes, size.num_questions)
         room = 0 if crop_grid is None else crop_grid[0] * crop_grid[1] + 2
@@ -136,6 +141,7 @@ class JointStream(IterableDataset):
             "evidence": torch.from_numpy(np.stack(evidence).reshape(*shape, -1)),
             "crop_evidence": torch.from_numpy(in_crop),
             "kinds": torch.tensor(kinds).view(shape),
+            "asked": torch.tensor(asked).view(*shape, MAX_ASKED),
             "is_halftone": torch.tensor(halftone).view(shape),
         }
         if self.noise_size:
