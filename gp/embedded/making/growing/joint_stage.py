@@ -32,9 +32,9 @@ PLACE_MIDDLE, PLACE_SCALE = 8.0, 5.0  # of rows and columns of visual tokens
 
 @dataclass
 class JointOutput:
-    """answer_loss, evidence_loss, place_loss, asked_loss: scalars. visual_tokens: [B, V, D] of every image of the prefix.
+    """answer_loss, evidence_loss, place_loss, asked_loss: scalars.
 
-    is_exact: bool [B, Q], every label is the likeliest token. evidence_mass: [B, Q], attention on the evidence, 0..1.
+    visual_tokens: [B, V, D] of every image of the prefix. is_exact: bool [B, Q], every label is the likeliest token. evidence_mass: [B, Q], attention on the evidence, 0..1.
     """
 
     answer_loss: torch.Tensor

@@ -41,9 +41,9 @@ class JointStream(IterableDataset):
     A batch has `grids`; `images`, uint8 [B, 3, H, W] for every image of the prefix; `targets`, int64 [B, 4, V] for
     each; `crops` uint8 [B * Q, 3, h, w] or None; `ids`, `labels` int64 [B, Q, T] and `positions` int64 [B, Q, 3, T]
     (see `Block`; ids NOTHING where there is no token); `last` int64 [B, Q]; `evidence` bool [B, Q, visual tokens of
-    the prefix] and `crop_evidence` bool [B, Q, T]; `kinds` int64 [B, Q], indices of SAMPLE_KINDS;
-    `asked` int64 [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `is_halftone` bool [B, Q]; `noise` float32 [B, Q, noise_size], `noise_scale` and `is_near` [B, Q] (see
-    `joint_stage.inserted_vectors`).
+    the prefix] and `crop_evidence` bool [B, Q, T]; `kinds` int64 [B, Q], indices of SAMPLE_KINDS; `asked` int64
+    [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `is_halftone` bool [B, Q]; `noise` float32
+    [B, Q, noise_size], `noise_scale` and `is_near` [B, Q] (see `joint_stage.inserted_vectors`).
     """
 
     def __init__(self, builder: SceneBuilder, tokenizer, steps: range, seed: int,
