@@ -37,6 +37,9 @@ class JointStageConfig:
         "weight of -log(probability) of the words asked for, as the last prompt token tells",
         within=FROM_0,
     )
+    found_weight: float = option(
+        1.0, "weight of the error of places and shapes of the cards looked at, as that token tells then", within=FROM_0
+    )
     evidence_layer: int = option(5, "decoder layer of that attention, from 0", within=FROM_0)
     evidence_share: float = option(0.67, "share of the steps with that term", within=SHARE)
 

@@ -23,7 +23,7 @@ def growing_config(folder, init: Path, **changes) -> CardsPretrainConfig:
         "runs_dir": str(folder),
         "init": str(init),
         "tower_stage": TowerStageConfig(steps=2),
-        "joint_stage": JointStageConfig(steps=4, evidence_layer=4, tower_every=3),
+        "joint_stage": JointStageConfig(steps=4, evidence_layer=3, tower_every=3),
         "num_workers": 0,
         "warmup_steps": 2,
         "log_every_steps": 1,

@@ -32,9 +32,10 @@ PLACE_MIDDLE, PLACE_SCALE = 8.0, 5.0  # of rows and columns of visual tokens
 
 @dataclass
 class JointOutput:
-    """answer_loss, evidence_loss, place_loss, asked_loss: scalars.
+    """answer_loss, evidence_loss, place_loss, asked_loss, found_loss: scalars.
 
-    visual_tokens: [B, V, D] of every image of the prefix. is_exact: bool [B, Q], every label is the likeliest token. evidence_mass: [B, Q], attention on the evidence, 0..1.
+    visual_tokens: [B, V, D] of every image of the prefix. is_exact: bool [B, Q], every label is the likeliest token.
+    evidence_mass: [B, Q], attention on the evidence, 0..1.
     """
 
     answer_loss: torch.Tensor
@@ -44,6 +45,7 @@ class JointOutput:
     evidence_mass: torch.Tensor
     place_loss: torch.Tensor
     asked_loss: torch.Tensor
+    found_loss: torch.Tensor
 
 
 def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evidence_layer: int) -> JointOutput:
@@ -66,16 +68,19 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     mask = packed_mask(num_prefix, ids != -1)
 
     decoder = Qwen2_5_VL(model).text_model
-    with record_calls([decoder.layers[evidence_layer]]) as calls:
+    with record_calls([decoder.layers[evidence_layer], decoder.layers[evidence_layer + 1]]) as calls:
         hidden = decoder(
             inputs_embeds=embeds, position_ids=positions, attention_mask={"full_attention": mask}, use_cache=False
         ).last_hidden_state
 
     last = num_prefix + length * torch.arange(num_questions) + batch["last"]
-    (((layer_input,), call),) = calls
+    ((layer_input,), call), ((next_input,), _) = calls
     weights = attention_rows(model, evidence_layer, layer_input, call["position_embeddings"], last, mask)
-    evidence_mass = _mass(weights.mean(1), batch, is_visual)
-    evidence_loss = -evidence_mass.clamp(min=1e-6).log().mean()
+    evidence_mass = _mass(weights.mean(1), batch["evidence"], batch["crop_evidence"], is_visual)
+    # Half of the heads look at the first card of a question for a side, half at the other one.
+    halves = zip(weights.chunk(2, dim=1), batch["parts"].unbind(2), strict=True)
+    masses = [_mass(heads.mean(1), part, batch["crop_evidence"], is_visual) for heads, part in halves]
+    evidence_loss = -torch.stack(masses).clamp(min=1e-6).log().mean()
 
     is_label = labels != IGNORE
     rows = hidden[:, num_prefix:].unflatten(1, (num_questions, length))[is_label]
@@ -83,8 +88,29 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     answer_loss = F.cross_entropy(logits, labels[is_label])
     is_right = torch.ones_like(is_label).masked_scatter(is_label, logits.argmax(-1) == labels[is_label])
     places = place_loss(layer_input[:, :num_prefix][:, is_visual], batch["grids"])
+    found = found_loss(_take(next_input, last), batch["columns"], batch["shapes"])
     asked = asked_loss(_take(layer_input, last), batch["asked"])
-    return JointOutput(answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass, places, asked)
+    return JointOutput(answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass, places, asked, found)
+
+
+def found_loss(hidden: torch.Tensor, columns: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
+    """What last prompt tokens tell, along fixed directions, of the cards that they have just looked at.
+
+    Squared error of the columns of both cards of a question for their sides, and cross-entropy of the shapes that the
+    cards of a question for one have. The answer is a comparison of these, which a layer or two can learn.
+
+    Args:
+        hidden: [B, Q, D], behind the layer whose attention finds the evidence. columns: [B, Q, 2] and shapes [B, Q, 3],
+            see `JointStream`, nan where nothing is to be told.
+    """
+    width, slots = hidden.shape[-1], columns.shape[-1] + shapes.shape[-1]
+    directions = torch.randn(width, slots, generator=torch.Generator().manual_seed(2)) / width**0.5
+    told = F.rms_norm(hidden, (width,)) @ directions
+    where, what = told.split([columns.shape[-1], shapes.shape[-1]], dim=-1)
+    has_columns, has_shapes = ~columns.isnan(), ~shapes.isnan()
+    error = (where - (columns - PLACE_MIDDLE) / PLACE_SCALE)[has_columns].square().sum()
+    error = error + F.binary_cross_entropy_with_logits(what[has_shapes], shapes[has_shapes], reduction="sum")
+    return error / (has_columns.sum() + has_shapes.sum()).clamp(min=1)
 
 
 def asked_loss(hidden: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
@@ -171,13 +197,15 @@ def packed_positions(prefix: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor
     return torch.cat([prefix[:, None].expand(-1, size, -1), behind], dim=2)
 
 
-def _mass(weights: torch.Tensor, batch: dict[str, Any], is_visual: torch.Tensor) -> torch.Tensor:
-    """Attention on the evidence, [B, Q], of weights [B, Q, P + Q * T]."""
-    size, num_questions, length = batch["ids"].shape
-    on_prefix = (weights[..., : len(is_visual)][..., is_visual] * batch["evidence"]).sum(-1)
+def _mass(
+    weights: torch.Tensor, evidence: torch.Tensor, crop_evidence: torch.Tensor, is_visual: torch.Tensor
+) -> torch.Tensor:
+    """Attention on the evidence, [B, Q], of weights [B, Q, P + Q * T]; the rest as in a batch of `JointStream`."""
+    size, num_questions, length = crop_evidence.shape
+    on_prefix = (weights[..., : len(is_visual)][..., is_visual] * evidence).sum(-1)
     own = weights[..., len(is_visual) :].view(size, num_questions, num_questions, length)
     own = own.diagonal(dim1=1, dim2=2).transpose(1, 2)  # of each question on its own block
-    return on_prefix + (own * batch["crop_evidence"]).sum(-1)
+    return on_prefix + (own * crop_evidence).sum(-1)
 
 
 def attention_rows(
@@ -230,11 +258,16 @@ class JointStage(pl.LightningModule):
         dense = [self.heads(*pair)[0] for pair in zip(out.visual_tokens, batch["targets"], strict=True)]
         loss = out.answer_loss + stage.dense_weight * torch.stack(dense).mean()
         loss = loss + stage.place_weight * out.place_loss + stage.asked_weight * out.asked_loss
+        loss = loss + stage.found_weight * out.found_loss
         if self.global_step < stage.evidence_share * stage.steps:
             loss = loss + stage.evidence_weight * out.evidence_loss
         scalars = {"loss_answer": out.answer_loss, "loss_evidence": out.evidence_loss, "exact": out.is_exact,
-                   "loss_place": out.place_loss, "loss_asked": out.asked_loss}  # fmt: skip
-        scalars[f"exact_{SAMPLE_KINDS[int(batch['kinds'][0, 0])]}"] = out.is_exact
+                   "loss_place": out.place_loss, "loss_asked": out.asked_loss,
+                   "loss_found": out.found_loss}  # fmt: skip
+        kind = SAMPLE_KINDS[int(batch["kinds"][0, 0])]
+        scalars[f"exact_{kind}"] = out.is_exact
+        if kind in ("side", "exists"):
+            scalars[f"found_{kind}"] = out.found_loss
         self.log_dict({f"train/{name}": value.detach().float().mean() for name, value in scalars.items()}, batch_size=1)
         return loss
 

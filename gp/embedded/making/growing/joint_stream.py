@@ -1,5 +1,6 @@
 """Batches of the joint stage: scenes of one size with several questions each, packed behind their images."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from gp.embedded.cards.layout import TOKEN_PX, box_coverage
 from gp.embedded.cards.looks import COLORS_RGB, SHAPES
 from gp.embedded.cards.questions import Question, ask, ask_in_picture, ask_to_read, readable
 from gp.embedded.cards.samples import CROPS, SAMPLE_KINDS
-from gp.embedded.cards.scene import Scene, SceneBuilder
+from gp.embedded.cards.scene import Card, Scene, SceneBuilder
 from gp.embedded.cards.views import crop, crop_box, draw_crop, half_copy
 from gp.embedded.making.growing.blocks import IGNORE, NOTHING, Block, build_block
 from gp.embedded.making.growing.dense import dense_targets
@@ -41,8 +42,10 @@ class JointStream(IterableDataset):
     A batch has `grids`; `images`, uint8 [B, 3, H, W] for every image of the prefix; `targets`, int64 [B, 4, V] for
     each; `crops` uint8 [B * Q, 3, h, w] or None; `ids`, `labels` int64 [B, Q, T] and `positions` int64 [B, Q, 3, T]
     (see `Block`; ids NOTHING where there is no token); `last` int64 [B, Q]; `evidence` bool [B, Q, visual tokens of
-    the prefix] and `crop_evidence` bool [B, Q, T]; `kinds` int64 [B, Q], indices of SAMPLE_KINDS; `asked` int64
-    [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `is_halftone` bool [B, Q]; `noise` float32
+    the prefix], `parts` bool [B, Q, 2, the same], the first and the other card of a question for a side and else twice
+    the evidence, and `crop_evidence` bool [B, Q, T]; `kinds` int64 [B, Q], indices of SAMPLE_KINDS; `asked` int64
+    [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `columns` float32 [B, Q, 2] and `shapes` [B, Q, 3] (see
+    `_columns`, `_shapes`; nan elsewhere); `is_halftone` bool [B, Q]; `noise` float32
     [B, Q, noise_size], `noise_scale` and `is_near` [B, Q] (see `joint_stage.inserted_vectors`).
     """
 
@@ -98,7 +101,7 @@ class JointStream(IterableDataset):
             crop_grid = CROPS[int(rng.integers(len(CROPS)))]
             crops = [look for prompt in prompts for look in prompt.cut(rng, crop_grid)]
         grids = size.grids if crop_grid is None else ((size.grids[0][0] // 2, size.grids[0][1] // 2),)
-        blocks, kinds, halftone, asked = [], [], [], []
+        blocks, kinds, halftone, asked, columns, shapes = [], [], [], [], [], []
         for prompt in prompts:
             for question, place in zip(prompt.questions, prompt.places, strict=True):
                 kind, is_asked, is_halftone = question.kind, True, question.evidence[0].ink == "halftone"
@@ -117,14 +120,19 @@ class JointStream(IterableDataset):
                 kinds.append(SAMPLE_KINDS.index(kind))
                 words = [ATTRIBUTES.index(word) for word in question.asked]
                 asked.append(words + [IGNORE] * (MAX_ASKED - len(words)))
+                columns.append(_columns(question))
+                shapes.append(_shapes(question))
                 halftone.append(is_halftone)
         shape = (size.num_scenes, size.num_questions)
         room = 0 if crop_grid is None else crop_grid[0] * crop_grid[1] + 2
         packed = _pad(blocks, shape, room)
-        evidence, in_crop = [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
+        evidence, parts, in_crop = [], [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
         for row, prompt in enumerate(prompts):
             for column, (question, place) in enumerate(zip(prompt.questions, prompt.places, strict=True)):
-                evidence.append(_evidence(question, grids, prompt.shrink))
+                evidence.append(_evidence(question, question.evidence, grids, prompt.shrink))
+                others = question.evidence[1:] if question.kind == "side" else question.evidence
+                firsts = question.evidence[:1] if question.kind == "side" else question.evidence
+                parts.append([_evidence(question, cards, grids, prompt.shrink) for cards in (firsts, others)])
                 if place is not None and crop_grid is not None:
                     boxes = [crop_box(card.box_xyxy_px, place) for card in question.evidence]
                     in_crop[row, column, 1 : room - 1] = _covered(boxes, crop_grid, TOKEN_PX)
@@ -139,9 +147,12 @@ class JointStream(IterableDataset):
             "crops": None if crops is None else to_tensor(crops),
             **packed,
             "evidence": torch.from_numpy(np.stack(evidence).reshape(*shape, -1)),
+            "parts": torch.from_numpy(np.stack([np.stack(pair) for pair in parts]).reshape(*shape, 2, -1)),
             "crop_evidence": torch.from_numpy(in_crop),
             "kinds": torch.tensor(kinds).view(shape),
             "asked": torch.tensor(asked).view(*shape, MAX_ASKED),
+            "columns": torch.tensor(columns).view(*shape, 2),
+            "shapes": torch.tensor(shapes).view(*shape, len(SHAPES)),
             "is_halftone": torch.tensor(halftone).view(shape),
         }
         if self.noise_size:
@@ -171,15 +182,31 @@ class _Packed:
         return [crop(self.full, place or (0, 0), *grid) for place in self.places]
 
 
-def _evidence(question: Question, grids: Sequence[Grid], shrink: int) -> np.ndarray:
-    """Visual tokens of the prefix that touch the evidence, bool [V]."""
-    boxes = [card.box_xyxy_px for card in question.evidence]
+def _evidence(question: Question, cards: Sequence[Card], grids: Sequence[Grid], shrink: int) -> np.ndarray:
+    """Visual tokens of the prefix that touch some cards of the evidence, bool [V]."""
+    boxes = [card.box_xyxy_px for card in cards]
     return np.concatenate(
         [
             _covered(boxes, grid, TOKEN_PX * shrink) if index == question.picture else np.zeros(grid[0] * grid[1], bool)
             for index, grid in enumerate(grids)
         ]
     )
+
+
+def _columns(question: Question) -> list[float]:
+    """Columns of visual tokens, from 0, in which the middles of the two cards of a question of kind side are."""
+    if question.kind != "side":
+        return [math.nan] * 2
+    boxes = [card.box_xyxy_px for card in question.evidence]
+    return [(box[0] + box[2] + 1) / 2 / TOKEN_PX - 0.5 for box in boxes]
+
+
+def _shapes(question: Question) -> list[float]:
+    """For each of SHAPES whether a card of the evidence of a question of kind exists has it."""
+    if question.kind != "exists":
+        return [math.nan] * len(SHAPES)
+    there = {card.shape for card in question.evidence}
+    return [float(shape in there) for shape in SHAPES]
 
 
 def _covered(boxes, grid: Grid, token_px: int) -> np.ndarray:
