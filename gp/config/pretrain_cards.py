@@ -10,7 +10,7 @@ from gp.config.schema import ABOVE_0, FROM_0, FROM_1, SEED, SHARE
 class TowerStageConfig:
     """Stage 1: the vision tower alone, with dense heads on every visual token."""
 
-    steps: int = option(2600, "optimizer steps", within=FROM_0)
+    steps: int = option(2000, "optimizer steps", within=FROM_0)
     lr: float = option(1.5e-3, "peak learning rate", within=ABOVE_0)
 
 
@@ -18,16 +18,16 @@ class TowerStageConfig:
 class JointStageConfig:
     """Stage 2: the whole model on grounded questions, several of them packed behind the same images."""
 
-    steps: int = option(4000, "optimizer steps", within=FROM_0)
+    steps: int = option(4450, "optimizer steps", within=FROM_0)
     early_share: float = option(
-        0.7, "share of the steps that ask mostly what is learned late; the others mostly read numbers", within=SHARE
+        0.8, "share of the steps that ask mostly what is learned late; the others mostly read numbers", within=SHARE
     )
     lr: float = option(2e-3, "peak learning rate", within=ABOVE_0)
     vision_lr_factor: float = option(0.5, "learning rate of the tower, already trained, / lr", within=FROM_0)
-    tower_every: int = option(8, "every so manieth batch is one of the tower's own; 0: none", within=FROM_0)
+    tower_every: int = option(8, "one batch in so many is the tower's own; 0: none", within=FROM_0)
     dense_weight: float = option(0.5, "weight of the dense heads' loss", within=FROM_0)
     evidence_weight: float = option(
-        0.3, "weight of -log(attention mass on the evidence) of the last prompt token", within=FROM_0
+        1.0, "weight of -log(attention mass on the evidence) of the last prompt token", within=FROM_0
     )
     place_weight: float = option(
         0.3, "weight of the squared error of the places that visual tokens tell at that layer", within=FROM_0
@@ -38,10 +38,10 @@ class JointStageConfig:
         within=FROM_0,
     )
     found_weight: float = option(
-        1.0, "weight of the error of places and shapes of the cards looked at, as that token tells then", within=FROM_0
+        2.0, "weight of the error of places and shapes of the cards looked at, as that token tells then", within=FROM_0
     )
     evidence_layer: int = option(5, "decoder layer of that attention, from 0", within=FROM_0)
-    evidence_share: float = option(0.67, "share of the steps with that term", within=SHARE)
+    evidence_share: float = option(0.95, "share of the steps with that term", within=SHARE)
 
 
 @dataclass
@@ -59,10 +59,10 @@ class CardsPretrainConfig:
     weight_decay: float = option(0.02, "weight decay", within=FROM_0)
     max_grad_norm: float = option(1.0, "norm that gradients are clipped to", within=ABOVE_0)
     warmup_steps: int = option(20, "optimizer steps in which the rate rises, in each stage", within=FROM_0)
-    min_lr_factor: float = option(0.05, "learning rate at the end of each stage / peak", within=SHARE)
+    min_lr_factor: float = option(0.015, "learning rate at the end of each stage / peak", within=SHARE)
     num_threads: int = option(1, "threads of the training process", within=FROM_1)
     num_workers: int = option(1, "processes that draw scenes", within=FROM_0)
     log_every_steps: int = option(20, "optimizer steps between lines of the log", within=FROM_1)
     checkpoint_every_steps: int = option(200, "optimizer steps between checkpoints", within=FROM_1)
-    val_batches: int = option(8, "validation batches of each kind", within=FROM_1)
-    val_every_steps: int = option(500, "optimizer steps between validations", within=FROM_1)
+    val_batches: int = option(6, "validation batches of each kind", within=FROM_1)
+    val_every_steps: int = option(450, "optimizer steps between validations", within=FROM_1)
