@@ -6,6 +6,7 @@
     python train.py --config configs/qwen7b.yaml --config mine.yaml trainer.devices=8 ckpt=auto
     python train.py --config configs/tiny.yaml seed=0,1,2
     python train.py --config configs/tiny_base.yaml
+    python train.py --config configs/tiny_base2.yaml
 
 Several values with commas are several runs, NAME-seed=0 and so on, one after the other, with one table at the end.
 Results go to runs/NAME/. ckpt=auto goes on where a run of that name stopped, and starts one where there is none, so
@@ -23,6 +24,8 @@ from pathlib import Path
 
 from gp import cli
 from gp.config import TrainConfig, load_config
+from gp.config.pretrain import PretrainConfig
+from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.reference import help_text
 
 # threads that spin while they wait make small steps many times slower on a shared machine; read when torch is imported
@@ -40,7 +43,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage="python train.py --config FILE [--config FILE ...] [key=value ...]",
         description=__doc__,
-        epilog=help_text("glimpse", "pretrain"),
+        epilog=help_text("glimpse", "pretrain", "pretrain_cards"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -69,8 +72,6 @@ def run(config_paths: Sequence[Path], overrides: Sequence[str]) -> None:
         return
     config = load_config(config_paths, overrides)
     if not isinstance(config, TrainConfig):
-        from gp.embedded.making.pretrain import run as pretrain
-
         pretrain(config)
         return
     from gp.eval.names import check_names
@@ -85,6 +86,18 @@ def run(config_paths: Sequence[Path], overrides: Sequence[str]) -> None:
     check_devices(config.trainer)
     with one_writer(run_folder(config)) if is_first_process() else nullcontext():
         train_and_evaluate(config)
+
+
+def pretrain(config: PretrainConfig | CardsPretrainConfig) -> None:
+    """Pretrains one of the embedded bases."""
+    if isinstance(config, PretrainConfig):
+        from gp.embedded.making.pretrain import run as pretrain_first
+
+        pretrain_first(config)
+    else:
+        from gp.embedded.making.growing.run import run as pretrain_second
+
+        pretrain_second(config)
 
 
 def train_and_evaluate(config: TrainConfig) -> None:

@@ -15,8 +15,8 @@ from gp.config import TrainConfig
 from gp.config.fitting import nearest
 from gp.config.load import processor_options, prune_options
 from gp.config.schema import ModelConfig
-from gp.embedded import BASE_DIR
-from gp.formats.glimpse_folder import EMBEDDED, load_glimpse
+from gp.embedded import EMBEDDED_BASES
+from gp.formats.glimpse_folder import load_glimpse
 from gp.model import GlimpseModel
 
 OWN = ("glimpse", "revision", "glimpse_revision", "dtype", "attn_implementation", "device_map")
@@ -47,7 +47,7 @@ def from_pretrained(
     """Loads a base and, if given, its trained glimpse.
 
     Args:
-        base: hub id or folder of a supported model, or "tiny" (embedded, offline).
+        base: hub id or folder of a supported model, or "tiny" or "tiny2" (embedded, offline).
         glimpse: hub id or folder of trained parts (ours or the published format), or "tiny".
         revision, glimpse_revision: of the hub ids.
         dtype: of the base and the trained parts, e.g. "bfloat16"; "auto" (the default): what the base was saved in.
@@ -68,7 +68,7 @@ def from_pretrained(
     found_dtype = _dtype(dtype, options.get("torch_dtype"))
     if device_map is not None:
         _need_accelerate(device_map)
-    place = BASE_DIR if str(base) == EMBEDDED else base
+    place = EMBEDDED_BASES.get(str(base), base)
     family, source = find_family(place, revision, hub)
     model = family.load(
         source,
@@ -77,8 +77,8 @@ def from_pretrained(
         device_map=device_map,
         **of_model,
     ).requires_grad_(False)
-    if str(base) == EMBEDDED:
-        model.config.name_or_path = EMBEDDED
+    if str(base) in EMBEDDED_BASES:
+        model.config.name_or_path = str(base)
     processor = load_processor(place, revision, hub, **of_processor)
     backbone = backbone_of(model)
     if glimpse is None:
@@ -94,7 +94,7 @@ def outline(settings: ModelConfig) -> Backbone:
         OSError: no such base.
         ValueError: no adapter for its family.
     """
-    place = BASE_DIR if settings.base == EMBEDDED else settings.base
+    place = EMBEDDED_BASES.get(settings.base, settings.base)
     family, source = find_family(place, settings.revision)
     return backbone_of(family.outline(source))
 

@@ -64,7 +64,7 @@ def test_both_ways_of_warning_are_heard():
 
 @pytest.mark.parametrize("family", BASES)
 def test_a_normal_run_uses_nothing_deprecated(family, tmp_path, monkeypatch):
-    monkeypatch.setattr(timing, "REPEATS", 1)
+    monkeypatch.setattr(timing, "ROUNDS", 1)
     monkeypatch.setattr(timing, "DECODED_TOKENS", 2)
     base = BASES[family](tmp_path / "base")
     padding = ["model.do_pad=true"] if family == "llava" else []

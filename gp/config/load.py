@@ -15,23 +15,26 @@ from yaml import YAMLError
 from gp.config import contradictions
 from gp.config.fitting import nearest
 from gp.config.pretrain import PretrainConfig
+from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.schema import TrainConfig
 from gp.config.table import build, defaults_of, refuse_unknown
 
 if TYPE_CHECKING:
     from gp.types import PruneOptions
 
-SCHEMAS = {"glimpse": TrainConfig, "pretrain": PretrainConfig}
+SCHEMAS = {"glimpse": TrainConfig, "pretrain": PretrainConfig, "pretrain_cards": CardsPretrainConfig}
 COMMAND_LINE = "command line"
 WRONG_YAML = (YAMLError, OmegaConfBaseException, RecursionError)
 
 
-def load_config(path: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()) -> TrainConfig | PretrainConfig:
+def load_config(
+    path: str | Path | Sequence[str | Path], overrides: Sequence[str] = ()
+) -> TrainConfig | PretrainConfig | CardsPretrainConfig:
     """Reads YAML files, applies `key=value` overrides and checks the whole.
 
     Args:
         path: a file, or several of which later ones win, key by key; their `task` names the schema (`glimpse`, the
-            default, or `pretrain`).
+            default, `pretrain` or `pretrain_cards`).
         overrides: e.g. `["optim.lr=1e-4", "trainer.devices=2"]`; values are parsed as YAML.
 
     Returns:

@@ -36,7 +36,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 class ModelConfig:
     """The frozen LVLM."""
 
-    base: str = option(MISSING, 'hub id, folder, or "tiny" (the embedded model)')
+    base: str = option(MISSING, 'hub id, folder, or "tiny", "tiny2" (the embedded models)')
     revision: str | None = option(None, "commit, branch or tag of a hub id; null: its main branch")
     dtype: str = option("float32", "type of the frozen weights", choices=DTYPES)
     attn_implementation: str = option("sdpa", "attention kernel", choices=ATTENTIONS)
@@ -218,7 +218,7 @@ class EvalConfig:
 class TrainConfig:
     """A glimpse run."""
 
-    task: str = option("glimpse", "what train.py does", choices=("glimpse", "pretrain"))
+    task: str = option("glimpse", "what train.py does", choices=("glimpse", "pretrain", "pretrain_cards"))
     name: str = option(MISSING, "results go to {runs_dir}/{name}")
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)

@@ -1,8 +1,10 @@
 """Paths of the resources that ship with the package: the embedded model and the material of its scenes.
 
     BASE_DIR      a complete Qwen2.5-VL-architecture folder (config, fp16 weights, tokenizer, processor)
-    GLIMPSE_DIR   a trained glimpse for that model
+    BASE2_DIR     its second generation: larger images, two of them, more kinds of question
+    GLIMPSE_DIR   a trained glimpse for the first one
     MATERIAL_DIR  digit scans and photographs from which scenes are drawn; licences in its LICENSES.md
+    EMBEDDED_BASES   the folders of both bases by the names that users give: "tiny", "tiny2"
 
 How they were made: `docs/embedded_model.md`.
 """
@@ -12,5 +14,7 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 
 BASE_DIR = _HERE / "base"
+BASE2_DIR = _HERE / "base2"
 GLIMPSE_DIR = _HERE / "glimpse"
 MATERIAL_DIR = _HERE / "material"
+EMBEDDED_BASES = {"tiny": BASE_DIR, "tiny2": BASE2_DIR}

@@ -8,8 +8,10 @@ import re
 import pytest
 
 from gp.config import TrainConfig, load_config
+from gp.config.fitting import fit
 from gp.config.option import RULE
 from gp.config.pretrain import PretrainConfig
+from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.table import options_of, sections_of
 from gp.data.building import BuildConfig
 from gp.types import ANCHORS, BUDGET_SCOPES, PruneOptions
@@ -33,7 +35,7 @@ def test_nonsense_for_any_option_is_refused(minimal, one):
             load_config(minimal, [f"{one.key}={given}"])
 
 
-SCHEMAS = (TrainConfig, PretrainConfig, BuildConfig)
+SCHEMAS = (TrainConfig, PretrainConfig, CardsPretrainConfig, BuildConfig)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -55,4 +57,10 @@ def test_the_section_prune_takes_what_pruning_takes():
                 taken = True
             except ValueError:
                 taken = False
-            assert (value in rules[f"prune.{name}"].rule.within) == taken, (name, value)
+            one = rules[f"prune.{name}"]
+            try:
+                fit(value, one.hint, one.rule, name)
+                accepted = True
+            except ValueError:
+                accepted = False
+            assert accepted == taken, (name, value)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gp.backbones.qwen_size import resized
 from gp.config.schema import ModelConfig
 from gp.data.inspecting.options import CheckConfig
+from gp.embedded import EMBEDDED_BASES
 
 LLAVA_TOKENS = 576  # 24 x 24 patches of a 336 px square, whatever the image
 # preprocessor_config.json of the Qwen2.5-VL models
@@ -44,7 +44,7 @@ def token_counter(config: ModelConfig | CheckConfig | None = None) -> TokenCount
 
 def _processor_settings(base: str) -> dict[str, int]:
     """Settings from the image processor's file of a local base, under the names of `QWEN`."""
-    folder = resources.files("gp.embedded") / "base" if base == "tiny" else Path(base)
+    folder = EMBEDDED_BASES.get(base, Path(base))
     file = next((folder / name for name in PROCESSOR_FILES if (folder / name).is_file()), None)
     if file is None:
         return {}

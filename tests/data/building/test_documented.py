@@ -14,6 +14,7 @@ from gp.config import load_config
 from gp.data.building import describe_options, load_build_config
 from gp.data.building.rows import Row
 from gp.data.building.sampling import make_plan
+from gp.data.inspecting import describe_options as describe_check_options
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
@@ -48,7 +49,8 @@ def test_the_configs_name_what_the_command_makes(name):
 
 def test_the_page_names_only_options_that_exist():
     named = set(re.findall(r"`(\w+)=", DOCS)) - {"data"}
-    assert named and all(f"  {option} " in describe_options() for option in named)
+    known = describe_options() + describe_check_options()
+    assert named and all(f"  {option} " in known for option in named)
 
 
 def test_the_page_names_every_reason():

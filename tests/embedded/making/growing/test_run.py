@@ -1,0 +1,85 @@
+"""Both stages on a micro base: they train, write a stock folder, and go on after a kill with the same weights."""
+
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from gp.backbones.processor import load_processor
+from gp.embedded.cards.samples import draw_sample
+from gp.embedded.cards.scene import SceneBuilder
+from gp.embedded.making.growing.evaluate import Answerer
+from gp.embedded.making.growing.joint_stream import JointStream
+from gp.embedded.making.growing.run import run
+from gp.embedded.making.growing.tower_stream import TowerStream
+from tests.support.micro_growing import growing_config, save_micro_base
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory):
+    return save_micro_base(tmp_path_factory.mktemp("init"))
+
+
+@pytest.fixture(scope="module")
+def straight_run(tmp_path_factory, init):
+    folder = tmp_path_factory.mktemp("runs")
+    run(growing_config(folder, init, val_every_steps=4))
+    return folder / "micro"
+
+
+def test_run_trains_and_writes_everything(straight_run, init):
+    names = {path.name for path in straight_run.iterdir()}
+    assert {"base", "tower.ckpt", "joint.ckpt", "tower.log", "joint.log", "config.yaml", "run.json", "tb"} <= names
+    lines = (straight_run / "joint.log").read_text().splitlines()
+    losses = [float(line.split("train/loss_answer=")[1].split()[0]) for line in lines if "loss_answer=" in line]
+    assert losses and all(math.isfinite(loss) for loss in losses)
+    assert any("val/16x16/zoom_halftone=" in line for line in lines)
+    stored = load_file(straight_run / "base" / "model.safetensors")
+    assert all(tensor.dtype == torch.float16 for tensor in stored.values())
+    before = Qwen2_5_VLForConditionalGeneration.from_pretrained(init)
+    after = Qwen2_5_VLForConditionalGeneration.from_pretrained(straight_run / "base")
+    assert after.dtype == torch.float32
+    assert len(after.model.language_model.layers) == len(before.model.language_model.layers) + 2
+    old, new = before.model.visual.state_dict(), after.model.visual.state_dict()
+    assert all(not torch.equal(new[name], tensor) for name, tensor in old.items() if tensor.ndim > 1)
+
+
+def test_the_folder_answers_as_stock_transformers(straight_run):
+    samples = [draw_sample(SceneBuilder("val"), kind, 8, 8, 0) for kind in ("color", "zoom", "turns")]
+    assert len(Answerer(straight_run / "base").answer(samples)) == 3
+    assert load_processor(straight_run / "base").image_processor.size.longest_edge == 784**2
+
+
+@pytest.mark.parametrize(("stream", "killed_at"), [(TowerStream, 1), (JointStream, 1)])
+def test_resume_after_a_kill(straight_run, init, tmp_path, monkeypatch, stream, killed_at):
+    """Killed in either stage, the run goes on with the next step and ends with the same weights."""
+    batch = stream.batch
+
+    def fail(self, step):
+        if self.builder.split == "train" and step == killed_at:
+            raise RuntimeError("killed")
+        return batch(self, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "batch", fail)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(growing_config(tmp_path, init))
+    has_begun = (tmp_path / "micro" / "tower.ckpt").exists()
+    run(growing_config(tmp_path, init, ckpt="last" if has_begun else None))
+    actual, expected = (load_file(path / "base" / "model.safetensors") for path in (tmp_path / "micro", straight_run))
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
+
+
+def test_an_earlier_run_is_not_overwritten(straight_run, init):
+    before = (straight_run / "joint.ckpt").read_bytes()
+    with pytest.raises(ValueError, match=r"tower\.ckpt .*ckpt=last"):
+        run(growing_config(straight_run.parent, init))
+    assert (straight_run / "joint.ckpt").read_bytes() == before
+
+
+def test_a_run_that_is_not_there_is_named(init, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"ckpt=last.*tower\.ckpt"):
+        run(growing_config(tmp_path, init, ckpt="last"))

@@ -1,0 +1,66 @@
+"""The second embedded base as it ships: a complete stock folder that answers, found by its name."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+import gp
+from gp.backbones.processor import load_processor
+from gp.embedded import BASE2_DIR
+from gp.embedded.cards.samples import draw_sample
+from gp.embedded.cards.scene import SceneBuilder
+from gp.embedded.making.growing.evaluate import Answerer, exact_matches, main
+
+MAX_BYTES = 9 * 2**20
+
+
+@pytest.fixture(scope="module")
+def answerer():
+    return Answerer(BASE2_DIR)
+
+
+def test_it_is_small_and_complete():
+    assert sum(path.stat().st_size for path in BASE2_DIR.iterdir()) <= MAX_BYTES
+    names = {path.name for path in BASE2_DIR.iterdir()}
+    assert {"preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json"} <= names
+    assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"} <= names
+    config = json.loads((BASE2_DIR / "config.json").read_text())
+    assert config["text_config"]["num_hidden_layers"] == 8
+
+
+def test_stock_transformers_loads_it():
+    model = AutoModelForImageTextToText.from_pretrained(BASE2_DIR)
+    assert model.dtype == torch.float32
+    assert model.config.text_config.vocab_size == len(load_processor(BASE2_DIR).tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "least"), [("color", (16, 16), 14), ("zoom", (12, 16), 13), ("turns", (8, 8), 14)]
+)
+def test_it_answers_on_material_it_never_saw(answerer, kind, size, least):
+    groups = exact_matches(answerer, SceneBuilder("test"), kind, size, 16)
+    assert sum(sum(right) for right in groups.values()) >= least
+
+
+def test_gp_finds_it_by_its_name_and_answers_alike(answerer):
+    model = gp.from_pretrained("tiny2")
+    sample = draw_sample(SceneBuilder("test"), "color", 8, 12, 0)
+    answer = model.ask(sample.images[0], sample.question.text, pruner="none")
+    assert [answer.text] == answerer.answer([sample])
+
+
+def test_the_command_prints_each_kind_and_size(capsys):
+    assert main(["--kind", "color", "glance", "--size", "8x8", "8x10", "--num-questions", "8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in lines} == {"8x8", "8x10"}
+    assert sum(int(line.rpartition("n = ")[2]) for line in lines) == 32
+
+
+def test_the_command_refuses_what_is_not_there(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--kind", "smell"])
+    assert stopped.value.code == 2 and "smell" in capsys.readouterr().err
+    assert main(["--kind", "zoom", "--size", "9x8"]) == 2
+    assert "even" in capsys.readouterr().err
