@@ -34,6 +34,7 @@ from gp.data.manifest import (
 )
 from gp.embedded.scenes import SceneBuilder
 from gp.runs.passing_lock import passing_lock
+from gp.runs.writing import naming
 
 BUILDER_VERSION = 2
 SEED = 20261122
@@ -138,7 +139,7 @@ def _write_shard(folder: Path, split: str, spec: SplitSpec, shard: int, advance)
     bounds = [spec.num_samples * i // spec.num_shards for i in (shard, shard + 1)]
     path = folder / f"{split}-{shard:06d}.tar"
     builder = SceneBuilder(spec.scene_split)
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+    with naming(path), tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for index in range(*bounds):
             jpeg, record = sample_record(split, spec, index, builder)
             _add_file(tar, f"{index:06d}.jpg", jpeg)

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gp.eval.plan import Method
+from gp.runs.writing import naming
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def read_results(folder: Path, split: str, method: Method) -> dict[str, Result]:
 def append_results(path: Path, results: Iterable[Result]) -> None:
     """Appends one line per result, all in one write."""
     lines = [json.dumps(asdict(result), ensure_ascii=False) + "\n" for result in results]
-    with path.open("a", encoding="utf-8") as file:
+    with naming(path), path.open("a", encoding="utf-8") as file:
         file.write("".join(lines))
 
 
