@@ -6,6 +6,7 @@ import re
 from pathlib import PurePath
 
 from gp.config.pretrain import PretrainConfig
+from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.schema import (
     DataConfig,
     EvalConfig,
@@ -39,10 +40,10 @@ def check(config: TrainConfig) -> None:
         raise ValueError("loss.dice, loss.bce and loss.answer are all 0: nothing would be trained")
 
 
-def check_run(config: TrainConfig | PretrainConfig) -> None:
+def check_run(config: TrainConfig | PretrainConfig | CardsPretrainConfig) -> None:
     """Checks what every run has: its name, and how it begins (ValueError)."""
     check_name(config.name)
-    if config.overwrite and config.ckpt in ("auto", "last"):
+    if not isinstance(config, CardsPretrainConfig) and config.overwrite and config.ckpt in ("auto", "last"):
         raise ValueError(f"ckpt={config.ckpt} and overwrite=true contradict each other: go on, or start anew")
 
 
