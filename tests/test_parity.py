@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from tests import parity
 from tests.parity import find_cases, main
 
 pytestmark = pytest.mark.core
@@ -53,3 +56,19 @@ def test_a_case_that_cannot_run_fails(copied, capsys):
 
 def test_an_empty_folder_is_an_error(tmp_path):
     assert main([str(tmp_path)]) == 2
+
+
+def test_rounding_of_float32_is_told_from_a_fault(copied, monkeypatch, capsys):
+    """A float32 run that is off by rounding passes by its float64 run; one that is off in both does not."""
+    run_case = parity.run_case
+
+    def rounded(folder, dtype):
+        off = 5e-4 if dtype == torch.float32 else 0.0
+        for check in run_case(folder, dtype):
+            yield replace(check, difference=check.difference + (off if check.quantity == "importance_logits" else 0))
+
+    monkeypatch.setattr(parity, "run_case", rounded)
+    assert main([str(copied.parent)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.endswith("ok in float64")] == ["importance_logits"]
+    assert lines[-2].startswith("1 quantities agree in float64 only")
