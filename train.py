@@ -113,11 +113,11 @@ def train_and_evaluate(config: TrainConfig) -> None:
     from gp.stages import stage
 
     check_rows_before_training(config)
-    model, folder = train(config, rehearse_evaluation)
+    model, folder, processes = train(config, rehearse_evaluation)
     out = Path(config.eval.out) if config.eval.out else folder / "eval"
     command = f"python evaluate.py ckpt={folder / 'last.ckpt'}"
     with stage(f"evaluation after training (all is trained and saved: go on with {command})"):
-        evaluate(model, config, out, command=command, trainer=make_trainer(config.trainer))
+        evaluate(model, config, out, command=command, trainer=make_trainer(config.trainer), copies=processes)
     leave()
 
 

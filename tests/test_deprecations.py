@@ -70,7 +70,7 @@ def test_a_normal_run_uses_nothing_deprecated(family, tmp_path, monkeypatch):
     padding = ["model.do_pad=true"] if family == "llava" else []
     config = write_config(tmp_path, base, "optim.max_steps=1", "eval.num_samples=2", *padding)
     with transformers_complaints() as heard:
-        _, folder = runs.train(config)
+        _, folder, _ = runs.train(config)
         model = gp.from_pretrained(base, glimpse=folder / "glimpse")
         model.generate(**prompt(model, tmp_path), num_beams=2, max_new_tokens=2)
         finished = load_run(folder / "last.ckpt", ["eval.pruners=[none,glimpse]", "eval.max_new_tokens=2"])

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from rich.console import Console
 
+from gp.cli import Stop
 from gp.config import TrainConfig, TrainerConfig
 from gp.eval.module import EvalModule
 from gp.eval.progress import EvalProgress
 from gp.eval.table import make_console
 from gp.model import GlimpseModel
-from gp.runs.companions import Companions
+from gp.runs.companions import FAILED, Companions
 from gp.runs.copies import Copy
+from gp.runs.ends import words_of
 from gp.runs.launcher import end_with_launcher, own_environment
 
 HINTS = (
@@ -37,7 +41,7 @@ def evaluate(
     command: str | None = None,
     console: Console | None = None,
     trainer: pl.Trainer | None = None,
-    copies: Sequence[Copy] = (),
+    copies: Sequence[Copy | subprocess.Popen] = (),
 ) -> list[dict[str, Any]]:
     """Runs `eval.splits` x `eval.pruners` x `eval.budgets`, prints a table and writes everything into a folder.
 
@@ -66,7 +70,8 @@ def evaluate(
             more unusable samples than allowed.
         FileNotFoundError: a shard is missing.
         StageFailed: a library failed; names the row, and the questions unless it is the rehearsal before the first row.
-        gp.cli.Stop: another process of the command has ended; a subclass of SystemExit.
+        gp.cli.Stop: another process of the command has ended, or memory or a killed loader process ended this one; a
+            subclass of SystemExit.
     """
     load = (lambda: model) if isinstance(model, GlimpseModel) else model
     trainer = trainer or _trainer_of(model)
@@ -75,9 +80,20 @@ def evaluate(
     others = Companions(trainer, copies)
     module = EvalModule(load, config, Path(out), console or make_console(), others, ckpt_id, command)
     end_with_launcher(trainer)
-    with others.ending_together():
+    with others.ending_together(), _ended_by_data(module):
         trainer.test(module, verbose=False)
     return module.rows
+
+
+@contextmanager
+def _ended_by_data(module: EvalModule) -> Iterator[None]:
+    """Between two batches Lightning waits for processes that load data: one that was killed is told in a line."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (words := words_of(error)) is None:
+            raise
+        raise Stop(FAILED, f"evaluation: {words}; {module.how_to_go_on}") from error
 
 
 def make_trainer(settings: TrainerConfig) -> pl.Trainer:

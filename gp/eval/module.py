@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from rich.console import Console
 
+from gp.cli import Stop
 from gp.config import TrainConfig
 from gp.data.batch import Batch, Collator
 from gp.data.datamodule import GlimpseDataModule
@@ -29,7 +30,8 @@ from gp.eval.runner import SplitRun
 from gp.eval.scores import RowScores
 from gp.eval.settings import claim, settings_of, settings_of_methods, shards_of, weights_id
 from gp.model import GlimpseModel
-from gp.runs.companions import Companions
+from gp.runs.companions import FAILED, Companions
+from gp.runs.ends import words_of
 from gp.stages import named
 
 SAMPLES = "samples"
@@ -114,6 +116,8 @@ class EvalModule(pl.LightningModule):
         try:
             return run.answer(batch)
         except Exception as error:
+            if words := words_of(error):
+                raise Stop(FAILED, f"{run.describe(batch)}: {words}; {self.how_to_go_on}") from error
             raise named(run.describe(batch), error, "answers so far are kept") from error
 
     def on_test_epoch_end(self) -> None:
@@ -130,6 +134,11 @@ class EvalModule(pl.LightningModule):
         wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples
         num_samples = wanted if limit is None else min(wanted, limit)
         return list(few.eval_loader(config.data.test[split], num_samples=num_samples))
+
+    @property
+    def how_to_go_on(self) -> str:
+        """Words for an early end."""
+        return f"answers so far are kept, go on with {self.command or 'the same command'}"
 
     def wait(self) -> None:
         """Waits for all processes."""

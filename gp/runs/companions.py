@@ -32,7 +32,7 @@ class Companions:
         copies: of this process, which are at work on the same command.
     """
 
-    def __init__(self, trainer: pl.Trainer, copies: Sequence[Copy] = ()) -> None:
+    def __init__(self, trainer: pl.Trainer, copies: Sequence[Copy | subprocess.Popen] = ()) -> None:
         self._trainer = trainer
         self._children: list[subprocess.Popen | Copy] = list(copies)
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
@@ -40,12 +40,9 @@ class Companions:
     def adopt(self) -> None:
         """Takes children and SIGTERM over from Lightning; call it when these are started, and when signals are set.
 
-        Lightning's observer of its children has none to look after then. Its handler of SIGTERM broadcasts, which hangs
-        or breaks if the others are in an exchange of another kind.
+        Its handler of SIGTERM broadcasts, which hangs or breaks if the others are in an exchange of another kind.
         """
-        started = getattr(self._trainer.strategy.launcher, "procs", [])
-        self._children += started
-        started.clear()
+        self._children += take_over(self._trainer)
         if threading.current_thread() is threading.main_thread() and self._on_sigterm is not None:
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -115,6 +112,14 @@ class Companions:
             time.sleep(LOOK_EVERY_S)
         line = "another process of this command has ended, this one does, too" if self._trainer.is_global_zero else ""
         return Stop(FAILED, line)
+
+
+def take_over(trainer: pl.Trainer) -> list[subprocess.Popen]:
+    """The processes that Lightning has started for a trainer; its observer has none to look after from here on."""
+    started = getattr(trainer.strategy.launcher, "procs", [])
+    taken = list(started)
+    started.clear()
+    return taken
 
 
 def is_echo(error: BaseException) -> bool:

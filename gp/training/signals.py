@@ -13,14 +13,12 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from gp.cli import INTERRUPTED, TERMINATED, Stop
+from gp.runs.ends import words_of
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 FAILED = 1
-NO_MEMORY = ("out of memory", "can't allocate memory")
-WORKER_DIED = "DataLoader worker"
 
 
 class Signals:
@@ -77,13 +75,9 @@ def early_end(error: BaseException, signals: Signals) -> tuple[int, str] | None:
         None for any other error.
     """
     if signals.number is not None:
-        words = "interrupted" if signals.number == signal.SIGINT else "terminated"
-        return signals.status, f"{words} ({signal.Signals(signals.number).name})"
+        how = "interrupted" if signals.number == signal.SIGINT else "terminated"
+        return signals.status, f"{how} ({signal.Signals(signals.number).name})"
     if isinstance(error, Stop):
         return signals.status, "terminated (signal to another process of the run)"
-    text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):
-        return FAILED, f"out of memory ({text.splitlines()[0] if text else type(error).__name__:.200})"
-    if isinstance(error, RuntimeError) and WORKER_DIED in text:
-        return FAILED, f"a process that loads data has died ({text.splitlines()[0]:.200})"
-    return None
+    words = words_of(error)
+    return None if words is None else (FAILED, words)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -26,6 +27,7 @@ from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
+from gp.runs.companions import take_over
 from gp.runs.launcher import own_environment
 from gp.runs.lock import one_writer
 from gp.runs.resuming import NOTE, notices_of_changes, refuse_less
@@ -54,9 +56,21 @@ HINTS = (
 )
 
 
-def train(
-    config: TrainConfig, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None = None
-) -> tuple[GlimpseModel, Path]:
+class Trained(NamedTuple):
+    """What a run leaves.
+
+    Attributes:
+        model: in eval mode, on the device that it was trained on.
+        folder: see `gp.runs.folder`.
+        processes: that Lightning has started for the other devices; what works on with them looks after them.
+    """
+
+    model: GlimpseModel
+    folder: Path
+    processes: list[subprocess.Popen]
+
+
+def train(config: TrainConfig, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None = None) -> Trained:
     """Trains a glimpse, or goes on training it.
 
     Args:
@@ -65,8 +79,7 @@ def train(
             on the model on its device; says in a few words what it did.
 
     Returns:
-        The trained model in eval mode on the device that it was trained on, and the run's folder
-        (see `gp.runs.folder`). Under DDP every process returns, with the process group.
+        What was trained. Under DDP every process returns, with the process group.
 
     Raises:
         FileNotFoundError: no such checkpoint, base or shard.
@@ -77,12 +90,12 @@ def train(
     """
     folder = run_folder.run_folder(config)
     with one_writer(folder) if is_first_process() else nullcontext():
-        return _train(config, folder, rehearse_more), folder
+        return _train(config, folder, rehearse_more)
 
 
 def _train(
     config: TrainConfig, folder: Path, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None
-) -> GlimpseModel:
+) -> Trained:
     """What `train` says, in a folder that no other process writes to."""
     ckpt = run_folder.find_checkpoint(config)
     notices = run_folder.check_folder(config, ckpt) if is_first_process() else []
@@ -120,7 +133,7 @@ def _train(
     device = trainer.strategy.root_device
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
-    return model.to(device).eval()
+    return Trained(model.to(device).eval(), folder, take_over(trainer))
 
 
 def check_before_loading(config: TrainConfig) -> None:

@@ -38,7 +38,7 @@ def base(tmp_path_factory):
 def finished(tmp_path_factory, base):
     """An uninterrupted run: its config, model and folder."""
     config = write_config(tmp_path_factory.mktemp("finished"), base, *STEPS)
-    model, folder = runs.train(config)
+    model, folder, _ = runs.train(config)
     return config, model, folder
 
 
@@ -103,7 +103,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, b
         runs.train(config)
     monkeypatch.setattr(runs, "make_trainer", stock)
     config.ckpt = "last"
-    model, folder = runs.train(config)
+    model, folder, _ = runs.train(config)
     _, expected, _ = finished
     for name, value in expected.glimpse.state_dict().items():
         assert torch.equal(model.glimpse.state_dict()[name], value), name
@@ -114,7 +114,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path, base, finished):
     folder = tmp_path / "runs/micro"
     shutil.copytree(finished[2], folder)
     (folder / "eval").mkdir()
-    model, _ = runs.train(write_config(tmp_path, base, *STEPS, "ckpt=last"))
+    model, *_ = runs.train(write_config(tmp_path, base, *STEPS, "ckpt=last"))
     expected = finished[1].glimpse.state_dict()
     assert all(torch.equal(model.glimpse.state_dict()[name], value) for name, value in expected.items())
     assert "val/mask_iou" in json.loads((folder / "run.json").read_text())["figures"]
@@ -123,7 +123,7 @@ def test_a_finished_run_stays_as_it_is(tmp_path, base, finished):
 
 def test_the_same_seed_gives_the_same_weights(tmp_path, base, finished):
     config = write_config(tmp_path, base, *STEPS)
-    model, _ = runs.train(config)
+    model, *_ = runs.train(config)
     assert all(
         torch.equal(model.glimpse.state_dict()[name], value) for name, value in finished[1].glimpse.state_dict().items()
     )
@@ -207,7 +207,7 @@ def test_a_run_of_epochs(tmp_path, base, capsys):
     )
     config = write_config(tmp_path, base, *overrides, "optim.warmup_fraction=0.4")
     add_manifest([str(tmp_path / f"train{shard}.tar") for shard in range(2)], [8, 8])
-    _, folder = runs.train(config)
+    _, folder, _ = runs.train(config)
     out = capsys.readouterr().out
     assert "train.tar" not in out and "(16 samples)" in out and "5 of 4 samples" in out and "1.25 epochs" in out
     assert "train step 3/5  epoch 0.75/1.25" in out

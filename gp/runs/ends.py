@@ -1,0 +1,23 @@
+"""Ends of a command that no traceback explains: memory, or a killed process that loads data."""
+
+from __future__ import annotations
+
+import torch
+
+NO_MEMORY = ("out of memory", "can't allocate memory")
+WORKER_DIED = "DataLoader worker (pid"  # torch's words; an error within a worker has others, and is no such end
+
+
+def words_of(error: BaseException) -> str | None:
+    """What ended the work, in one line; None: another error, which needs its traceback.
+
+    Args:
+        error: that came out of the work.
+    """
+    text = str(error)
+    first = text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):
+        return f"out of memory ({first:.200})"
+    if isinstance(error, RuntimeError) and WORKER_DIED in text:
+        return f"a process that loads data has died ({first:.200})"
+    return None
