@@ -14,6 +14,7 @@ import train
 from gp.eval import load_run
 from gp.training.module import GlimpseModule
 from tests.support.micro_run import save_base, write_config
+from tests.support.train_command import finish, start
 
 pytestmark = pytest.mark.core
 
@@ -133,3 +134,27 @@ def test_a_run_that_goes_on_keeps_its_decay(micro, capsys):
 def test_without_it_a_checkpoint_has_no_averages(micro):
     assert call(micro) == 0
     assert "current_model_state" not in saved(micro)
+
+
+WRITE_STATES = """
+import os, torch
+from gp.training.module import GlimpseModule
+states = []
+def after_step(self, outputs, batch, batch_idx):
+    states.append({{name: value.clone() for name, value in self.model.glimpse.state_dict().items()}})
+    torch.save(states, {folder!r} + "/states" + os.environ["LOCAL_RANK"] + ".pt")
+GlimpseModule.on_train_batch_end = after_step
+"""
+
+
+@pytest.mark.slow
+def test_on_two_processes(micro):
+    """Both have the same weights after each step, and what is saved and exported is their average."""
+    patch = WRITE_STATES.format(folder=str(micro))
+    process = start(micro, *STEPS, f"optim.ema={DECAY}", "optim.max_steps=3", "trainer.devices=2", patch=patch)
+    status, out, err = finish(process)
+    assert status == 0, out + err
+    first, second = (torch.load(micro / f"states{rank}.pt", weights_only=True) for rank in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert_same(one, other)
+    assert_same(without_prefix(saved(micro)["state_dict"]), averages(first)[-1])
