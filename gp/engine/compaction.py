@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -64,6 +64,15 @@ def drop(
             finding.insist(bool(holds))
     else:
         prompt.lengths = [have - num_appended - less for have, less in zip(prompt.lengths, num_dropped, strict=True)]
+    return repack(prompt, keep)
+
+
+def repack(prompt: Prompt, keep: Tensor) -> Tensor:
+    """Moves the positions that stay, bool [B, S], together; `prompt.lengths` says how many there are in each row.
+
+    Returns:
+        One gather index for the batch, [B, R].
+    """
     longest = max(prompt.lengths)
     index = keep.byte().argsort(dim=1, stable=True)[:, -longest:]  # [B, R]: dropped first, then the kept in order
     prompt.hidden = select_rows(prompt.hidden, flat_index(index, prompt.hidden.shape[:-1]))
@@ -71,6 +80,25 @@ def drop(
     prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
     prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
     return index
+
+
+def tail_of(prompt: Prompt, starts: Sequence[int], alive: Tensor | None = None) -> Prompt:
+    """The tokens of each row behind its first ones, left padded; the prompt stays as it is.
+
+    Args:
+        prompt: embedded.
+        starts: first tokens of each row that are left out.
+        alive: [N] bool, visual tokens that are taken; None: all.
+    """
+    order = prompt.attention_mask.long().cumsum(1) - 1
+    keep = prompt.attention_mask & (order >= torch.tensor(starts, device=order.device).unsqueeze(1))
+    lengths = [length - start for length, start in zip(prompt.lengths, starts, strict=True)]
+    if alive is not None:
+        keep &= ~prompt.is_visual | prompt.spread_visual(alive)
+        lengths = keep.sum(1).tolist()
+    tail = replace(prompt, lengths=lengths)
+    repack(tail, keep)
+    return tail
 
 
 def compact(cache: DynamicCache, index: Tensor) -> None:
