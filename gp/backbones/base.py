@@ -97,6 +97,7 @@ class Backbone(Family):
         taps: Sequence[int] = (),
         images: ImageFeatures | None = None,
         attended: Sequence[int] = (),
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> Prompt:
         """Text and image embeddings of a left-padded batch of prompts, ready for the first decoder layer.
 
@@ -105,13 +106,14 @@ class Backbone(Family):
             taps: vision layers whose features are wanted.
             images: of `see`, if the images were seen already.
             attended: vision blocks whose attention is wanted.
+            sizes: (height, width) in merged tokens of all images, where `images` are given and `inputs` have no pixels.
 
         Raises:
             ValueError: right padding, videos, or image tokens and image features that do not match.
         """
         inputs = on_host(inputs)
         input_ids = inputs["input_ids"]
-        layout, mask = self.layout(inputs)
+        layout, mask = self.layout(inputs, sizes)
         is_visual = (input_ids == self.image_token_id) & mask
         number = is_visual.flatten().long().cumsum(0).view_as(input_ids) - 1
         visual_id = self.send(torch.where(is_visual, number, -1))
@@ -136,7 +138,9 @@ class Backbone(Family):
             lengths=mask.sum(1).tolist(),
         )
 
-    def layout(self, inputs: Mapping[str, Tensor]) -> tuple[VisualLayout, Tensor]:
+    def layout(
+        self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]] | None = None
+    ) -> tuple[VisualLayout, Tensor]:
         """Finds the prompts' visual tokens; also returns the mask [B, S] as bool on the host. Raises like `embed`."""
         refuse_videos(inputs)
         inputs = on_host(inputs)
@@ -145,7 +149,7 @@ class Backbone(Family):
         mask = (torch.ones_like(input_ids) if mask is None else mask).bool()
         refuse_right_padding(mask)
         per_row = ((input_ids == self.image_token_id) & mask).sum(1).tolist()
-        return deal_images(self.image_sizes(inputs), per_row, self.device), mask
+        return deal_images(self.image_sizes(inputs) if sizes is None else sizes, per_row, self.device), mask
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> Rotary:
         """Cosine and sine for positions [P, B, S]."""

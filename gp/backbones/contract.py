@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, PretrainedConfig, PreTrainedModel
 
+from gp.backbones.cropping import Crop
 from gp.backbones.processor import ImageGrids
 from gp.backbones.source import BaseSource
 from gp.types import ImageFeatures
@@ -22,6 +23,7 @@ class Family(ABC):
     processor: type[ImageGrids]  # the family's stock processor class with `ImageGrids`
     prompt_keys: tuple[str, ...]  # processor outputs that describe a prompt
     num_position_axes: int = 1  # P, rotary axes
+    image_frame: tuple[int, int]  # text tokens before and behind those of an image that belong to it
     one_image_size: bool = False  # whether all images of a batch have one size
     attends_from_cls: bool = False  # whether the vision tower has a [CLS] token
     window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
@@ -70,6 +72,18 @@ class Family(ABC):
     @abstractmethod
     def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
         """Returns the same prompts with every image resized to the given (height, width) in merged tokens."""
+
+    @abstractmethod
+    def crop(self, inputs: Mapping[str, Tensor], crops: Sequence[Crop]) -> dict[str, Tensor]:
+        """Image tensors of parts of the images, each as an image of its own, at the resolution of the inputs."""
+
+    def fit_box(self, box: tuple[int, int, int, int], grid: tuple[int, int]) -> tuple[int, int, int, int]:
+        """The box to cut out of an image of so many tokens so that `box` is in it, in a shape that the tower takes."""
+        return box
+
+    def image_facts(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        """What `positions` must be given of images of these sizes in merged tokens."""
+        return {}
 
     @abstractmethod
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:

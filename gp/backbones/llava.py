@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from gp.backbones.base import Backbone
+from gp.backbones.cropping import Crop
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.llava_original import is_original, load_original, original_config
 from gp.backbones.llava_processor import LlavaProcessor
@@ -24,6 +25,7 @@ class Llava(Backbone):
     model_type = "llava"
     processor = LlavaProcessor
     prompt_keys = ("input_ids", "attention_mask", "pixel_values")
+    image_frame = (0, 1)  # a line break behind
     one_image_size = True
     attends_from_cls = True
 
@@ -116,6 +118,24 @@ class Llava(Backbone):
         small = shorten_prompts(inputs, self.image_token_id, self.image_sizes(inputs), sizes)
         height, width = (side * self.vision_config.patch_size for side in sizes[0])  # one size for all images
         return {**small, "pixel_values": resize_pixels(inputs["pixel_values"], height, width)}
+
+    def crop(self, inputs: Mapping[str, Tensor], crops: Sequence[Crop]) -> dict[str, Tensor]:
+        """Each part resized to the side that the tower was trained with."""
+        patch, side = self.vision_config.patch_size, self.vision_config.image_size
+        parts = []
+        for crop in crops:
+            top, left, bottom, right = (patch * edge for edge in crop.box)
+            part = inputs["pixel_values"][crop.image : crop.image + 1, :, top:bottom, left:right]
+            parts.append(resize_pixels(part, side, side))
+        return {"pixel_values": torch.cat(parts)}
+
+    def fit_box(self, box: tuple[int, int, int, int], grid: tuple[int, int]) -> tuple[int, int, int, int]:
+        """A square around the box, moved into the image."""
+        top, left, bottom, right = box
+        side = min(max(bottom - top, right - left), *grid)
+        top = min(max((top + bottom - side) // 2, 0), grid[0] - side)
+        left = min(max((left + right - side) // 2, 0), grid[1] - side)
+        return top, left, top + side, left + side
 
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         """Positions counted from each row's first real token."""

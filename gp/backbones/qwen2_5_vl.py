@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gp.backbones.base import Backbone
+from gp.backbones.cropping import Crop
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.processor import ImageGrids, Qwen2_5_VLProcessor
 from gp.backbones.recording import record_calls, record_outputs
@@ -25,6 +26,7 @@ class Qwen2_5_VL(Backbone):
     processor: type[ImageGrids] = Qwen2_5_VLProcessor
     prompt_keys = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
     num_position_axes = 3
+    image_frame = (1, 1)
 
     @property
     def text_model(self):
@@ -99,6 +101,20 @@ class Qwen2_5_VL(Backbone):
         resized = [self._resize(*one) for one in zip(patches, old_grids, grids, strict=True)]
         grid_thw = torch.tensor([[1, *grid] for grid in grids], device=inputs["image_grid_thw"].device)
         return {**small, "pixel_values": torch.cat(resized), "image_grid_thw": grid_thw}
+
+    def crop(self, inputs: Mapping[str, Tensor], crops: Sequence[Crop]) -> dict[str, Tensor]:
+        """Patches stand token by token, so those of a box are taken as they are: its pixels are not resized."""
+        patches = inputs["pixel_values"].split(inputs["image_grid_thw"].prod(1).tolist())
+        sizes = self.image_sizes(inputs)
+        taken = []
+        for crop in crops:
+            (height, width), (top, left, bottom, right) = sizes[crop.image], crop.box
+            tokens = patches[crop.image].view(height, width, self._merge**2, -1)[top:bottom, left:right]
+            taken.append(tokens.flatten(0, 2))
+        return {"pixel_values": torch.cat(taken), **self.image_facts([crop.size for crop in crops])}
+
+    def image_facts(self, sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
+        return {"image_grid_thw": torch.tensor([[1, h * self._merge, w * self._merge] for h, w in sizes])}
 
     def _resize(self, patches: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
         """One image as the processor cuts it, [h w, 3 * time * side * side]; sizes in patches."""

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from gp.backbones import Backbone, LayerMasks, on_host
+from gp.backbones.cropping import Crop
+from gp.engine.closer import go_closer
 from gp.engine.compaction import Finding
 from gp.engine.run import Run
 from gp.pruners import NoPruner, Pruner
@@ -38,6 +40,8 @@ class Prefill:
         layers_run: [N] int64, decoder layers that worked on each visual token.
         layers_cached: [N] int64, decoder layers whose cache holds it now.
         findings: what the host did not have to wait for: see `insist`.
+        crops: parts of the images (of `full_layout`) that were seen again, in the order in which they stand in `layout`
+            behind the other images of their prompt.
     """
 
     logits: Tensor
@@ -55,6 +59,7 @@ class Prefill:
     layers_run: Tensor
     layers_cached: Tensor
     findings: list[Finding] = field(default_factory=list)
+    crops: tuple[Crop, ...] = ()
 
     def insist(self) -> None:
         """Raises ValueError if scores were not finite. Call it where the host waits for the device anyway."""
@@ -110,16 +115,30 @@ def prefill(
         raise ValueError(f"seed has {len(seed)} entries for {full_layout.num_prompts} prompts")
     if full_layout.num_tokens == 0:
         pruner = NoPruner()  # text only: nothing to prune, nothing to append
-    seen = pruner.prepare(backbone, inputs, options)
-    prompt = backbone.embed(seen, pruner.taps, None if pruner.sees_own_images else images, pruner.attended)
+    seen = on_host(pruner.prepare(backbone, inputs, options))
+    if images is None or pruner.sees_own_images:
+        images = backbone.see(seen, pruner.taps, pruner.attended)
+    prompt = backbone.embed(seen, pruner.taps, images, pruner.attended)
     next_position = prompt.next_positions(1)[-1, :, 0]  # before an image at the end loses its last tokens
     run = Run.start(backbone, pruner, prompt, options, evidence_masks, seed)
+    crops: tuple[Crop, ...] = ()
+    if pruner.stages:
+        run.advance(max(pruner.stages))
+        closer = pruner.look_closer(backbone, inputs, run.prompt.layout, run.alive, run.scores)
+        if closer is not None:
+            next_position = go_closer(run, seen, images, closer).next_positions(1)[-1, :, 0]
+            crops = closer.crops
     run.advance(backbone.num_layers - 1)
-    return finish(run, next_position, full_layout, full_mask, logits_to_keep)
+    return finish(run, next_position, full_layout, full_mask, logits_to_keep, crops)
 
 
 def finish(
-    run: Run, next_position: Tensor, full_layout: VisualLayout, full_mask: Tensor, logits_to_keep: int = 1
+    run: Run,
+    next_position: Tensor,
+    full_layout: VisualLayout,
+    full_mask: Tensor,
+    logits_to_keep: int = 1,
+    crops: tuple[Crop, ...] = (),
 ) -> Prefill:
     """What a run through all layers leaves.
 
@@ -129,6 +148,7 @@ def finish(
         full_layout: the images as they came.
         full_mask: [B, S] bool, of the prompts as they came.
         logits_to_keep: positions at the end whose logits are wanted; 0: all.
+        crops: see `Prefill`.
     """
     backbone, prompt = run.backbone, run.prompt
     run.count_layers(backbone.num_layers - 1)
@@ -148,4 +168,5 @@ def finish(
         layers_run=run.layers_run,
         layers_cached=run.alive * backbone.num_layers if run.pruner.compact_cache else run.layers_run,
         findings=run.findings,
+        crops=crops,
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gp.backbones import Backbone
+from gp.backbones.cropping import Crop
 from gp.pruners.budget import mean_tokens
 from gp.selection import Group, Options, groups_of, of_prompts, select, whole_tokens
 from gp.types import Prompt, PruneOptions, VisualLayout
@@ -58,6 +59,23 @@ class PruneView:
     def visual_hidden(self) -> Tensor:
         """Hidden states of all visual tokens, [N, D]; zeros for tokens that an earlier stage dropped."""
         return self.prompt.gather_visual(self.prompt.hidden, 0.0)
+
+
+@dataclass(frozen=True)
+class Closer:
+    """Further images of a batch, which a method wants to be seen behind the last of its stages.
+
+    Args:
+        crops: in the order of the images that they are parts of.
+        sizes: (height, width) of each in visual tokens of its own.
+        pixels: their image tensors, as `Backbone.see` takes them.
+        wanted: bool over all their tokens in order: those that go to the decoder.
+    """
+
+    crops: tuple[Crop, ...]
+    sizes: tuple[tuple[int, int], ...]
+    pixels: Mapping[str, Tensor]
+    wanted: Tensor
 
 
 class Pruner(nn.Module):
@@ -132,6 +150,20 @@ class Pruner(nn.Module):
 
     def merge(self, view: PruneView, keep_mask: Tensor) -> Tensor | None:
         """New hidden states [N, D] of the visual tokens, e.g. kept ones that took dropped ones in; None: unchanged."""
+        return None
+
+    def look_closer(
+        self, backbone: Backbone, inputs: Mapping[str, Tensor], layout: VisualLayout, alive: Tensor, scores: Tensor
+    ) -> Closer | None:
+        """Images to be seen behind the last stage; None: no more.
+
+        Args:
+            backbone: of the base.
+            inputs: as they came, before `prepare`.
+            layout: of the images that were seen.
+            alive: [N] bool, tokens that are left.
+            scores: [N] float32, of the last stage.
+        """
         return None
 
     def check(self, options: PruneOptions, num_layers: int) -> None:

@@ -1,0 +1,87 @@
+"""From kept tokens to rectangles: which parts of an image are worth a closer look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right; the ends are exclusive
+NEARLY_TOUCHING = 2  # cells apart at most, on either axis, within a group
+
+
+def rectangles(keep: Tensor, importance: Tensor, max_boxes: int, margin: int) -> list[Box]:
+    """Boxes around groups of kept cells that touch or nearly do, the most important groups first.
+
+    Args:
+        keep: [h, w] bool.
+        importance: [h, w], at least 0; a group counts what its cells have together.
+        max_boxes: of several groups so many are taken.
+        margin: cells around each group, as far as there are any.
+
+    Returns:
+        Boxes that do not overlap: those that do with their margins become one.
+    """
+    height, width = keep.shape
+    groups = sorted(groups_of_cells(keep), key=lambda cells: -sum(float(importance[cell]) for cell in cells))
+    boxes = []
+    for cells in groups[:max_boxes]:
+        rows, columns = zip(*cells)
+        top, left = max(min(rows) - margin, 0), max(min(columns) - margin, 0)
+        boxes.append((top, left, min(max(rows) + 1 + margin, height), min(max(columns) + 1 + margin, width)))
+    return joined(boxes)
+
+
+def groups_of_cells(keep: Tensor) -> Iterator[list[tuple[int, int]]]:
+    """Groups of kept cells in which each has another one nearby, in raster order of their first cells."""
+    left = {(row, column) for row, column in keep.nonzero().tolist()}
+    near = range(-NEARLY_TOUCHING, NEARLY_TOUCHING + 1)
+    for cell in sorted(left):
+        if cell not in left:
+            continue
+        left.remove(cell)
+        group = [cell]
+        for row, column in group:  # grows
+            for other in [(row + down, column + right) for down in near for right in near]:
+                if other in left:
+                    left.remove(other)
+                    group.append(other)
+        yield group
+
+
+def joined(boxes: list[Box]) -> list[Box]:
+    """Boxes with those that overlap joined, until none do."""
+    out: list[Box] = []
+    for box in boxes:
+        while hit := next((one for one in out if overlap(one, box)), None):
+            out.remove(hit)
+            box = (min(hit[0], box[0]), min(hit[1], box[1]), max(hit[2], box[2]), max(hit[3], box[3]))
+        out.append(box)
+    return out
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def scaled(box: Box, grid: tuple[int, int], to: tuple[int, int]) -> Box:
+    """A box on another grid over the same image: everything that it touches."""
+    (height, width), (rows, columns) = grid, to
+    top, left, bottom, right = box
+    return top * rows // height, left * columns // width, -(-bottom * rows // height), -(-right * columns // width)
+
+
+def cells_behind(box: Box, size: tuple[int, int], grid: tuple[int, int], to: tuple[int, int]) -> Tensor:
+    """Cells of a coarse grid that the centres of a crop's tokens lie in: [h * w, 2] int64, row and column.
+
+    Args:
+        box: of the crop, on the fine grid.
+        size: the crop's own tokens (h, w).
+        grid: the fine grid.
+        to: the coarse one, over the same image.
+    """
+    top, left, bottom, right = box
+    rows = (top + (torch.arange(size[0]) + 0.5) / size[0] * (bottom - top)) * to[0] / grid[0]
+    columns = (left + (torch.arange(size[1]) + 0.5) / size[1] * (right - left)) * to[1] / grid[1]
+    return torch.cartesian_prod(rows.long(), columns.long()).view(-1, 2)
