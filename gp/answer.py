@@ -9,7 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame
-from gp.painting import paint_tokens
+from gp.painting import outline, paint_tokens
+
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Answer:
         num_kept, num_visual: visual tokens kept, and all, of the whole prompt.
         images: that were asked about.
         frames: what each image's grid of visual tokens lies over; empty: the image.
+        crops: parts that `zoom` has seen again: number of the image, and left, top, right, bottom in its pixels.
+        seen_masks: one bool [h, w] per image, on its own grid also where the method made it smaller, True = a kept
+            token of the image or of a crop lies over it; empty: as `keep_masks`.
     """
 
     text: str
@@ -30,9 +35,11 @@ class Answer:
     num_visual: int
     images: tuple[Image.Image, ...] = field(default=(), repr=False, compare=False)
     frames: tuple[Frame, ...] = field(default=(), repr=False, compare=False)
+    crops: tuple[tuple[int, Box], ...] = field(default=(), repr=False)
+    seen_masks: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
     def overlay(self) -> Image.Image:
-        """The images, side by side, with the dropped visual tokens darkened; RGB.
+        """The images, side by side, with the dropped visual tokens darkened and crops framed; RGB.
 
         Raises:
             ValueError: an answer to a question without an image.
@@ -40,7 +47,10 @@ class Answer:
         if not self.images:
             raise ValueError("this answer is about no image: there is nothing to show")
         frames = self.frames or [WHOLE_IMAGE] * len(self.images)
-        painted = [paint_tokens(*one) for one in zip(self.images, self.keep_masks, frames, strict=True)]
+        masks = self.seen_masks or self.keep_masks
+        painted = [paint_tokens(*one) for one in zip(self.images, masks, frames, strict=True)]
+        for image, box in self.crops:
+            outline(painted[image], box)
         if len(painted) == 1:
             return painted[0]
         out = Image.new("RGB", (sum(one.width for one in painted), max(one.height for one in painted)), "white")

@@ -51,21 +51,38 @@ def read_answers(
 
     Args:
         processor: whose tokenizer reads the ids.
-        out: with `sequences`, `keep_masks`, `num_kept` and `num_visual`.
+        out: with `sequences`, `keep_masks`, `seen_masks`, `crops`, `num_kept` and `num_visual`.
         prompt_length: ids before the answers, padding included.
         pictures: of every row.
         frames: of each picture, see `Answer`.
     """
     texts = processor.tokenizer.batch_decode(out.sequences[:, prompt_length:], skip_special_tokens=True)
     count = len(pictures)
-    return [
-        Answer(
-            text.strip(),
-            out.keep_masks[row * count : (row + 1) * count],
-            out.num_kept[row],
-            out.num_visual[row],
-            tuple(pictures),
-            tuple(frames),
+    answers = []
+    for row, text in enumerate(texts):
+        mine = slice(row * count, (row + 1) * count)
+        again = [one for one in out.crops if mine.start <= one.crop.image < mine.stop]
+        parts = [(one.crop.image - mine.start, one.part) for one in again]
+        boxes = [(image, in_pixels(part, frames[image], pictures[image].size)) for image, part in parts]
+        answers.append(
+            Answer(
+                text.strip(),
+                out.keep_masks[mine],
+                out.num_kept[row],
+                out.num_visual[row],
+                tuple(pictures),
+                tuple(frames),
+                tuple(boxes),
+                out.seen_masks[mine],
+            )
         )
-        for row, text in enumerate(texts)
-    ]
+    return answers
+
+
+def in_pixels(part: Frame, frame: Frame, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A part of what an image's grid lies over, in whole pixels of the image: left, top, right, bottom."""
+    width, height = size
+    left, top, right, bottom = frame
+    xs = [(left + x * (right - left)) * width for x in (part[0], part[2])]
+    ys = [(top + y * (bottom - top)) * height for y in (part[1], part[3])]
+    return round(xs[0]), round(ys[0]), round(xs[1]), round(ys[1])

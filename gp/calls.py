@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gp.backbones import VIDEO_KEYS, Backbone
 from gp.config.fitting import nearest
+from gp.pruners import find_class
 from gp.selection import Options
 from gp.types import PruneOptions
 
@@ -108,6 +109,13 @@ def take_options(default: PruneOptions, given: Options | None, kwargs: dict[str,
         if len(values) != num_prompts:
             raise ValueError(f"{name} has {len(values)} entries for {num_prompts} prompts")
     return [one.but(**same, **{name: values[i] for name, values in rows.items()}) for i, one in enumerate(each)]
+
+
+def take_settings(pruner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Takes settings of the method that a call names out of `kwargs`; ValueError for a name that is no method's."""
+    if not isinstance(pruner, str):
+        return {}
+    return {name: kwargs.pop(name) for name in find_class(pruner).settings() if name in kwargs}
 
 
 def _has_one_per_prompt(name: str, value: Any) -> bool:

@@ -20,7 +20,17 @@ from gp.engine.generation import Handover, PrunedDecoder
 from gp.engine.prefill import Prefill, prefill
 from gp.formats import publish
 from gp.images import read_images
-from gp.pruners import BASELINES, BEFORE_FIRST_LAYER, GlimpsePruner, NoPruner, Pruner, make_baseline
+from gp.pruners import (
+    BEFORE_FIRST_LAYER,
+    ZOOM_OF,
+    GlimpsePruner,
+    NoPruner,
+    Pruner,
+    Zoom,
+    check_settings,
+    find_class,
+    make_baseline,
+)
 from gp.selection import Options
 from gp.types import ImageFeatures, PruneOptions
 
@@ -58,8 +68,11 @@ class GlimpseModel(nn.Module):
         self.glimpse = glimpse
         self.options = options or PruneOptions()
         self.processor = processor
-        if unknown := [name for name in pruner_settings or () if name not in BASELINES]:
-            raise ValueError(f"pruner_settings: no pruner {unknown[0]!r}; there is {', '.join(sorted(BASELINES))}")
+        for name in pruner_settings or ():
+            try:
+                find_class(name)
+            except ValueError as error:
+                raise ValueError(f"pruner_settings: {error}") from error
         self.pruner_settings = pruner_settings or {}
 
     # ---- being a model ------------------------------------------------------------------------------------------
@@ -139,12 +152,13 @@ class GlimpseModel(nn.Module):
         kwargs["input_ids"] = input_ids
         inputs = calls.take_inputs(self.backbone, kwargs, "forward")
         chosen = calls.take_options(self.options, options, kwargs, len(inputs["input_ids"]))
+        method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
         loss_options = {k: kwargs.pop(k) for k in ("num_items_in_batch",) if kwargs.get(k) is not None}
         calls.refuse_in_forward(self.backbone, kwargs)
         out = forward(
             self.backbone,
             inputs,
-            self.find_pruner(pruner),
+            method,
             chosen,
             evidence_masks,
             seed,
@@ -176,7 +190,9 @@ class GlimpseModel(nn.Module):
         Args:
             inputs: the prompts' ids, which may also be given as `input_ids`.
             generation_config: transformers' own.
-            pruner: `glimpse` (the default, if there is one), `none`, another method's name, or a `Pruner`.
+            pruner: `glimpse` (the default, if there is one), `none`, another method's name, `package.module:Class`, or
+                a `Pruner`. Settings of a method that is named can be given by name, as options can:
+                `pruner="zoom", glance=1/9`.
             options: pruning options of this call, or a list with one entry per prompt. Single ones can be given by
                 name, for all prompts or as a list: `max_keep_ratio=0.1`, `num_keep=5`, `threshold=[0.5, 0.3]`; `budget`
                 is evaluate.py's word for `fixed_keep_ratio`.
@@ -188,7 +204,8 @@ class GlimpseModel(nn.Module):
         Returns:
             Like transformers: ids [B, full prompt + new tokens], or with `return_dict_in_generate=True` its
             output object, which then also has `keep_masks` (one bool [h, w] per image), `num_kept` and `num_visual`
-            (one number per prompt).
+            (one number per prompt); of methods that change the images also `seen_masks` (on the grids of the images
+            as they came, what lies behind a kept token) and `crops` (parts that `zoom` has seen again).
 
         Raises:
             ValueError: what cannot work on a pruned prompt, and why; an unknown option, with the nearest known one.
@@ -201,8 +218,9 @@ class GlimpseModel(nn.Module):
             kwargs["generation_config"] = generation_config
         prompt = calls.take_inputs(self.backbone, kwargs, "generate")
         chosen = calls.take_options(self.options, options, kwargs, len(prompt["input_ids"]))
+        method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
         calls.refuse(self.backbone, kwargs)
-        done = self.prefill(prompt, pruner, chosen, evidence_masks, seed, images)
+        done = self.prefill(prompt, method, chosen, evidence_masks, seed, images)
         out = self.decode(prompt["input_ids"], done, consume=True, **kwargs)
         if isinstance(out, ModelOutput):
             out["keep_masks"], out["num_kept"], out["num_visual"] = (
@@ -210,6 +228,7 @@ class GlimpseModel(nn.Module):
                 tuple(done.num_kept),
                 tuple(done.full_layout.prompt_sizes),
             )
+            out["seen_masks"], out["crops"] = tuple(done.seen_masks), tuple(done.seen_again)
         return out
 
     @overload
@@ -306,11 +325,15 @@ class GlimpseModel(nn.Module):
         done.insist()  # the device has worked off everything
         return out
 
-    def find_pruner(self, pruner: str | Pruner | None) -> Pruner:
+    def find_pruner(self, pruner: str | Pruner | None, settings: Mapping[str, Any] | None = None) -> Pruner:
         """The method that a call asked for.
 
+        Args:
+            pruner: its name (see `gp.pruners.registry.find_class`), or itself.
+            settings: of the method, over those of `pruner_settings`.
+
         Raises:
-            ValueError: no such method, or `glimpse` without trained parts.
+            ValueError: no such method or setting, or `glimpse` without trained parts.
         """
         if isinstance(pruner, Pruner):
             return pruner
@@ -318,8 +341,19 @@ class GlimpseModel(nn.Module):
             if self.glimpse is None and pruner is not None:
                 raise ValueError("pruner 'glimpse': this model was loaded without trained parts; pass glimpse=...")
             return self.glimpse or NoPruner()
+        chosen = {**self.pruner_settings.get(pruner, {}), **(settings or {})}
+        if find_class(pruner) is Zoom:
+            return self._find_zoom(pruner, chosen)
         prune_layer = self.glimpse.prune_layer if self.glimpse is not None else BEFORE_FIRST_LAYER
-        return make_baseline(pruner, self.backbone, prune_layer, self.pruner_settings.get(pruner))
+        return make_baseline(pruner, self.backbone, prune_layer, chosen)
+
+    def _find_zoom(self, name: str, settings: dict[str, Any]) -> Zoom:
+        """`zoom` with the method that looks: `zoom(fastv)`, or the setting `of`, or the glimpse."""
+        settings = {**self.pruner_settings.get(Zoom.name, {}), **settings}
+        check_settings(Zoom.name, settings)
+        named = ZOOM_OF.fullmatch(name)
+        looks = settings.pop("of", GlimpsePruner.name)
+        return Zoom(self.find_pruner(named[1] if named else looks), **settings)
 
     def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
         """Writes the trained parts with a model card.

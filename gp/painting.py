@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame
@@ -37,6 +37,21 @@ def paint_tokens(image: Image.Image, keep_mask: Tensor, frame: Frame = WHOLE_IMA
     grey = pixels.mean(axis=2, keepdims=True)
     dimmed = DROPPED_BRIGHTNESS * (DROPPED_COLOR_SHARE * pixels + (1 - DROPPED_COLOR_SHARE) * grey)
     return Image.fromarray(np.where(is_kept, pixels, dimmed).round().astype(np.uint8))
+
+
+def outline(image: Image.Image, box: tuple[int, int, int, int]) -> None:
+    """Draws a frame into an RGB image, in two tones that show on every colour.
+
+    Args:
+        image: is changed.
+        box: left, top, right, bottom in pixels; the ends are exclusive.
+    """
+    draw, width = ImageDraw.Draw(image), max(1, min(image.size) // 200)
+    left, top, right, bottom = box
+    for inset, color in ((0, "black"), (width, "white")):
+        corners = left + inset, top + inset, right - 1 - inset, bottom - 1 - inset
+        if corners[0] <= corners[2] and corners[1] <= corners[3]:
+            draw.rectangle(corners, outline=color, width=width)
 
 
 def _tokens_behind(num_pixels: int, start: float, stop: float, num_tokens: int) -> np.ndarray:

@@ -61,9 +61,8 @@ def test_the_base_stays_as_it_was(family, base):
     inputs = family.inputs(family.fit(RAGGED))
     before, answers = state_of(base), base.generate(**inputs, **GREEDY)
     pruned = gp.prune(base)
-    for name in METHODS:
-        if name not in ("glimpse", "oracle"):
-            pruned.generate(**inputs, pruner=name, fixed_keep_ratio=0.9, **GREEDY)
+    for name in METHODS.keys() - {"glimpse", "oracle", "zoom"} | {"zoom(fastv)"}:
+        pruned.generate(**inputs, pruner=name, fixed_keep_ratio=0.9, **GREEDY)
     micro_glimpse(base).generate(**inputs, **GREEDY)
     assert torch.equal(base.generate(**inputs, **GREEDY), answers)  # beside the wrapper
     back = gp.unwrap(pruned)

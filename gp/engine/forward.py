@@ -73,7 +73,9 @@ def forward(
         return _output(done, done.logits, None, None)
     cut = Cut.make(backbone, on_host(inputs), labels, logits_to_keep)
     done = prefill(backbone, cut.prompts, pruner, options, evidence_masks, seed, logits_to_keep=0)
-    kept_labels = torch.cat([labels_left(done, cut), cut.answer_labels], 1).to(done.logits.device)
+    kept_labels = torch.cat([labels_left(done, cut, backbone.image_frame[1]), cut.answer_labels], 1).to(
+        done.logits.device
+    )
     logits = done.logits
     if cut.answer_ids.shape[1]:
         logits = torch.cat([logits, _behind(backbone, done, cut.answer_ids.to(backbone.device))], 1)
@@ -150,8 +152,14 @@ def answer_start(labels: Tensor, is_visual: Tensor) -> int:
     return max(1, int(wanted[0])) if len(wanted) else len(labels)
 
 
-def labels_left(done: Prefill, cut: Cut) -> Tensor:
-    """Labels of the positions of the pruned prompts, [B, R] int64; those of images that were resized are gone."""
+def labels_left(done: Prefill, cut: Cut, frame_behind: int) -> Tensor:
+    """Labels of the positions of the pruned prompts, [B, R] int64; those of images that were resized are gone.
+
+    Args:
+        done: the pruned prompts.
+        cut: the prompts as they came.
+        frame_behind: text tokens behind an image that belong to it.
+    """
     visual_id, mask = done.visual_id.cpu(), done.attention_mask.cpu()
     of_visual = torch.cat([labels[visual] for labels, visual in zip(cut.prompt_labels, cut.is_visual)])
     if done.layout.grids != done.full_layout.grids:
@@ -159,9 +167,27 @@ def labels_left(done: Prefill, cut: Cut) -> Tensor:
     out = torch.full(visual_id.shape, IGNORED)
     for row, (labels, visual) in enumerate(zip(cut.prompt_labels, cut.is_visual)):
         here = visual_id[row] >= 0
-        out[row, mask[row] & ~here] = labels[~visual]
+        text = mask[row] & ~here
+        out[row, text] = with_room(labels, visual, int(text.sum()), frame_behind)
         out[row, here] = of_visual[visual_id[row, here]]
     return out
+
+
+def with_room(labels: Tensor, is_visual: Tensor, count: int, frame_behind: int) -> Tensor:
+    """Labels of a row's text, with none for what frames further images behind the last one.
+
+    Args:
+        labels: [S] int64.
+        is_visual: [S] bool.
+        count: text tokens that there are now.
+        frame_behind: of those that there were, so many behind the last image belong to it.
+    """
+    text = labels[~is_visual]
+    num_new = count - len(text)
+    if not num_new:
+        return text
+    start = int(is_visual.nonzero()[-1]) + 1 + frame_behind - int(is_visual.sum())
+    return torch.cat([text[:start], text.new_full((num_new,), IGNORED), text[start:]])
 
 
 def _behind(backbone: Backbone, done: Prefill, ids: Tensor) -> Tensor:

@@ -69,14 +69,65 @@ class Prefill:
 
     @property
     def keep_masks(self) -> list[Tensor]:
-        """Masks of the images, bool [h, w] each."""
-        return self.layout.split_by_image(self.keep_mask)
+        """Masks of the images that came, bool [h, w] each; smaller ones if the method made the images smaller."""
+        masks = self.layout.split_by_image(self.keep_mask)
+        return [mask for mask, new in zip(masks, self._is_crop, strict=True) if not new]
+
+    @property
+    def seen_again(self) -> list[SeenAgain]:
+        """The crops, with what was kept of them."""
+        masks = self.layout.split_by_image(self.keep_mask)
+        kept = [mask for mask, new in zip(masks, self._is_crop, strict=True) if new]
+        return [SeenAgain(crop, self.full_layout.grids[crop.image], mask) for crop, mask in zip(self.crops, kept)]
+
+    @property
+    def seen_masks(self) -> list[Tensor]:
+        """On the grids of the images as they came, bool [h, w] each: what lies behind a token that is still there."""
+        masks = [on_grid(mask, grid) for mask, grid in zip(self.keep_masks, self.full_layout.grids, strict=True)]
+        for again in self.seen_again:
+            top, left, bottom, right = again.crop.box
+            masks[again.crop.image][top:bottom, left:right] |= on_grid(again.keep_mask, again.crop.size)
+        return masks
+
+    @property
+    def _is_crop(self) -> list[bool]:
+        """Of each image in `layout`: whether it is a crop, which stand behind the other images of their prompt."""
+        rows, came = self.layout.rows, self.full_layout.rows
+        return [k - rows.index(row) >= came.count(row) for k, row in enumerate(rows)]
 
     @property
     def num_kept(self) -> list[int]:
         """Visual tokens kept of each prompt; raises like `insist`."""
         self.insist()
         return torch.stack([part.sum() for part in self.layout.split_by_prompt(self.keep_mask)]).tolist()
+
+
+@dataclass(frozen=True)
+class SeenAgain:
+    """A part of an image that was seen again.
+
+    Args:
+        crop: which image, and which of its visual tokens.
+        grid: (height, width) of the image in visual tokens.
+        keep_mask: bool [h, w], over the crop's own tokens.
+    """
+
+    crop: Crop
+    grid: tuple[int, int]
+    keep_mask: Tensor
+
+    @property
+    def part(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of the crop as fractions of what the image's grid lies over."""
+        (height, width), (top, left, bottom, right) = self.grid, self.crop.box
+        return left / width, top / height, right / width, bottom / height
+
+
+def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """A mask on another grid over the same image: what the centres of the new cells lie in; bool [h, w] -> `grid`."""
+    if tuple(mask.shape) == grid:
+        return mask.clone()
+    return torch.nn.functional.interpolate(mask[None, None].float(), grid, mode="nearest-exact")[0, 0].bool()
 
 
 @torch.no_grad()
@@ -124,6 +175,7 @@ def prefill(
     crops: tuple[Crop, ...] = ()
     if pruner.stages:
         run.advance(max(pruner.stages))
+        assert run.scores is not None  # a stage has been passed
         closer = pruner.look_closer(backbone, inputs, run.prompt.layout, run.alive, run.scores)
         if closer is not None:
             next_position = go_closer(run, seen, images, closer).next_positions(1)[-1, :, 0]

@@ -31,6 +31,7 @@ class Run:
         prompt: the tokens, with their hidden states behind layer `depth`.
         options, evidence_masks, seed: as for `gp.engine.prefill.prefill`.
         cache: keys and values of layers 0..`depth`.
+        stages_left: stages of the method that are still to come.
         vectors: the pruner's own tokens, while they are in the sequence.
         alive: [N] bool, visual tokens that no stage has dropped.
         layers_run: [N] int64, decoder layers that worked on each visual token, up to layer `counted`.
@@ -49,6 +50,7 @@ class Run:
     evidence_masks: Sequence[Tensor] | None
     seed: int | Sequence[int]
     cache: DynamicCache
+    stages_left: frozenset[int]
     vectors: dict[int, Tensor]
     alive: Tensor
     layers_run: Tensor
@@ -84,6 +86,7 @@ class Run:
             evidence_masks=evidence_masks,
             seed=seed,
             cache=DynamicCache(config=backbone.text_config),
+            stages_left=frozenset(pruner.stages),
             vectors=vectors,
             alive=alive,
             layers_run=torch.zeros_like(alive, dtype=torch.long),
@@ -100,18 +103,24 @@ class Run:
             layer: Any = self.cache.layers[index]
             cache.update(layer.keys, layer.values, index)
         masks = replace(self.cache_masks, distinct=[*self.cache_masks.distinct], of_layer=[*self.cache_masks.of_layer])
-        own = {"attention": {**self.attention}, "vectors": {**self.vectors}, "findings": [*self.findings]}
-        return replace(self, prompt=replace(self.prompt), cache=cache, cache_masks=masks, **own)
+        return replace(
+            self,
+            prompt=replace(self.prompt),
+            cache=cache,
+            cache_masks=masks,
+            attention={**self.attention},
+            findings=[*self.findings],
+        )
 
     # ---- one layer further --------------------------------------------------------------------------------------
 
     def advance(self, last: int) -> None:
         """Runs the layers up to and with `last`, and prunes behind those that are stages of the method."""
-        if self.depth == BEFORE_FIRST_LAYER and BEFORE_FIRST_LAYER in self.pruner.stages:
+        if BEFORE_FIRST_LAYER in self.stages_left:
             self.prune(BEFORE_FIRST_LAYER)
         for index in range(self.depth + 1, last + 1):
             self._layer(index)
-            if index in self.pruner.stages:
+            if index in self.stages_left:
                 self.prune(index)
 
     def _layer(self, index: int) -> None:
@@ -139,6 +148,7 @@ class Run:
     def prune(self, index: int) -> None:
         """Asks the pruner and drops what it does not keep; with the last stage, the pruner's own tokens too."""
         view = self.view(index)
+        self.stages_left = self.stages_left - {index}
         self.count_layers(index)
         self.scores = self.pruner.scores(view)
         finite = self._finite(self.scores, index)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from gp.eval.names import known_pruners
+from gp.eval.names import place_of
 from gp.eval.table import accuracy_text, budget_text, percent
 from gp.pruners import NoPruner
 from gp.runs.writing import replacing
@@ -76,7 +76,7 @@ def _draw_unpruned(axes: Axes, rows: Sequence[dict[str, Any]]) -> None:
 
 def _draw_pruner(axes: Axes, rows: Sequence[dict[str, Any]], notes: dict[str, str]) -> None:
     """The rows of one pruner; its colour and marker are the same in every figure."""
-    number = known_pruners().index(rows[0]["pruner"]) - 1  # without `none`
+    number = place_of(rows[0]["pruner"]) - 1  # without `none`
     style = {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
     budgeted = sorted((row for row in rows if row["budget"] is not None), key=lambda row: row["cache_ratio"])
     shown = {"linewidth": 1.2} if budgeted else {"linestyle": "none", **({} if rows[0]["matched"] else OWN)}

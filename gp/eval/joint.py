@@ -18,7 +18,7 @@ from rich.text import Text
 from gp.config import load_config
 from gp.eval.figures import COLORS, MARKERS
 from gp.eval.finishing import SUMMARY
-from gp.eval.names import known_pruners
+from gp.eval.names import place_of
 from gp.eval.table import accuracy_text, budget_text, percent
 from gp.runs.differences import differences
 from gp.runs.folder import CONFIG
@@ -167,13 +167,13 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
         x, y = 100 * row["cache_ratio"], 100 * row["answer_accuracy"]
         low, high = (100 * side for side in row["answer_accuracy_ci95"])
         color = COLORS[labels.index(row["run"]) % len(COLORS)]
-        marker = MARKERS[known_pruners().index(row["pruner"]) % len(MARKERS)]
+        marker = MARKERS[place_of(row["pruner"]) % len(MARKERS)]
         bar = [[max(y - low, 0)], [max(high - y, 0)]]
         axes.errorbar([x], [y], yerr=bar, color=color, marker=marker, markersize=5, linewidth=0.9, capsize=2)
     for number, label in enumerate(labels):
         axes.plot([], [], color=COLORS[number % len(COLORS)], linewidth=3, label=label)
     for pruner in pruners:
-        marker = MARKERS[known_pruners().index(pruner) % len(MARKERS)]
+        marker = MARKERS[place_of(pruner) % len(MARKERS)]
         axes.plot([], [], color="grey", marker=marker, linestyle="none", label=pruner)
     axes.set_xlabel("visual entries in the KV cache (%)")
     axes.set_ylabel("answers that match exactly (%)")

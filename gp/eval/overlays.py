@@ -72,7 +72,7 @@ def paint_examples(
         wanted = batch.samples[: count - len(examples)]
         if not wanted:
             break
-        kept = {m: prefill_batch(model, batch, m, seed, num_keep).keep_masks for m in first_of.values()}
+        kept = {m: prefill_batch(model, batch, m, seed, num_keep).seen_masks for m in first_of.values()}
         for row, sample in enumerate(wanted):
             stem = f"{FOLDER}/{split}-{len(examples):03d}"
             painted = []

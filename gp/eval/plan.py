@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gp.eval.names import check_pruners, check_settings, known_pruners
+from gp.eval.names import check_pruners, check_settings, needs_glimpse, only_ranks, place_of
 from gp.model import GlimpseModel
-from gp.pruners import BASELINES, GlimpsePruner, NoPruner, OraclePruner, RankingPruner, make_baseline
+from gp.pruners import GlimpsePruner, NoPruner, OraclePruner, Zoom, make_baseline
 from gp.types import PruneOptions
 
 # One row whatever the budgets: these keep what they keep.
@@ -69,9 +69,9 @@ def plan_rows(
     if not budgets:
         raise ValueError("eval.budgets is empty: give kept ratios, or null for the method's own decision")
     _check_settings(model)
-    ordered = sorted(names, key=known_pruners().index)
+    ordered = sorted(names, key=place_of)
     wanted = [UNPRUNED, *(method for name in ordered for method in _rows(name, budgets))]
-    if model.glimpse is None and any(method.matched or method.pruner == GlimpsePruner.name for method in wanted):
+    if model.glimpse is None and any(method.matched or needs_glimpse(method.pruner) for method in wanted):
         raise ValueError("eval.pruners: this model has no trained glimpse; name other pruners and give eval.budgets")
     reasons = {method: _why_not(model, method) for method in wanted}
     methods = [method for method, reason in reasons.items() if reason is None]
@@ -104,9 +104,8 @@ def options_of(method: Method, default: PruneOptions, num_keep: Sequence[int] | 
 
 def _rows(name: str, budgets: Sequence[float | None]) -> list[Method]:
     """The rows of one pruner."""
-    only_ranks = name in BASELINES and issubclass(BASELINES[name], RankingPruner)  # it refuses to work without a budget
     wanted = (None,) if name in WITHOUT_BUDGET else budgets
-    return [Method(name, budget, matched=budget is None and only_ranks) for budget in wanted]
+    return [Method(name, budget, matched=budget is None and only_ranks(name)) for budget in wanted]
 
 
 def _why_not(model: GlimpseModel, method: Method) -> str | None:
@@ -131,6 +130,9 @@ def _check_settings(model: GlimpseModel) -> None:
     for name, settings in model.pruner_settings.items():
         check_settings(name, settings)
         try:
-            make_baseline(name, model.backbone, settings=settings)
+            if name == Zoom.name:
+                model.find_pruner(f"{Zoom.name}({settings.get('of', 'random')})", settings)
+            else:
+                make_baseline(name, model.backbone, settings=settings)
         except (ValueError, TypeError) as error:
             raise ValueError(f"eval.methods.{name}: {error}") from error

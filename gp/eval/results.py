@@ -34,7 +34,7 @@ class Result:
         visual_run, visual_cached: visual tokens that the prefill worked on, and in the KV cache after it; mean over
             the layers.
         tp, fp, fn: visual tokens kept inside the evidence, kept outside it, and dropped inside it; on the
-            smaller grid if the method made the images smaller.
+            smaller grid if the method made the images smaller; with crops, what lies behind a kept token of either.
         kv_kept, kv_full: entries of the KV cache after pruning, and of the un-pruned prompt; text included, mean over
             the layers.
         prefill_s, decode_s: the sample's share of the time of its batch.

@@ -163,7 +163,7 @@ def answer_batch(
             num_new_tokens=num_new[row],
             correct=exact_match(text, sample.answer),
             num_visual=done.full_layout.prompt_sizes[row],
-            num_kept=tp + fp,
+            num_kept=done.num_kept[row],
             visual_run=visual_run[row],
             visual_cached=visual_cached[row],
             tp=tp,
@@ -225,9 +225,12 @@ def visual_means(done: Prefill) -> tuple[list[float], list[float]]:
 
 def evidence_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[tuple[int, int, int]]:
     """Visual tokens of each prompt kept inside its evidence, kept outside it, and dropped inside it."""
-    pairs = zip(evidence_masks, done.layout.grids, strict=True)
-    evidence = torch.cat([on_grid(mask, grid).flatten() for mask, grid in pairs]).to(done.keep_mask.device)
-    of_prompts = zip(done.layout.split_by_prompt(done.keep_mask), done.layout.split_by_prompt(evidence), strict=True)
+    layout, keep_mask = done.layout, done.keep_mask
+    if done.crops:  # some of the image is seen at two resolutions
+        layout, keep_mask = done.full_layout, torch.cat([mask.flatten() for mask in done.seen_masks])
+    pairs = zip(evidence_masks, layout.grids, strict=True)
+    evidence = torch.cat([on_grid(mask, grid).flatten() for mask, grid in pairs]).to(keep_mask.device)
+    of_prompts = zip(layout.split_by_prompt(keep_mask), layout.split_by_prompt(evidence), strict=True)
     return [tuple(mask_counts(keep, wanted).tolist()) for keep, wanted in of_prompts]
 
 

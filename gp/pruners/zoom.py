@@ -67,18 +67,17 @@ class Zoom(Pruner):
         super().__init__()
         if glance is not None and not 0 < glance <= 1:
             raise ValueError(f"zoom: glance must be in (0, 1], got {glance!r}")
-        for name, value, least in (("margin", margin, 0), ("max_crops", max_crops, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"zoom: {name} must be a whole number of {least} or more, got {value!r}")
-        for name, value, known in (("crop_keep", crop_keep, CROP_KEEP), ("gate", gate, GATES)):
-            if value not in known:
-                raise ValueError(f"zoom: {name} must be one of {', '.join(known)}, got {value!r}")
+        for name, count, least in (("margin", margin, 0), ("max_crops", max_crops, 1)):
+            if not isinstance(count, int) or isinstance(count, bool) or count < least:
+                raise ValueError(f"zoom: {name} must be a whole number of {least} or more, got {count!r}")
+        for name, word, known in (("crop_keep", crop_keep, CROP_KEEP), ("gate", gate, GATES)):
+            if word not in known:
+                raise ValueError(f"zoom: {name} must be one of {', '.join(known)}, got {word!r}")
         if not of.stages or of.sees_own_images:
             raise ValueError(f"zoom: {of.name!r} drops no tokens that would tell where to look: name another method")
         self.of = of
-        self.glance, self.margin, self.max_crops, self.crop_keep, self.gate = (
-            glance, margin, max_crops, crop_keep, gate,
-        )  # fmt: skip
+        self.glance, self.margin, self.max_crops = glance, margin, max_crops
+        self.crop_keep, self.gate = crop_keep, gate
         self.stages, self.read_layers, self.log_softmax = of.stages, of.read_layers, of.log_softmax
         self.taps, self.attended = of.taps, of.attended
         self.infinite_scores, self.decides_itself = of.infinite_scores, of.decides_itself  # type: ignore[misc]

@@ -17,8 +17,9 @@ from gp.pruners.zoom import Zoom
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.ragged import rows_alone
+from tests.support.small_shards import small_processor
 from tests.support.stock import embedded
-from tests.support.tiny_models import FAMILIES, Family
+from tests.support.tiny_models import FAMILIES, Family, tiny_qwen
 
 pytestmark = pytest.mark.core
 KEEP_ALL = PruneOptions(threshold=0.0)
@@ -208,11 +209,9 @@ def test_a_crop_of_a_picture_is_the_picture_cropped():
     """The processor's own patches of the part, cut out before."""
     processor = small_processor()
     side = 2 * processor.image_processor.patch_size
-    noise = torch.randint(
-        0, 255, (4 * side, 6 * side, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
-    )
-    picture = Image.fromarray(noise.numpy())
-    how = {"return_tensors": "pt", "min_pixels": side**2, "max_pixels": 24 * side**2}
+    noise = np.random.default_rng(0).integers(0, 255, (4 * side, 6 * side, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise)
+    how = {"return_tensors": "pt", "size": {"shortest_edge": side**2, "longest_edge": 24 * side**2}}
     whole = processor.image_processor(picture, **how)
     part = processor.image_processor(picture.crop((2 * side, side, 5 * side, 3 * side)), **how)
     backbone = backbone_of(tiny_qwen(patch_px=processor.image_processor.patch_size))
@@ -242,3 +241,48 @@ def test_the_rule_takes_no_crop_of_half_an_image(model, inputs, glance):
 def test_bad_settings(model, settings, message):
     with pytest.raises(ValueError, match=message):
         Zoom(model.glimpse, **settings)
+
+
+def test_settings_and_the_method_that_looks_by_name(model, inputs, glance):
+    """Through `generate`: settings of the call, of the model, and `zoom(fastv)`."""
+    how = {**inputs, **GREEDY, "pruner": "zoom", "glance": glance, "return_dict_in_generate": True}
+    given = model.generate(**how, margin=0)
+    assert given.crops and torch.equal(
+        given.sequences, model.generate(**inputs, pruner=Zoom(model.glimpse, glance, margin=0), **GREEDY)
+    )
+    assert model.generate(**how, gate="never").crops == ()
+    configured = GlimpseModel(model.base, model.glimpse, pruner_settings={"zoom": {"gate": "never"}})
+    assert configured.generate(**how).crops == ()
+    plain = GlimpseModel(model.base)
+    fastv = plain.generate(**{**how, "pruner": "zoom(fastv)"}, fixed_keep_ratio=0.2)
+    assert fastv.crops
+    assert torch.equal(fastv.sequences, plain.generate(**how, of="fastv", fixed_keep_ratio=0.2).sequences)
+    with pytest.raises(ValueError, match="without trained parts"):
+        plain.generate(**how)
+    with pytest.raises(ValueError, match="drops no tokens"):
+        plain.generate(**{**how, "pruner": "zoom(none)"})
+    with pytest.raises(ValueError, match="unknown option 'glanze'"):
+        model.generate(**how, glanze=0.5)
+
+
+def test_masks_on_the_images_as_they_came(model, inputs, glance):
+    """What lies behind a kept token of the copy or of a crop, by hand."""
+    done = prefill(model.backbone, inputs, fixed(model, glance))
+    full, _ = model.backbone.layout(inputs)
+    again = {k: [one for one in done.seen_again if one.crop.image == k] for k in range(len(full.grids))}
+    for image, (height, width) in enumerate(full.grids):
+        small = done.keep_masks[image]
+        for row in range(height):
+            for column in range(width):
+                cell = int((row + 0.5) * small.shape[0] / height), int((column + 0.5) * small.shape[1] / width)
+                behind = [bool(small[cell])]
+                for one in again[image]:
+                    top, left, bottom, right = one.crop.box
+                    if top <= row < bottom and left <= column < right:
+                        rows, columns = one.keep_mask.shape
+                        y, x = (
+                            (row - top + 0.5) * rows / (bottom - top),
+                            (column - left + 0.5) * columns / (right - left),
+                        )
+                        behind.append(bool(one.keep_mask[int(y), int(x)]))
+                assert bool(done.seen_masks[image][row, column]) == any(behind), (image, row, column)
