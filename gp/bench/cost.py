@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig
 
+from gp.backbones import FAMILIES
 from gp.bench.sizes import DecoderSizes, Grid, VisionSizes
 from gp.config import GlimpseConfig, VIPConfig
 
@@ -135,6 +136,34 @@ class CostModel:
             "glimpse read": self.read(rows, seen),
             "VIP": self.importance(grids),
             "layers after": self.layers(self.decoder.layers - before, rows, text + max(kept)),
+            "head": self.head(rows),
+        }
+
+    def zoom(
+        self, glances: Sequence[Grid], crops: Sequence[Grid], before: int, behind: int, kept: int, wanted: int
+    ) -> dict[str, Work]:
+        """Stage -> cost of a batch of prompts with one image and one crop each, alike in all numbers.
+
+        Args:
+            glances, crops: one per prompt.
+            before, behind: text tokens up to the image's last one with its frame, and behind it.
+            kept: tokens of the glance that survive in each prompt.
+            wanted: tokens of each crop that go to the decoder.
+        """
+        rows, (height, width) = len(glances), glances[0]
+        seen = before + height * width + behind + self.glimpse.num_tokens
+        new = sum(FAMILIES[self.config.model_type].image_frame) + wanted + behind
+        left = before + kept + new
+        first = self.glimpse.prune_layer + 1
+        return {
+            "vision of the glance": self.vision(glances),
+            "glimpse vectors": self.glimpse_vectors(),
+            "layers before, glance": self.layers(first, rows, seen),
+            "glimpse read": self.read(rows, seen),
+            "VIP": self.importance(glances),
+            "vision of the crops": self.vision(crops),
+            "layers before, crops": self.layers(first, rows, new, left),
+            "layers after": self.layers(self.decoder.layers - first, rows, left),
             "head": self.head(rows),
         }
 

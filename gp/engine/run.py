@@ -112,6 +112,10 @@ class Run:
             findings=[*self.findings],
         )
 
+    def take(self, pruner: Pruner) -> None:
+        """Goes on with another method, whose first stage is not before `depth`."""
+        self.pruner, self.stages_left = pruner, frozenset(pruner.stages)
+
     # ---- one layer further --------------------------------------------------------------------------------------
 
     def advance(self, last: int) -> None:
@@ -137,8 +141,8 @@ class Run:
             hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index]
 
     def _read(self, index: int, hidden: Tensor, rotary: Rotary) -> None:
-        """Reads the row of the last of the tokens `hidden`, the input of a layer that has run."""
-        if index in self.pruner.read_layers:
+        """Reads the row of the last of the tokens `hidden`, the input of a layer that has run, if a stage will ask."""
+        if index in self.pruner.read_layers and self.stages_left:
             query = self.backbone.query(index, hidden[:, -1:], last_of(rotary))
             layer: Any = self.cache.layers[index]
             self.attention[index] = self._attention_row(query, layer.keys, self.pruner.log_softmax)

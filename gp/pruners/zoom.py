@@ -128,7 +128,7 @@ class Zoom(Pruner):
         importance = [part.cpu() for part in layout.split_by_image(scores.float().sigmoid().nan_to_num(0.0))]
         crops = []
         for image, (mask, weights) in enumerate(zip(kept, importance, strict=True)):
-            crops += self._crops(image, mask, weights, full.grids[image], backbone)
+            crops += self.choose(image, mask, weights, full.grids[image], backbone)
         if not crops:
             return None
         pixels = backbone.crop(inputs, crops)
@@ -137,7 +137,18 @@ class Zoom(Pruner):
         wanted = [self._wanted(one, size, full, layout, regions) for one, size in zip(crops, sizes, strict=True)]
         return Closer(tuple(crops), tuple(sizes), pixels, torch.cat(wanted))
 
-    def _crops(self, image: int, mask: Tensor, importance: Tensor, full: tuple[int, int], backbone) -> list[Crop]:
+    def choose(
+        self, image: int, mask: Tensor, importance: Tensor, full: tuple[int, int], backbone: Backbone
+    ) -> list[Crop]:
+        """Crops of one image.
+
+        Args:
+            image: its number.
+            mask: cells that the method keeps, bool [h, w].
+            importance: of the cells, 0..1, [h, w].
+            full: (height, width) of the image in visual tokens.
+            backbone: knows which boxes the tower takes.
+        """
         if self.gate == "never":
             return []
         grid = (mask.shape[0], mask.shape[1])

@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gp.backbones import backbone_of
 from gp.bench.cost import CostModel, Work, total
 from gp.bench.whole_sequence import whole_sequence
+from gp.bench.zoom import GivenCrop
 from gp.engine.teacher_forcing import teacher_forced
 from gp.pruners import NoPruner
 from gp.types import PruneOptions
@@ -112,3 +113,22 @@ def test_a_causal_kernel_computes_half():
     saved = dense.layers(1, 1, 10).flops - half.layers(1, 1, 10).flops
     assert saved == 4 * 64 * (100 - 55)
     assert Work(1, 2) + Work(3, 4) == Work(4, 6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_zoom(family):
+    """A copy of half of the tokens and a crop of a part, in a batch of two alike."""
+    micro = FAMILIES[family]
+    base = micro.make(attn_implementation="eager")
+    model, prompts = micro_glimpse(base), micro.fit([([(6, 4)], 11)] * 2)
+    cost = CostModel(base.config, *micro_configs(), causal_half=False)
+    pruner = GivenCrop(model.glimpse, None if model.backbone.one_image_size else 0.5, crop_keep="all")
+    pruner.share, kept = 0.3, 5
+    inputs = micro.inputs(prompts)
+    done = model.prefill(inputs, pruner, PruneOptions(num_keep=kept, min_kept=0))
+    glance, crop = done.layout.grids[:2]
+    before = int((inputs["input_ids"][0] == base.config.image_token_id).nonzero()[0]) + model.backbone.image_frame[1]
+    behind = int(done.full_length[0]) - before - done.full_layout.image_sizes[0]
+    work = cost.zoom([glance] * 2, [crop] * 2, before, behind, kept, crop[0] * crop[1])
+    flops = counted(lambda: model.prefill(inputs, pruner, PruneOptions(num_keep=kept, min_kept=0)))
+    assert flops == total(work).flops + padding(cost, [glance] * 2)

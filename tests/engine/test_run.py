@@ -64,7 +64,7 @@ def test_the_rest_appended_equals_one_pass(model, inputs):
 @torch.no_grad()
 def test_a_glimpse_behind_what_was_appended_prunes_as_in_one_pass(model, inputs):
     run, prompt, starts = started(model, inputs, model.glimpse)
-    run.pruner = model.glimpse
+    run.take(model.glimpse)
     run.append(tail_of(prompt, starts), model.glimpse.tokens())
     run.prune(DEPTH)
     run.advance(model.backbone.num_layers - 1)

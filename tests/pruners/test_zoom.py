@@ -33,7 +33,7 @@ class Fixed(Zoom):
 
     boxes: tuple[Crop, ...] = ()
 
-    def _crops(self, image, mask, importance, full, backbone):
+    def choose(self, image, mask, importance, full, backbone):
         return [
             dataclasses.replace(crop, box=backbone.fit_box(crop.box, full))
             for crop in self.boxes
