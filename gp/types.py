@@ -193,6 +193,28 @@ class ImageFeatures:
             {k: value.repeat(count, 1) for k, value in self.deepstack.items()},
         )
 
+    def plus(self, other: ImageFeatures) -> ImageFeatures:
+        """Features of the images of both, those of the other one last; what only one of them has is left out."""
+        return ImageFeatures(
+            torch.cat([self.embeds, other.embeds]),
+            {k: torch.cat([value, other.taps[k]]) for k, value in self.taps.items() if k in other.taps},
+            {
+                k: VisionAttention(torch.cat([a.received, b.received]), torch.cat([a.keys, b.keys]))
+                for k, a in self.attention.items()
+                if (b := other.attention.get(k)) is not None
+            },
+            {k: torch.cat([value, other.deepstack[k]]) for k, value in self.deepstack.items() if k in other.deepstack},
+        )
+
+    def ordered(self, order: Tensor) -> ImageFeatures:
+        """The same with the visual tokens in another order, int64 [N]."""
+        return ImageFeatures(
+            self.embeds[order],
+            {k: value[order] for k, value in self.taps.items()},
+            {k: VisionAttention(a.received[order], a.keys[order]) for k, a in self.attention.items()},
+            {k: value[order] for k, value in self.deepstack.items()},
+        )
+
     def tapped(self, layers: Sequence[int]) -> list[Tensor]:
         """The features of some layers; ValueError if one was not tapped."""
         if missing := [k for k in layers if k not in self.taps]:

@@ -12,6 +12,8 @@ Size = tuple[int, int]  # height and width
 
 def resize_pixels(images: Tensor, height: int, width: int) -> Tensor:
     """Resizes [n, 3, ., .] to [n, 3, height, width] pixels: bicubic with anti-aliasing, as the image processors do."""
+    if tuple(images.shape[-2:]) == (height, width):
+        return images
     return nn.functional.interpolate(images.float(), (height, width), mode="bicubic", antialias=True).to(images.dtype)
 
 

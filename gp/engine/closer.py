@@ -39,7 +39,7 @@ def go_closer(run: Run, seen: Mapping[str, Tensor], images: ImageFeatures, close
     joint_sizes = [sizes[k] for k in order]
     prompt = backbone.embed(
         {"input_ids": ids, "attention_mask": mask, **backbone.image_facts(joint_sizes)},
-        images=joined_features(images, backbone.see(closer.pixels), backbone.send(of_tokens)),
+        images=images.plus(backbone.see(closer.pixels)).ordered(backbone.send(of_tokens)),
         sizes=joint_sizes,
     )
     wanted = torch.cat([torch.ones(layout.num_tokens, dtype=torch.bool), closer.wanted])[of_tokens]
@@ -47,8 +47,7 @@ def go_closer(run: Run, seen: Mapping[str, Tensor], images: ImageFeatures, close
     lengths = _mask(seen).sum(1).tolist()
     tails = [length - start if row else 0 for length, start, row in zip(lengths, starts, of_rows, strict=True)]
     run.renumber(prompt.layout, backbone.send(of_tokens.argsort()[: layout.num_tokens]))
-    run.alive &= wanted
-    run.layers_run *= wanted
+    run.alive, run.layers_run = run.alive & wanted, run.layers_run * wanted
     run.cut(tails)
     run.append(tail_of(prompt, starts, wanted))
     return prompt
@@ -68,12 +67,6 @@ def token_order(sizes: Sequence[tuple[int, int]], order: Sequence[int]) -> Tenso
     ends = torch.tensor([h * w for h, w in sizes]).cumsum(0).tolist()
     starts = [0, *ends]
     return torch.cat([torch.arange(starts[k], starts[k + 1]) for k in order])
-
-
-def joined_features(one: ImageFeatures, other: ImageFeatures, order: Tensor) -> ImageFeatures:
-    """Features of the images of both, in another order of their tokens."""
-    deepstack = {k: torch.cat([one.deepstack[k], value])[order] for k, value in other.deepstack.items()}
-    return ImageFeatures(torch.cat([one.embeds, other.embeds])[order], {}, {}, deepstack)
 
 
 def _mask(inputs: Mapping[str, Tensor]) -> Tensor:

@@ -118,13 +118,13 @@ class Run:
 
     # ---- one layer further --------------------------------------------------------------------------------------
 
-    def advance(self, last: int) -> None:
-        """Runs the layers up to and with `last`, and prunes behind those that are stages of the method."""
-        if BEFORE_FIRST_LAYER in self.stages_left:
+    def advance(self, last: int, prune: bool = True) -> None:
+        """Runs the layers up to and with `last`, and prunes behind those that are stages of the method, or does not."""
+        if prune and BEFORE_FIRST_LAYER in self.stages_left:
             self.prune(BEFORE_FIRST_LAYER)
         for index in range(self.depth + 1, last + 1):
             self._layer(index)
-            if index in self.stages_left:
+            if prune and index in self.stages_left:
                 self.prune(index)
 
     def _layer(self, index: int) -> None:
@@ -210,22 +210,18 @@ class Run:
 
     # ---- more tokens --------------------------------------------------------------------------------------------
 
-    def append(self, block: Prompt, vectors: dict[int, Tensor] | None = None) -> None:
+    def append(self, block: Prompt) -> None:
         """Brings new tokens to the same depth, behind those that are there, which do not see them.
 
         Args:
             block: embedded tokens, left padded. Its visual tokens are numbered, and its layout and deepstack made, for
                 all images of the batch, those that are here already among them (see `renumber`).
-            vectors: of the pruner's own tokens, which then stand behind the block; `prune` takes them away again.
 
         Raises:
             ValueError: caches of layers that hold different tokens.
         """
         if self.cache_masks.is_ragged:
             raise ValueError(f"pruner {self.pruner.name!r}: nothing can follow where layers hold different tokens")
-        if vectors:
-            self.vectors = {i: v.to(block.hidden) for i, v in vectors.items()}
-            block.append(self.vectors[0])
         here, self.prompt = self.prompt.hidden, behind(self.prompt, block)
         hidden = self._to_depth(block)
         self.prompt.hidden = torch.cat([here, hidden], dim=1)
@@ -234,6 +230,22 @@ class Run:
             self._repack(self.prompt.attention_mask)
         else:
             self._look_at_all()
+
+    def append_own(self) -> None:
+        """Appends the method's own tokens, at the same depth; its last stage takes them away again."""
+        prompt, hidden = self.prompt, self.prompt.hidden
+        self.vectors = {i: v.to(hidden) for i, v in self.pruner.tokens().items()}
+        batch, count = len(hidden), self.vectors[0].shape[0]
+        self.append(
+            replace(
+                prompt,
+                hidden=self.vectors[0].expand(batch, -1, -1).clone(),
+                attention_mask=prompt.attention_mask.new_ones(batch, count),
+                position_ids=prompt.next_positions(count),
+                visual_id=prompt.visual_id.new_full((batch, count), -1),
+                lengths=[count] * batch,
+            )
+        )
 
     def _to_depth(self, block: Prompt) -> Tensor:
         """Hidden states of a block behind layer `depth`; its keys and values join the cache."""
@@ -259,10 +271,11 @@ class Run:
         def spread(values: Tensor, filling: float) -> Tensor:
             return values.new_full((total, *values.shape[1:]), filling).index_copy(0, numbers, values)
 
-        prompt.visual_id = torch.where(prompt.is_visual, numbers[prompt.visual_id.clamp(min=0)], -1)
+        if len(numbers):
+            prompt.visual_id = torch.where(prompt.is_visual, numbers[prompt.visual_id.clamp(min=0)], -1)
         prompt.layout = layout
         self.alive = spread(self.alive.long(), 1).bool()
-        self.layers_run = spread(self.layers_run, self.depth + 1)
+        self.layers_run = spread(self.layers_run, self.counted + 1)
         self.scores = None if self.scores is None else spread(self.scores, float("nan"))
         self.attention = {index: spread(row, float("-inf")) for index, row in self.attention.items()}
 
@@ -270,7 +283,7 @@ class Run:
 
     def count_layers(self, index: int) -> None:
         """Notes that the tokens alive now went through all layers up to this one."""
-        self.layers_run += self.alive * (index - self.counted)
+        self.layers_run = self.layers_run + self.alive * (index - self.counted)
         self.counted = index
 
     def _finite(self, scores: Tensor, index: int) -> Finding:

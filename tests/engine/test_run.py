@@ -65,7 +65,8 @@ def test_the_rest_appended_equals_one_pass(model, inputs):
 def test_a_glimpse_behind_what_was_appended_prunes_as_in_one_pass(model, inputs):
     run, prompt, starts = started(model, inputs, model.glimpse)
     run.take(model.glimpse)
-    run.append(tail_of(prompt, starts), model.glimpse.tokens())
+    run.append(tail_of(prompt, starts))
+    run.append_own()
     run.prune(DEPTH)
     run.advance(model.backbone.num_layers - 1)
     whole = prefill(model.backbone, inputs, model.glimpse, OPTIONS)
