@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from PIL.Image import Image
@@ -30,11 +30,25 @@ def refuse_markers(questions: Sequence[str], markers: Sequence[str]) -> None:
 
 def chat_inputs(processor: Any, pictures: Sequence[Image], questions: Sequence[str]) -> dict[str, Any]:
     """The processor's output for a batch of questions about the same pictures, padded on the left."""
-    shown = [{"type": "image", "image": picture} for picture in pictures]
+    shown = [*map(picture_entry, pictures)]
     turns = [[{"role": "user", "content": [*shown, {"type": "text", "text": text}]}] for text in questions]
+    return _read(processor, turns)
+
+
+def conversation_inputs(processor: Any, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The processor's output for one conversation up to its last question."""
+    return _read(processor, [list(messages)])
+
+
+def picture_entry(picture: Image) -> dict[str, Any]:
+    """A picture as a message holds it."""
+    return {"type": "image", "image": picture}
+
+
+def _read(processor: Any, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     return dict(
         processor.apply_chat_template(
-            turns,
+            conversations,
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,

@@ -15,8 +15,9 @@ from gp import calls
 from gp.answer import Answer
 from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
 from gp.backbones import CACHE, Backbone, backbone_of
+from gp.chat import Chat
 from gp.engine.forward import PrunedOutput, forward
-from gp.engine.generation import Handover, PrunedDecoder
+from gp.engine.generation import Handover, PrunedDecoder, add_masks
 from gp.engine.prefill import Prefill, prefill
 from gp.formats import publish
 from gp.images import read_images
@@ -223,12 +224,7 @@ class GlimpseModel(nn.Module):
         done = self.prefill(prompt, method, chosen, evidence_masks, seed, images)
         out = self.decode(prompt["input_ids"], done, consume=True, **kwargs)
         if isinstance(out, ModelOutput):
-            out["keep_masks"], out["num_kept"], out["num_visual"] = (
-                tuple(done.keep_masks),
-                tuple(done.num_kept),
-                tuple(done.full_layout.prompt_sizes),
-            )
-            out["seen_masks"], out["crops"] = tuple(done.seen_masks), tuple(done.seen_again)
+            add_masks(out, done)
         return out
 
     @overload
@@ -281,6 +277,34 @@ class GlimpseModel(nn.Module):
         frames = [self.backbone.processor.frame(self.processor, *picture.size) for picture in pictures]
         answers = read_answers(self.processor, out, inputs["input_ids"].shape[1], pictures, frames)
         return answers[0] if isinstance(question, str) else answers
+
+    def chat(
+        self,
+        images: Any = (),
+        system: str | None = None,
+        *,
+        pruner: str | Pruner | None = None,
+        allow_urls: bool = False,
+        **defaults: Any,
+    ) -> Chat:
+        """Begins a conversation: `chat.ask("...")` again and again.
+
+        Images are encoded once, and the layers up to the method's first stage run once over images and earlier turns,
+        because they do not depend on the question. Every turn prunes for its own question; earlier answers stay. An
+        answer is what `generate` gives on the whole conversation.
+
+        Args:
+            images: before the first question, as for `ask`; more can come with later questions.
+            system: the system message; None: the chat template's own.
+            pruner: as for `generate`; no method that changes the images.
+            allow_urls: download images whose address is given.
+            defaults: of every turn: pruning options (with `budget_scope="prompt"` all images of the conversation share
+                a budget, with `"image"` each has its own), settings of the method, and what `generate` takes.
+
+        Raises:
+            TypeError, ValueError: like `ask`.
+        """
+        return Chat(self, images, system, pruner, allow_urls, **defaults)
 
     @torch.no_grad()
     def prefill(

@@ -16,6 +16,7 @@ LAYERS = [
     {"backbones"},
     {"pruners"},
     {"engine", "formats", "calls", "asking"},
+    {"chat"},
     {"model"},
     {"loading", "wrapping"},
     {"data", "metrics"},

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import ModelOutput
 
 from gp.backbones import CACHE, Backbone, LayerMasks
 from gp.engine.prefill import Prefill
@@ -172,6 +173,13 @@ class PrunedDecoder(GenerationMixin):
             attentions=out.attentions,
             **{CACHE: cache},
         )
+
+
+def add_masks(out: ModelOutput, done: Prefill) -> None:
+    """Puts what was kept into an output of `generate`."""
+    out["keep_masks"], out["num_kept"] = tuple(done.keep_masks), tuple(done.num_kept)
+    out["num_visual"] = tuple(done.full_layout.prompt_sizes)
+    out["seen_masks"], out["crops"] = tuple(done.seen_masks), tuple(done.seen_again)
 
 
 def fill_cache(target: Cache, source: DynamicCache, copies: int, consume: bool = False) -> Cache:
