@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL.Image import Image
 from transformers.utils import ModelOutput
@@ -16,9 +16,6 @@ from gp.engine.generation import add_masks
 from gp.images import read_images
 from gp.pruners import Pruner
 
-if TYPE_CHECKING:
-    from gp.model import GlimpseModel
-
 
 class Chat:
     """Made by `GlimpseModel.chat`; see there.
@@ -29,7 +26,7 @@ class Chat:
 
     def __init__(
         self,
-        model: GlimpseModel,
+        model: Any,  # a GlimpseModel: its file is above this one
         images: Any = (),
         system: str | None = None,
         pruner: str | Pruner | None = None,

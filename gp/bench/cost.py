@@ -139,6 +139,26 @@ class CostModel:
             "head": self.head(rows),
         }
 
+    def next_turn(self, grid: Grid, text: int, new: int, kept: int) -> dict[str, Work]:
+        """Stage -> cost of a further question about an image that a conversation has seen.
+
+        Args:
+            grid: of the image.
+            text: other tokens of the conversation, with those of the question.
+            new: tokens of the question and of the answer before it.
+            kept: visual tokens that survive.
+        """
+        first, length = self.glimpse.prune_layer + 1, text + grid[0] * grid[1]
+        seen = length + self.glimpse.num_tokens
+        return {
+            "glimpse vectors": self.glimpse_vectors(),
+            "layers before": self.layers(first, 1, new, length) + self.layers(first, 1, self.glimpse.num_tokens, seen),
+            "glimpse read": self.read(1, seen),
+            "VIP": self.importance([grid]),
+            "layers after": self.layers(self.decoder.layers - first, 1, text + kept),
+            "head": self.head(1),
+        }
+
     def zoom(
         self, glances: Sequence[Grid], crops: Sequence[Grid], before: int, behind: int, kept: int, wanted: int
     ) -> dict[str, Work]:

@@ -10,20 +10,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gp.bench.cost import CostModel, Work, total
 from gp.bench.host_syncs import HostSyncs
-from gp.bench.options import Setup, read_setup
+from gp.bench.options import OptionError, Setup, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
-from gp.bench.presets import random_inputs
+from gp.bench.presets import TEXT_AROUND_IMAGE, random_inputs
 from gp.bench.report import BenchReport, SpeedUps, TextTable, environment, time_cells, workload
-from gp.bench.rounds import interleaved, show_round
+from gp.bench.rounds import in_turn, interleaved, show_round
 from gp.bench.timeline import Timeline
+from gp.engine.conversation import Conversation
 from gp.measure.spread import Spread, ratio
+from gp.measure.stopwatch import timed_s
 from gp.model import GlimpseModel
 from gp.types import PruneOptions
 
@@ -34,11 +38,14 @@ PACKAGES = ("gp", "transformers")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser, ("visual", "text", "batch", "prune_layer"))
+    parser.add_argument("--turns", type=int, default=1, help="2: also a second question about the same image (1)")
 
 
 def run(options: argparse.Namespace) -> BenchReport:
     """Measures everything."""
     setup = read_setup(options)
+    if options.turns not in (1, 2):
+        raise OptionError(f"--turns must be 1 or 2, got {options.turns}")
     model, inputs = setup.model(), random_inputs(setup.preset, setup.device)
     cost = cost_model(setup)
     seconds = interleaved(ways(setup, model, inputs), setup.repeats, setup.device, "prefills")
@@ -48,7 +55,44 @@ def run(options: argparse.Namespace) -> BenchReport:
     _add_speed(report, setup, cost, seconds)
     _add_stages(report, setup, cost, stages)
     _add_syncs(report, syncs)
+    if options.turns == 2:
+        add_second_turn(report, setup, model, cost)
     return report
+
+
+def add_second_turn(report: BenchReport, setup: Setup, model: GlimpseModel, cost: CostModel) -> None:
+    """A second question of as many tokens as the first one, against the first question and a fresh prompt of both."""
+    preset, one_row = setup.preset, replace(setup.preset, batch=1)
+    first = random_inputs(one_row, setup.device)
+    question = first["input_ids"][:, -(preset.text - TEXT_AROUND_IMAGE) :]
+    both = {**first, "input_ids": torch.cat([first["input_ids"], question], dim=1)}
+    both["attention_mask"] = torch.ones_like(both["input_ids"])
+
+    def one_turn() -> float:
+        talk = Conversation(model.backbone, model.find_pruner("glimpse"))
+        return timed_s(lambda: talk.turn(first, setup.prune_options), setup.device)
+
+    def two_turns() -> float:
+        talk = Conversation(model.backbone, model.find_pruner("glimpse"))
+        talk.turn(first, setup.prune_options)
+        return timed_s(lambda: talk.turn(both, setup.prune_options), setup.device)
+
+    def fresh() -> float:
+        return timed_s(lambda: model.prefill(both, "glimpse", setup.prune_options), setup.device)
+
+    seconds = in_turn({"first": one_turn, "second": two_turns, "fresh": fresh}, setup.repeats, "turns")
+    text = both["input_ids"].shape[1] - preset.visual
+    flops = {
+        "first": total(cost.prefill([preset.grid], preset.text, [setup.kept])).flops,
+        "second": total(cost.next_turn(preset.grid, text, question.shape[1], setup.kept)).flops,
+        "fresh": total(cost.prefill([preset.grid], text, [setup.kept])).flops,
+    }
+    table = SpeedUps("A conversation's second question, with the vision tower")
+    report.figures["turns"] = {"seconds": {way: Spread.from_values(values) for way, values in seconds.items()}}
+    for way, what in (("first", "against the first question"), ("fresh", "against both turns as a fresh prompt")):
+        speed_up = ratio(seconds[way], seconds["second"])
+        report.figures["turns"][way] = table.compare(what, speed_up, flops[way] / flops["second"])
+    report.tables.append(table)
 
 
 def cost_model(setup: Setup) -> CostModel:

@@ -34,6 +34,7 @@ class Conversation:
         ids: of the prompt that is kept; a turn goes on behind the part that it has in common with it.
         trunk: that prompt behind the layer of the first stage.
         images, layout, pixels: of its images: their features, places, and what the features were made of.
+        has_own: whether the method has tokens of its own.
 
     Raises:
         ValueError: a method that changes the images.
@@ -46,6 +47,7 @@ class Conversation:
     images: ImageFeatures | None = None
     layout: VisualLayout | None = None
     pixels: Tensor | None = None
+    has_own: bool = False
 
     def __post_init__(self) -> None:
         if self.pruner.sees_own_images:
@@ -53,6 +55,7 @@ class Conversation:
                 f"pruner {self.pruner.name!r} makes images of its own for each question: nothing of a turn serves the "
                 "next one; ask one by one"
             )
+        self.has_own = bool(self.pruner.tokens())  # made once: vectors of all layers cost something
 
     @torch.no_grad()
     def turn(
@@ -80,7 +83,7 @@ class Conversation:
         run.options, run.seed = of_prompts(options, layout), seed
         if layout.num_tokens == 0:
             run.take(NoPruner())
-        elif self.pruner.tokens():
+        elif self.has_own:
             run.take(self.pruner)
             run.append_own()
         if run.depth in run.stages_left:
@@ -140,7 +143,7 @@ class Conversation:
     def _take(self) -> None:
         """What a method reads at the question's last token is read on the way; tokens of its own come later."""
         assert self.trunk is not None
-        self.trunk.take(NoPruner() if self.pruner.tokens() else self.pruner)
+        self.trunk.take(NoPruner() if self.has_own else self.pruner)
 
 
 def common(one: list[int], other: list[int]) -> int:

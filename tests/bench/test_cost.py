@@ -11,6 +11,7 @@ from gp.backbones import backbone_of
 from gp.bench.cost import CostModel, Work, total
 from gp.bench.whole_sequence import whole_sequence
 from gp.bench.zoom import GivenCrop
+from gp.engine.conversation import Conversation
 from gp.engine.teacher_forcing import teacher_forced
 from gp.pruners import NoPruner
 from gp.types import PruneOptions
@@ -132,3 +133,19 @@ def test_zoom(family):
     work = cost.zoom([glance] * 2, [crop] * 2, before, behind, kept, crop[0] * crop[1])
     flops = counted(lambda: model.prefill(inputs, pruner, PruneOptions(num_keep=kept, min_kept=0)))
     assert flops == total(work).flops + padding(cost, [glance] * 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_next_turn_of_a_conversation(family):
+    micro = FAMILIES[family]
+    base = micro.make(attn_implementation="eager")
+    model, prompts = micro_glimpse(base), micro.fit([([(6, 4)], 21)])
+    cost, new, kept = CostModel(base.config, *micro_configs(), causal_half=False), 6, 5
+    whole = micro.inputs(prompts)
+    first = {k: v[:, :-new] if v.shape == whole["input_ids"].shape else v for k, v in whole.items()}
+    talk, options = Conversation(model.backbone, model.glimpse), PruneOptions(num_keep=kept, min_kept=0)
+    layout = talk.turn(first, options).layout
+    text = whole["input_ids"].shape[1] - layout.num_tokens
+    flops = counted(lambda: talk.turn(whole, options))
+    work = cost.next_turn(layout.grids[0], text, new, kept)
+    assert flops == total(work).flops + padding(cost, [layout.grids[0]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gp.bench.__main__ import main
 from tests.support.bench_commands import assert_spread, run_bench
 
 
@@ -19,3 +20,11 @@ def test_through_the_command(tmp_path):
     costed = {stage for stage, entry in figures["stages"].items() if entry["flops"] > 0}
     assert {"vision", "layers before", "glimpse read", "VIP", "layers after", "head", "glimpse vectors"} == costed
     assert costed | {"selection", "compaction", "mask"} <= timed
+
+
+def test_a_second_question(tmp_path, capsys):
+    figures, markdown = run_bench(tmp_path, "prefill", "--preset", "tiny", "--repeats", "2", "--turns", "2")
+    assert figures["turns"]["first"]["bound"] > 1 and figures["turns"]["fresh"]["speed_up"]["median"] > 0
+    assert "second question" in markdown
+    assert main(["prefill", "--preset", "tiny", "--turns", "3"]) == 2
+    assert "--turns must be 1 or 2" in capsys.readouterr().err
