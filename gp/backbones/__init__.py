@@ -18,7 +18,9 @@ from gp.backbones.llava import Llava
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 from gp.backbones.qwen3_vl import Qwen3VL
 from gp.backbones.source import BaseSource
+from gp.plugins import brought, load_class
 
+GROUP = "gp.backbones"  # of entry points: `model_type = package.module:Class`
 FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (Qwen2_5_VL, Qwen3VL, Llava)}
 
 
@@ -26,14 +28,25 @@ def backbone_of(model: PreTrainedModel) -> Backbone:
     """The adapter of a loaded model.
 
     Raises:
-        ValueError: no adapter for this family, or a decoder or vision tower that the adapter does not know.
+        ValueError: see `family_of`, or a decoder or vision tower that the adapter does not know.
     """
-    model_type = model.config.model_type
-    if model_type not in FAMILIES:
-        raise ValueError(f"no backbone for model type {model_type!r}; there is one for {sorted(FAMILIES)}")
-    backbone = FAMILIES[model_type](model)
+    backbone = family_of(model.config.model_type)(model)
     backbone.check_base()
     return backbone
+
+
+def family_of(model_type: str) -> type[Backbone]:
+    """The adapter's class for a model type: one of the package, or of an entry point of that name in `gp.backbones`.
+
+    Raises:
+        ValueError: there is none, or it cannot be imported.
+    """
+    if model_type in FAMILIES:
+        return FAMILIES[model_type]
+    if model_type in brought(GROUP):
+        return load_class("backbone", model_type, Backbone, brought(GROUP)[model_type])
+    known = sorted({*FAMILIES, *brought(GROUP)})
+    raise ValueError(f"no backbone for model type {model_type!r}; there is one for {known}")
 
 
 def find_family(
@@ -54,7 +67,10 @@ def find_family(
     for family in FAMILIES.values():
         if family.reads(config):
             return family, BaseSource(place, revision, config, hub or {})
-    raise ValueError(f"{place}: no backbone for model type {config.get('model_type')!r}; there is {sorted(FAMILIES)}")
+    try:
+        return family_of(str(config.get("model_type"))), BaseSource(place, revision, config, hub or {})
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
 
 
 __all__ = [
@@ -65,6 +81,7 @@ __all__ = [
     "LayerMasks",
     "Rotary",
     "backbone_of",
+    "family_of",
     "find_family",
     "on_host",
     "read_attention",

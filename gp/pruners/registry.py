@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from gp.backbones import Backbone
 from gp.config.fitting import nearest
+from gp.plugins import brought, load_class
 from gp.pruners.attention_dpp import AttentionDPP
 from gp.pruners.base import BEFORE_FIRST_LAYER, Pruner
 from gp.pruners.cdpruner import CDPruner
@@ -61,12 +60,13 @@ def find_class(name: str) -> type[Pruner]:
         return METHODS[name]
     if name in BASELINES:
         return BASELINES[name]
-    if ZOOM_OF.fullmatch(name):
+    if looks := ZOOM_OF.fullmatch(name):
+        find_class(looks[1])
         return Zoom
     if name in _brought():
-        return _load(name, _brought()[name])
+        return load_class("pruner", name, Pruner, _brought()[name])
     if ":" in name:
-        return _load(name, EntryPoint(name, name, GROUP))
+        return load_class("pruner", name, Pruner)
     known = method_names()
     raise ValueError(
         f"no pruner {name!r}; the nearest known one is {nearest(name, known)!r}; there is {', '.join(sorted(known))}, "
@@ -105,22 +105,6 @@ def make_baseline(
     return check_settings(name, settings or {}).for_model(backbone, prune_layer, **(settings or {}))
 
 
-@cache
 def _brought() -> dict[str, EntryPoint]:
     """Methods of other packages; a name of the package's own is not taken over."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in METHODS}
-
-
-def _load(name: str, point: EntryPoint) -> type[Pruner]:
-    where = f"pruner {name!r}" if point.value == name else f"pruner {name!r} ({point.value})"
-    try:
-        found = import_module(point.module)
-        for part in point.attr.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # whatever a module of others does
-        raise ValueError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Pruner)):
-        raise ValueError(
-            f"{where} is no pruning method: expected a class derived from gp.pruners.Pruner, got {found!r}"
-        )
-    return found
+    return {name: point for name, point in brought(GROUP).items() if name not in METHODS}
