@@ -110,3 +110,14 @@ def test_a_backbone_of_another_package(installed):
 def test_what_is_no_class():
     with pytest.raises(ValueError, match=r"pruner 'os:path': expected a class derived from .*Pruner"):
         load_class("pruner", "os:path", Pruner)
+
+
+def test_the_page_on_extending_shows_a_method_that_works(tmp_path, monkeypatch):
+    """The first sample of docs/extending.md, as a module of its own."""
+    page = (commands.ROOT / "docs/extending.md").read_text()
+    (tmp_path / "my_methods.py").write_text(page.partition("```python\n")[2].partition("```")[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    out = GlimpseModel(tiny_qwen()).generate(
+        **tiny_inputs([([(5, 5)], 4)]), pruner="my_methods:Nearest", num_keep=5, **GREEDY
+    )
+    assert out.keep_masks[0].nonzero().tolist() == [[1, 2], [2, 1], [2, 2], [2, 3], [3, 2]]
