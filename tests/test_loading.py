@@ -72,6 +72,7 @@ def test_a_model_is_loaded_frozen(base):
     assert not any(p.requires_grad for p in gp.from_pretrained(base).base.parameters())
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
 def test_processor_options_reach_the_processor(tmp_path):
     qwen, llava = (BASES[name](tmp_path / name) for name in ("qwen2_5_vl", "llava"))
     model = gp.from_pretrained(qwen, max_pixels=2 * 28 * 28)

@@ -66,11 +66,22 @@ class QwenImages(ImageGrids):
     levels_only: ClassVar[dict[str, Any]] = {**ImageGrids.levels_only, "temporal_patch_size": 1}
 
     @classmethod
-    def load(cls, source: BaseSource, do_pad: bool | None = None, **options: Any) -> Self:
+    def load(
+        cls,
+        source: BaseSource,
+        do_pad: bool | None = None,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        **options: Any,
+    ) -> Self:
         """Loads the processor of a base; `min_pixels` and `max_pixels` replace the saved ones."""
         if do_pad is not None:
             raise ValueError(f"do_pad={do_pad}: only LLaVA pads images to a square; {source.place} takes any size")
-        return super().load(source, **options)
+        processor = super().load(source, **options)
+        if min_pixels is not None or max_pixels is not None:
+            images = processor.image_processor  # handed over when loading, they would be handed on at every call
+            images.size = type(images.size)(**processor.pixel_limits(min_pixels, max_pixels)["size"])
+        return processor
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None, **kwargs):
         super().__init__(image_processor, tokenizer, chat_template=chat_template, **kwargs)  # type: ignore[call-arg]
