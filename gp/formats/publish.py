@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCardData
 
 from gp.backbones import Backbone
 from gp.formats.glimpse_folder import save_glimpse
@@ -15,14 +17,10 @@ from gp.pruners import GlimpsePruner
 from gp.runs.writing import write_text
 from gp.types import PruneOptions
 
+TAGS = ("visual-token-pruning", "glimpse-prune")
 CARD = """\
 ---
-library_name: gp
-base_model: {base}
-tags:
-- visual-token-pruning
-- glimpse-prune
-pipeline_tag: image-text-to-text
+{metadata}
 ---
 
 # A glimpse for {base}
@@ -37,10 +35,15 @@ The base itself is unchanged and is not part of this repository.
 import gp
 
 model = gp.from_pretrained("{base}", glimpse="{name}")
-inputs = model.processor.apply_chat_template(
-    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-)
-out = model.generate(**inputs, max_new_tokens=64)
+answer = model.ask("picture.png", "what number is on the red card ?")  # your picture and question
+print(answer.text)
+print(answer.num_kept, "of", answer.num_visual, "visual tokens kept")
+```
+
+`generate`, batches and conversations take the same options, which are saved with the parts:
+
+```json
+{options}
 ```
 
 ## Training data
@@ -64,8 +67,9 @@ def save_pretrained(
     options: PruneOptions,
     *,
     name: str | None = None,
-    data: str | None = None,
+    data: str | Sequence[str] | None = None,
     metrics: dict[str, float] | None = None,
+    **facts: Any,
 ) -> Path:
     """Writes the trained parts (safetensors), their config and a model card.
 
@@ -75,13 +79,14 @@ def save_pretrained(
         backbone: the base that they were trained on; only its name and shape are written.
         options: pruning defaults that travel along.
         name: what the card's example loads; default: the folder's name.
-        data: what it was trained on, for the card.
+        data: what it was trained on, for the card and the config: words, or names of shards.
         metrics: figure by name, for the card and the config.
+        facts: others that travel in the config (JSON), such as `base_revision` or `step`.
 
     Returns:
         The folder.
     """
-    info = {key: value for key, value in (("data", data), ("metrics", metrics)) if value is not None}
+    info = {key: value for key, value in {"data": data, "metrics": metrics, **facts}.items() if value is not None}
     folder = save_glimpse(folder, glimpse, backbone, options, info)
     card = model_card(glimpse, backbone, options, name or folder.name, data, metrics)
     write_text(folder / "README.md", card)
@@ -114,20 +119,22 @@ def model_card(
     backbone: Backbone,
     options: PruneOptions,
     name: str,
-    data: str | None,
+    data: str | Sequence[str] | None,
     metrics: dict[str, float] | None,
 ) -> str:
     """The card's Markdown; arguments as for `save_pretrained`."""
     rows = ["| figure | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in (metrics or {}).items())]
-    return (
-        CARD.format(
-            base=backbone.model.config.name_or_path,
-            name=name,
-            parameters=sum(p.numel() for p in glimpse.parameters()),
-            prune_layer=glimpse.prune_layer,
-            num_layers=backbone.num_layers,
-            data=data or "Not stated.",
-            metrics="\n".join(rows) if metrics else "Not stated.",
-        )
-        + f"\nPruning options saved with it:\n\n```json\n{json.dumps(vars(options), indent=2)}\n```\n"
+    base = backbone.model.config.name_or_path
+    metadata = ModelCardData(base_model=base, library_name="gp", pipeline_tag="image-text-to-text", tags=list(TAGS))
+    listed = data if isinstance(data, str) or data is None else "\n".join(f"- `{one}`" for one in data)
+    return CARD.format(
+        metadata=metadata.to_yaml(),
+        base=base,
+        name=name,
+        parameters=sum(p.numel() for p in glimpse.parameters()),
+        prune_layer=glimpse.prune_layer,
+        num_layers=backbone.num_layers,
+        options=json.dumps(asdict(options), indent=2),
+        data=listed or "Not stated.",
+        metrics="\n".join(rows) if metrics else "Not stated.",
     )

@@ -21,7 +21,7 @@ from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.shards import check_shards
 from gp.engine.generation import notice_of_greedy
-from gp.formats.glimpse_folder import save_glimpse
+from gp.formats import publish
 from gp.loading import load_base, outline
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
@@ -270,8 +270,18 @@ def _fit(
 def _export(config: TrainConfig, trainer: pl.Trainer, model: GlimpseModel, folder: Path) -> None:
     """The trained parts as a folder of their own, and the last figures."""
     figures = {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
-    info = {"base_revision": config.model.revision, "data": config.data.train, "step": trainer.global_step}
-    save_glimpse(folder / run_folder.GLIMPSE, model.glimpse, model.backbone, model.options, info)
+    place = folder / run_folder.GLIMPSE
+    publish.save_pretrained(
+        place,
+        model.glimpse,
+        model.backbone,
+        model.options,
+        name=str(place),
+        data=config.data.train,
+        metrics={name: value for name, value in figures.items() if name.startswith("val/")},
+        base_revision=config.model.revision,
+        step=trainer.global_step,
+    )
     run_folder.finish(folder, trainer.global_step, figures)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
+import gp
 from gp.formats import publish
 from gp.formats.glimpse_folder import load_glimpse
 from gp.model import GlimpseModel
@@ -52,3 +56,25 @@ def test_upload_sends_exactly_the_saved_files(model, monkeypatch):
     assert hub.repo == ("me/parts", True)
     assert sorted(hub.files) == ["README.md", "config.json", "glimpse.safetensors"]
     assert b'glimpse="me/parts"' in hub.files["README.md"]
+
+
+def test_metadata_and_list_of_data(model, tmp_path):
+    """What stands in the card's head is YAML that the Hub reads."""
+    folder = model.save_pretrained(tmp_path / "parts", data=["gqa-*.tar", "docvqa-*.tar"], step=12)
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.base_model == "owner/base" and card.data.pipeline_tag == "image-text-to-text"
+    assert set(card.data.tags) == set(publish.TAGS)
+    assert "- `gqa-*.tar`" in card.text
+    config = json.loads((folder / "config.json").read_text())
+    assert config["data"] == ["gqa-*.tar", "docvqa-*.tar"] and config["step"] == 12
+
+
+def test_the_sample_of_the_card_runs(tmp_path, monkeypatch, capsys):
+    """With the embedded model, in a folder with a picture."""
+    model = gp.from_pretrained("tiny", glimpse="tiny")
+    folder = model.save_pretrained(tmp_path / "parts", name=str(tmp_path / "parts"))
+    shutil.copy(Path(__file__).parents[2] / "docs/images/scene.png", tmp_path / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    sample = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    exec(compile(sample, "README.md", "exec"), {})
+    assert capsys.readouterr().out == "6 0\n2 of 64 visual tokens kept\n"
