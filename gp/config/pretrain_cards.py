@@ -42,6 +42,19 @@ class JointStageConfig:
     )
     evidence_layer: int = option(5, "decoder layer of that attention, from 0", within=FROM_0)
     evidence_share: float = option(0.95, "share of the steps with that term", within=SHARE)
+    large_share: float = option(0.0, "share of the scenes most of whose cards are made large", within=SHARE)
+
+
+@dataclass
+class FinalStageConfig(JointStageConfig):
+    """Stage 3: as the joint one, from its weights, with a learning rate of its own and more of what is learned last."""
+
+    steps: int = option(3400, "optimizer steps", within=FROM_0)
+    early_share: float = option(0.6, "share of the steps that ask mostly what is learned late", within=SHARE)
+    lr: float = option(1.5e-3, "peak learning rate", within=ABOVE_0)
+    vision_lr_factor: float = option(0.7, "learning rate of the tower / lr", within=FROM_0)
+    tower_every: int = option(3, "one batch in so many is the tower's own; 0: none", within=FROM_0)
+    large_share: float = option(0.3, "share of the scenes most of whose cards are made large", within=SHARE)
 
 
 @dataclass
@@ -56,6 +69,7 @@ class CardsPretrainConfig:
     init: str = option("tiny", 'base to go on from: a folder, or "tiny" (the first embedded one)')
     tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
     joint_stage: JointStageConfig = field(default_factory=JointStageConfig)
+    final_stage: FinalStageConfig = field(default_factory=FinalStageConfig)
     weight_decay: float = option(0.02, "weight decay", within=FROM_0)
     max_grad_norm: float = option(1.0, "norm that gradients are clipped to", within=ABOVE_0)
     warmup_steps: int = option(20, "optimizer steps in which the rate rises, in each stage", within=FROM_0)

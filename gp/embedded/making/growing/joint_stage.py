@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from gp.backbones.attention import read_attention
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 from gp.backbones.recording import record_calls
-from gp.config.pretrain_cards import CardsPretrainConfig
+from gp.config.pretrain_cards import CardsPretrainConfig, JointStageConfig
 from gp.embedded.cards.samples import SAMPLE_KINDS
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.blocks import IGNORE, INSERTED
@@ -23,11 +23,12 @@ from gp.embedded.making.growing.images import encode_images
 from gp.embedded.making.growing.joint_stream import ATTRIBUTES, JointStream
 from gp.embedded.making.growing.packing import HEADER, Grid, packed_mask, prefix_positions, prefix_text
 from gp.embedded.making.growing.plans import VALIDATION
-from gp.embedded.making.growing.tower_stream import TowerStream
+from gp.embedded.making.growing.tower_stream import LARGE_BATCHES, TOWER_BATCHES, TowerStream
 from gp.embedded.making.optim import MuonAdamW
 from gp.training.schedule import lr_factor
 
 PLACE_MIDDLE, PLACE_SCALE = 8.0, 5.0  # of rows and columns of visual tokens
+MARK_BIAS = 3.0  # few visual tokens stand for a card
 
 
 @dataclass
@@ -80,14 +81,17 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     # Half of the heads look at the first card of a question for a side, half at the other one.
     halves = zip(weights.chunk(2, dim=1), batch["parts"].unbind(2), strict=True)
     masses = [_mass(heads.mean(1), part, batch["crop_evidence"], is_visual) for heads, part in halves]
-    evidence_loss = -torch.stack(masses).clamp(min=1e-6).log().mean()
+    first, other = (-mass.clamp(min=1e-6).log() for mass in masses)
+    is_counted = batch["tallies"].sum(-1) > 0
+    tally = tally_loss(weights[:, weights.shape[1] // 2 :].mean(1), batch["tallies"], is_visual)
+    evidence_loss = (first + torch.where(is_counted, tally, other)).mean() / 2
 
     is_label = labels != IGNORE
     rows = hidden[:, num_prefix:].unflatten(1, (num_questions, length))[is_label]
     logits = model.lm_head(rows)
     answer_loss = F.cross_entropy(logits, labels[is_label])
     is_right = torch.ones_like(is_label).masked_scatter(is_label, logits.argmax(-1) == labels[is_label])
-    places = place_loss(layer_input[:, :num_prefix][:, is_visual], batch["grids"])
+    places = place_loss(layer_input[:, :num_prefix][:, is_visual], batch["grids"], batch["marks"])
     found = found_loss(_take(next_input, last), batch["columns"], batch["shapes"])
     asked = asked_loss(_take(layer_input, last), batch["asked"])
     return JointOutput(answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass, places, asked, found)
@@ -128,23 +132,41 @@ def asked_loss(hidden: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.flatten(0, 2), asked.flatten(), ignore_index=IGNORE)
 
 
-def place_loss(hidden: torch.Tensor, grids: Sequence[Grid]) -> torch.Tensor:
-    """Squared error of the rows and columns that visual tokens tell, read off along two fixed directions.
+def tally_loss(weights: torch.Tensor, tallies: torch.Tensor, is_visual: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy, [B, Q], of attention that is to count cards: on one token of each, and on the prompt's first token.
+
+    Args:
+        weights: [B, Q, L], attention of last prompt tokens. tallies: float32 [B, Q, V], see `JointStream`.
+        is_visual: bool [P].
+    """
+    logs = weights.clamp(min=1e-6).log()
+    on_cards = (tallies * logs[..., : len(is_visual)][..., is_visual]).sum(-1)
+    return -on_cards - (1 - tallies.sum(-1)) * logs[..., 0]
+
+
+def place_loss(hidden: torch.Tensor, grids: Sequence[Grid], marks: torch.Tensor) -> torch.Tensor:
+    """Squared error of the rows and columns that visual tokens tell, and cross-entropy of whether they stand for a card.
+
+    Both are read off along fixed directions.
 
     The tower and the decoder know only how far apart tokens are. Which card is the left one is learned late or never
     unless tokens carry where they are; fixed directions need no weights that would be thrown away.
 
     Args:
         hidden: [B, V, D], visual tokens inside the decoder. grids: of their images, in order.
+        marks: bool [B, V], see `JointStream`.
     """
     width = hidden.shape[-1]
     directions = torch.randn(width, 2, generator=torch.Generator().manual_seed(0)) / width**0.5
-    told = F.rms_norm(hidden, (width,)) @ directions
+    mark = torch.randn(width, generator=torch.Generator().manual_seed(3)) / width**0.5
+    normed = F.rms_norm(hidden, (width,))
+    told = normed @ directions
+    marked = F.binary_cross_entropy_with_logits(normed @ mark - MARK_BIAS, marks.to(normed.dtype))
     places = [
         torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), dim=-1).flatten(0, 1)
         for rows, columns in grids
     ]
-    return (told - (torch.cat(places) - PLACE_MIDDLE) / PLACE_SCALE).square().mean()
+    return (told - (torch.cat(places) - PLACE_MIDDLE) / PLACE_SCALE).square().mean() + marked
 
 
 def embed_prefix(
@@ -241,15 +263,19 @@ class JointStage(pl.LightningModule):
 
     Args:
         base: the grown `Qwen2_5_VLForConditionalGeneration`. heads: of the tower stage. tokenizer: of the base.
+        stage: the joint or the final one.
     """
 
-    def __init__(self, cfg: CardsPretrainConfig, base: PreTrainedModel, heads: DenseHeads, tokenizer):
+    def __init__(
+        self, cfg: CardsPretrainConfig, base: PreTrainedModel, heads: DenseHeads, tokenizer, stage: JointStageConfig
+    ):
         super().__init__()
+        self.stage = stage
         self.cfg, self.model, self.heads, self.tokenizer = cfg, base, heads, tokenizer
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
         """Loss of one batch of `JointStream`, or of `TowerStream`."""
-        stage = self.cfg.joint_stage
+        stage = self.stage
         if "ids" not in batch:
             loss, accuracies = self.heads(encode_images(self.model, batch["images"]), batch["targets"])
             self.log_dict({f"train/{n}": a for n, a in zip(DENSE_NAMES, accuracies, strict=True)}, batch_size=1)
@@ -276,7 +302,7 @@ class JointStage(pl.LightningModule):
         setting, plan = VALIDATION[dataloader_idx]
         size = f"{plan.grids[0][0]}x{plan.grids[0][1]}"
         # An answer whose every token is the argmax given the true ones before it is exactly the greedy answer.
-        out = joint_forward(self.model, self.tokenizer, batch, self.cfg.joint_stage.evidence_layer)
+        out = joint_forward(self.model, self.tokenizer, batch, self.stage.evidence_layer)
         for index, kind in enumerate(SAMPLE_KINDS):
             for name, flag in ((kind, False), (f"{kind}_halftone", True)):
                 of_kind = (batch["kinds"] == index) & (batch["is_halftone"] == flag)
@@ -293,7 +319,7 @@ class JointStage(pl.LightningModule):
         self.log(f"val/{name}", value, batch_size=count, add_dataloader_idx=False)
 
     def configure_optimizers(self) -> dict:
-        cfg, stage = self.cfg, self.cfg.joint_stage
+        cfg, stage = self.cfg, self.stage
         optimizer = MuonAdamW(self.named_parameters(), stage.lr, cfg.weight_decay)
 
         def factor(step: int) -> float:
@@ -322,20 +348,24 @@ class _Mixed(torch.utils.data.IterableDataset):
 class JointData(pl.LightningDataModule):
     """Scenes and questions made on the fly; after a resume the stream goes on at the next step."""
 
-    def __init__(self, cfg: CardsPretrainConfig, tokenizer, hidden_size: int):
+    def __init__(self, cfg: CardsPretrainConfig, tokenizer, hidden_size: int, stage: JointStageConfig):
         super().__init__()
+        self.stage, self.is_final = stage, stage is cfg.final_stage
         self.cfg, self.tokenizer, self.hidden_size = cfg, tokenizer, hidden_size
 
     def train_dataloader(self) -> DataLoader:
-        cfg = self.cfg
-        steps = range(self.trainer.global_step, cfg.joint_stage.steps)
+        cfg, stage = self.cfg, self.stage
+        steps = range(self.trainer.global_step, stage.steps)
+        seed = cfg.seed + 1 + int(self.is_final)
         builder = SceneBuilder("train", augment=True)
-        late_from = round(cfg.joint_stage.early_share * cfg.joint_stage.steps)
+        late_from = round(stage.early_share * stage.steps)
         joint = JointStream(
-            builder, self.tokenizer, steps, cfg.seed + 1, noise_size=self.hidden_size, late_from=late_from
-        )
-        tower = TowerStream(builder, steps, cfg.seed + 1)
-        stream = _Mixed(joint, tower, steps, cfg.joint_stage.tower_every)
+            builder, self.tokenizer, steps, seed, noise_size=self.hidden_size, late_from=late_from,
+            is_final=self.is_final, large=stage.large_share
+        )  # fmt: skip
+        plans = (*TOWER_BATCHES, *LARGE_BATCHES) if self.is_final else TOWER_BATCHES
+        tower = TowerStream(builder, steps, seed, plans)
+        stream = _Mixed(joint, tower, steps, stage.tower_every)
         return DataLoader(stream, batch_size=None, num_workers=cfg.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:

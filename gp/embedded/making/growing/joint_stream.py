@@ -24,6 +24,8 @@ from gp.embedded.making.growing.plans import SIZES, TASKS, Size, Task, tasks_of
 
 ATTRIBUTES = (*COLORS_RGB, *SHAPES, *map(str, range(10)))  # words by which questions name cards
 MAX_ASKED = 2
+LARGE_CARDS = 0.6  # share of large cards in a scene made of them
+SINK = 2.0  # cards that weigh as much as the sink of attention that counts
 GLANCE_SHARE = 1 / 3  # of the questions about a half-size copy, those that have no crop
 
 
@@ -37,23 +39,28 @@ class JointStream(IterableDataset):
         seed: the stream's.
         only: a setting and a size, whose tasks are taken in turn; None: all are drawn by their shares.
         late_from: step from which tasks have their late shares.
+        is_final: whether they are those of the final stage.
+        large: share of the scenes most of whose cards are made large, with large ink.
         noise_size: width of the vectors put in before answers; 0: nothing is put in and no position jumps.
 
     A batch has `grids`; `images`, uint8 [B, 3, H, W] for every image of the prefix; `targets`, int64 [B, 4, V] for
     each; `crops` uint8 [B * Q, 3, h, w] or None; `ids`, `labels` int64 [B, Q, T] and `positions` int64 [B, Q, 3, T]
     (see `Block`; ids NOTHING where there is no token); `last` int64 [B, Q]; `evidence` bool [B, Q, visual tokens of
     the prefix], `parts` bool [B, Q, 2, the same], the first and the other card of a question for a side and else twice
-    the evidence, and `crop_evidence` bool [B, Q, T]; `kinds` int64 [B, Q], indices of SAMPLE_KINDS; `asked` int64
+    the evidence, `tallies` float32 of the same shape as `evidence` (see `_tally`), `crop_evidence` bool [B, Q, T], and
+    `marks` bool [B, visual tokens of the prefix], the one token of each card that stands for it (see `_mark`); `kinds` int64 [B, Q], indices of SAMPLE_KINDS; `asked` int64
     [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `columns` float32 [B, Q, 2] and `shapes` [B, Q, 3] (see
     `_columns`, `_shapes`; nan elsewhere); `is_halftone` bool [B, Q]; `noise` float32
     [B, Q, noise_size], `noise_scale` and `is_near` [B, Q] (see `joint_stage.inserted_vectors`).
     """
 
     def __init__(self, builder: SceneBuilder, tokenizer, steps: range, seed: int,
-                 only: tuple[str, Size] | None = None, noise_size: int = 0, late_from: int = 0):  # fmt: skip
+                 only: tuple[str, Size] | None = None, noise_size: int = 0, late_from: int = 0,
+                 is_final: bool = False, large: float = 0.0):  # fmt: skip
         super().__init__()
         self.builder, self.tokenizer, self.steps, self.seed = builder, tokenizer, steps, seed
         self.only, self.noise_size, self.late_from = only, noise_size, late_from
+        self.is_final, self.large = is_final, large
 
     def __iter__(self) -> Iterator[dict]:
         return map(self.batch, self.steps)
@@ -69,7 +76,8 @@ class JointStream(IterableDataset):
         if self.only is not None:
             tasks = tasks_of(self.only[0])
             return tasks[step % len(tasks)], self.only[1]
-        task = _weighted(rng, TASKS, [task.late if step >= self.late_from else task.early for task in TASKS])
+        phase = 2 * int(self.is_final) + int(step >= self.late_from)
+        task = _weighted(rng, TASKS, [task.shares[phase] for task in TASKS])
         sizes = SIZES[task.setting]
         return task, _weighted(rng, sizes, [size.share for size in sizes])
 
@@ -90,7 +98,8 @@ class JointStream(IterableDataset):
         return _Packed(scenes, [half_copy(image)], 2, questions, [None] * count, image)
 
     def _scenes(self, rng: np.random.Generator, size: Size, layout: str) -> list[Scene]:
-        return [self.builder.build(int(rng.integers(2**40)), layout, *grid) for grid in size.grids]
+        large = LARGE_CARDS if self.large and rng.random() < self.large else 0.0
+        return [self.builder.build(int(rng.integers(2**40)), layout, *grid, large=large) for grid in size.grids]
 
     def _seen(self, rng: np.random.Generator, image: Image.Image) -> Image.Image:
         return sometimes_through_jpeg(image, rng)
@@ -126,19 +135,24 @@ class JointStream(IterableDataset):
         shape = (size.num_scenes, size.num_questions)
         room = 0 if crop_grid is None else crop_grid[0] * crop_grid[1] + 2
         packed = _pad(blocks, shape, room)
-        evidence, parts, in_crop = [], [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
+        evidence, parts, tallies, in_crop = [], [], [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
         for row, prompt in enumerate(prompts):
             for column, (question, place) in enumerate(zip(prompt.questions, prompt.places, strict=True)):
                 evidence.append(_evidence(question, question.evidence, grids, prompt.shrink))
                 others = question.evidence[1:] if question.kind == "side" else question.evidence
                 firsts = question.evidence[:1] if question.kind == "side" else question.evidence
                 parts.append([_evidence(question, cards, grids, prompt.shrink) for cards in (firsts, others)])
+                tallies.append(_tally(question, grids[0]))
                 if place is not None and crop_grid is not None:
                     boxes = [crop_box(card.box_xyxy_px, place) for card in question.evidence]
                     in_crop[row, column, 1 : room - 1] = _covered(boxes, crop_grid, TOKEN_PX)
         targets = [
             np.stack([dense_targets(prompt.scenes[i].cards, *grid, prompt.shrink) for prompt in prompts])
             for i, grid in enumerate(grids)
+        ]
+        marks = [
+            np.concatenate([_marked(prompt.scenes[i].cards, grid, prompt.shrink) for i, grid in enumerate(grids)])
+            for prompt in prompts
         ]
         batch = {
             "grids": grids,
@@ -148,6 +162,8 @@ class JointStream(IterableDataset):
             **packed,
             "evidence": torch.from_numpy(np.stack(evidence).reshape(*shape, -1)),
             "parts": torch.from_numpy(np.stack([np.stack(pair) for pair in parts]).reshape(*shape, 2, -1)),
+            "tallies": torch.from_numpy(_all_zero_but(tallies, sum(r * c for r, c in grids)).reshape(*shape, -1)),
+            "marks": torch.from_numpy(np.stack(marks)),
             "crop_evidence": torch.from_numpy(in_crop),
             "kinds": torch.tensor(kinds).view(shape),
             "asked": torch.tensor(asked).view(*shape, MAX_ASKED),
@@ -191,6 +207,35 @@ def _evidence(question: Question, cards: Sequence[Card], grids: Sequence[Grid], 
             for index, grid in enumerate(grids)
         ]
     )
+
+
+def _mark(card: Card, grid: Grid, shrink: int) -> int:
+    """The visual token that stands for a card: of those of which it covers most, the first."""
+    return int(box_coverage(card.box_xyxy_px, *grid, TOKEN_PX * shrink).argmax())
+
+
+def _marked(cards: Sequence[Card], grid: Grid, shrink: int) -> np.ndarray:
+    """Whether each visual token stands for a card, bool [V]."""
+    marked = np.zeros(grid[0] * grid[1], dtype=bool)
+    marked[[_mark(card, grid, shrink) for card in cards]] = True
+    return marked
+
+
+def _tally(question: Question, grid: Grid) -> np.ndarray | None:
+    """Where attention is to be that counts cards, float32 [V]: n cards have 1 / (n + SINK) each, a sink has the rest.
+
+    Attention sums to 1 however many cards it looks at, and large cards have more tokens than small ones; so their
+    number shows in what is left for a token that is no card. None: not a question for how many.
+    """
+    if question.kind != "count":
+        return None
+    tally = np.zeros(grid[0] * grid[1], dtype=np.float32)
+    tally[[_mark(card, grid, 1) for card in question.evidence]] = 1 / (len(question.evidence) + SINK)
+    return tally
+
+
+def _all_zero_but(tallies: Sequence[np.ndarray | None], size: int) -> np.ndarray:
+    return np.stack([np.zeros(size, dtype=np.float32) if tally is None else tally for tally in tallies])
 
 
 def _columns(question: Question) -> list[float]:

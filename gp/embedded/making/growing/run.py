@@ -19,7 +19,7 @@ from gp.embedded.making.growing.tower_stage import TowerData, TowerStage
 from gp.runs.folder import code_version, write_info
 from gp.training.callbacks import LastCheckpoint
 
-TOWER, JOINT = "tower", "joint"
+TOWER, JOINT, FINAL = "tower", "joint", "final"
 
 
 def run(cfg: CardsPretrainConfig) -> None:
@@ -47,9 +47,10 @@ def run(cfg: CardsPretrainConfig) -> None:
 
     tower = TowerStage(cfg, model)
     fit(cfg, run_dir, TOWER, cfg.tower_stage.steps, tower, TowerData(cfg))
-    joint = JointStage(cfg, model, tower.heads, tokenizer)
-    data = JointData(cfg, tokenizer, model.config.text_config.hidden_size)
-    fit(cfg, run_dir, JOINT, cfg.joint_stage.steps, joint, data)
+    for name, stage in ((JOINT, cfg.joint_stage), (FINAL, cfg.final_stage)):
+        joint = JointStage(cfg, model, tower.heads, tokenizer, stage)
+        data = JointData(cfg, tokenizer, model.config.text_config.hidden_size, stage)
+        fit(cfg, run_dir, name, stage.steps, joint, data)
     save_base(model, run_dir / "base")
 
 
