@@ -40,6 +40,11 @@ class JointStageConfig:
     found_weight: float = option(
         2.0, "weight of the error of places and shapes of the cards looked at, as that token tells then", within=FROM_0
     )
+    words_weight: float = option(
+        0.0,
+        "weight of -log(attention on the two digits or colours asked for), one layer before that of the evidence",
+        within=FROM_0,
+    )
     evidence_layer: int = option(5, "decoder layer of that attention, from 0", within=FROM_0)
     evidence_share: float = option(0.95, "share of the steps with that term", within=SHARE)
     large_share: float = option(0.0, "share of the scenes most of whose cards are made large", within=SHARE)
@@ -53,6 +58,14 @@ class FinalStageConfig(JointStageConfig):
     early_share: float = option(0.6, "share of the steps that ask mostly what is learned late", within=SHARE)
     lr: float = option(1.5e-3, "peak learning rate", within=ABOVE_0)
     vision_lr_factor: float = option(0.7, "learning rate of the tower / lr", within=FROM_0)
+    asked_weight: float = option(
+        1.0, "weight of -log(probability) of the words asked for, as the last prompt token tells", within=FROM_0
+    )
+    words_weight: float = option(
+        0.5,
+        "weight of -log(attention on the two digits or colours asked for), one layer before that of the evidence",
+        within=FROM_0,
+    )
     tower_every: int = option(3, "one batch in so many is the tower's own; 0: none", within=FROM_0)
     large_share: float = option(0.3, "share of the scenes most of whose cards are made large", within=SHARE)
 

@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -15,28 +16,33 @@ from gp.backbones.attention import read_attention
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 from gp.backbones.recording import record_calls
 from gp.config.pretrain_cards import CardsPretrainConfig, JointStageConfig
+from gp.embedded.cards.questions import MAX_COUNT
 from gp.embedded.cards.samples import SAMPLE_KINDS
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.blocks import IGNORE, INSERTED
 from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
 from gp.embedded.making.growing.images import encode_images
-from gp.embedded.making.growing.joint_stream import ATTRIBUTES, JointStream
+from gp.embedded.making.growing.joint_stream import ATTRIBUTES, SINK, JointStream
 from gp.embedded.making.growing.packing import HEADER, Grid, packed_mask, prefix_positions, prefix_text
 from gp.embedded.making.growing.plans import VALIDATION
 from gp.embedded.making.growing.tower_stream import LARGE_BATCHES, TOWER_BATCHES, TowerStream
 from gp.embedded.making.optim import MuonAdamW
 from gp.training.schedule import lr_factor
 
-PLACE_MIDDLE, PLACE_SCALE = 8.0, 5.0  # of rows and columns of visual tokens
+PLACE_MIDDLE, PLACE_SCALE = 8.0, 5.0  # of rows and columns of visual tokens, as last prompt tokens tell them
+# Visual tokens tell them louder: beside the rest of what a token holds, attention would hardly carry a faint number.
+TOKEN_PLACE_SCALE = 2.0
+SHARE_MIDDLE, SHARE_SCALE = 0.475, 4.0  # of the sink's share, 2/3 to 1/3 for 1 to 4 cards
 MARK_BIAS = 3.0  # few visual tokens stand for a card
 
 
 @dataclass
 class JointOutput:
-    """answer_loss, evidence_loss, place_loss, asked_loss, found_loss: scalars.
+    """answer_loss, evidence_loss, place_loss, asked_loss, found_loss, words_loss: scalars.
 
     visual_tokens: [B, V, D] of every image of the prefix. is_exact: bool [B, Q], every label is the likeliest token.
-    evidence_mass: [B, Q], attention on the evidence, 0..1.
+    evidence_mass: [B, Q], attention on the evidence, 0..1. values: [B, Q, D], what that attention has gathered, before
+    it is projected.
     """
 
     answer_loss: torch.Tensor
@@ -47,6 +53,8 @@ class JointOutput:
     place_loss: torch.Tensor
     asked_loss: torch.Tensor
     found_loss: torch.Tensor
+    words_loss: torch.Tensor
+    values: torch.Tensor
 
 
 def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evidence_layer: int) -> JointOutput:
@@ -69,14 +77,18 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     mask = packed_mask(num_prefix, ids != -1)
 
     decoder = Qwen2_5_VL(model).text_model
-    with record_calls([decoder.layers[evidence_layer], decoder.layers[evidence_layer + 1]]) as calls:
+    layers = decoder.layers[evidence_layer - 1 : evidence_layer + 2]
+    with record_calls([*layers, layers[1].self_attn.o_proj]) as calls:
         hidden = decoder(
             inputs_embeds=embeds, position_ids=positions, attention_mask={"full_attention": mask}, use_cache=False
         ).last_hidden_state
 
     last = num_prefix + length * torch.arange(num_questions) + batch["last"]
-    ((layer_input,), call), ((next_input,), _) = calls
-    weights = attention_rows(model, evidence_layer, layer_input, call["position_embeddings"], last, mask)
+    ((words_input,), _), ((layer_input,), call), ((next_input,), _), ((values,), _) = calls
+    rotary = call["position_embeddings"]
+    words = attention_rows(model, evidence_layer - 1, words_input, rotary, last, mask)
+    named = words_loss(words, batch["words"], num_prefix + length * torch.arange(num_questions))
+    weights = attention_rows(model, evidence_layer, layer_input, rotary, last, mask)
     evidence_mass = _mass(weights.mean(1), batch["evidence"], batch["crop_evidence"], is_visual)
     # Half of the heads look at the first card of a question for a side, half at the other one.
     halves = zip(weights.chunk(2, dim=1), batch["parts"].unbind(2), strict=True)
@@ -92,29 +104,78 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     answer_loss = F.cross_entropy(logits, labels[is_label])
     is_right = torch.ones_like(is_label).masked_scatter(is_label, logits.argmax(-1) == labels[is_label])
     places = place_loss(layer_input[:, :num_prefix][:, is_visual], batch["grids"], batch["marks"])
-    found = found_loss(_take(next_input, last), batch["columns"], batch["shapes"])
+    found = found_loss(_take(next_input, last), batch["columns"], batch["shapes"], batch["counts"])
     asked = asked_loss(_take(layer_input, last), batch["asked"])
-    return JointOutput(answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass, places, asked, found)
+    return JointOutput(
+        answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass, places, asked, found, named,
+        _take(values, last)
+    )  # fmt: skip
 
 
-def found_loss(hidden: torch.Tensor, columns: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
+def words_loss(weights: torch.Tensor, words: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """-log of the attention of last prompt tokens on the words asked for, one half of the heads on each of the two.
+
+    So both come to that token by different heads, and it knows which is the left digit or the card whose side is asked.
+
+    Args:
+        weights: [B, A, Q, L]. words: int64 [B, Q, 2], see `JointStream`. starts: int64 [Q], of the blocks.
+    """
+    has_words = words[..., 0] != IGNORE
+    if not bool(has_words.any()):
+        return weights.new_zeros(())
+    halves = torch.stack([heads.mean(1) for heads in weights.chunk(2, dim=1)], dim=2)  # [B, Q, 2, L]
+    at = (words.clamp(min=0) + starts[:, None])[..., None]
+    return -halves.gather(-1, at)[..., 0][has_words].clamp(min=1e-6).log().mean()
+
+
+def carried_loss(
+    values: torch.Tensor, heads: nn.Module, num_heads: int, columns: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
+    """What the values that attention has gathered tell, before they are projected.
+
+    Columns of the two cards of a question for their sides, each by its half of the heads; of a question for how many,
+    the attention's share on the sink (`joint_stream.SINK`) by the other half. A term behind the projection alone is
+    at a saddle at first: values do not hold what the projection does not read, and the other way round.
+
+    Args:
+        values: [B, Q, D], input of the attention's output projection.
+        heads: linear, from the width of an attention head to 2; thrown away at the end. num_heads: of attention.
+        columns, counts: see `JointStream`.
+    """
+    halves = values.unflatten(-1, (2, num_heads // 2, -1))  # [B, Q, 2, heads, width of a head]
+    told = heads(halves)
+    where = (told[..., 0] - ((columns - PLACE_MIDDLE) / PLACE_SCALE)[..., None])[~columns.isnan()]
+    is_count = counts != IGNORE
+    share = SINK / (SINK + counts[is_count])
+    left = told[:, :, 1, :, 1][is_count] - (SHARE_SCALE * (share - SHARE_MIDDLE))[..., None]
+    error = where.square().mean(-1).sum() + left.square().mean(-1).sum()
+    return error / (len(where) + len(left) or 1)
+
+
+def found_loss(
+    hidden: torch.Tensor, columns: torch.Tensor, shapes: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
     """What last prompt tokens tell, along fixed directions, of the cards that they have just looked at.
 
     Squared error of the columns of both cards of a question for their sides, and cross-entropy of the shapes that the
-    cards of a question for one have. The answer is a comparison of these, which a layer or two can learn.
+    cards of a question for one have, and of how many there are. The answer is a comparison of these, which a layer or two can learn.
 
     Args:
         hidden: [B, Q, D], behind the layer whose attention finds the evidence. columns: [B, Q, 2] and shapes [B, Q, 3],
-            see `JointStream`, nan where nothing is to be told.
+            see `JointStream`, nan where nothing is to be told. counts: int64 [B, Q], -100 there.
     """
     width, slots = hidden.shape[-1], columns.shape[-1] + shapes.shape[-1]
     directions = torch.randn(width, slots, generator=torch.Generator().manual_seed(2)) / width**0.5
-    told = F.rms_norm(hidden, (width,)) @ directions
+    normed = F.rms_norm(hidden, (width,))
+    told = normed @ directions
     where, what = told.split([columns.shape[-1], shapes.shape[-1]], dim=-1)
     has_columns, has_shapes = ~columns.isnan(), ~shapes.isnan()
     error = (where - (columns - PLACE_MIDDLE) / PLACE_SCALE)[has_columns].square().sum()
     error = error + F.binary_cross_entropy_with_logits(what[has_shapes], shapes[has_shapes], reduction="sum")
-    return error / (has_columns.sum() + has_shapes.sum()).clamp(min=1)
+    per_count = torch.randn(width, MAX_COUNT, generator=torch.Generator().manual_seed(4)) / width**0.5
+    classes = counts.where(counts == IGNORE, counts - 1)
+    error = error + F.cross_entropy((normed @ per_count).flatten(0, 1), classes.flatten(), reduction="sum")
+    return error / (has_columns.sum() + has_shapes.sum() + (counts != IGNORE).sum()).clamp(min=1)
 
 
 def asked_loss(hidden: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
@@ -166,7 +227,7 @@ def place_loss(hidden: torch.Tensor, grids: Sequence[Grid], marks: torch.Tensor)
         torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), dim=-1).flatten(0, 1)
         for rows, columns in grids
     ]
-    return (told - (torch.cat(places) - PLACE_MIDDLE) / PLACE_SCALE).square().mean() + marked
+    return (told - (torch.cat(places) - PLACE_MIDDLE) / TOKEN_PLACE_SCALE).square().mean() + marked
 
 
 def embed_prefix(
@@ -271,6 +332,8 @@ class JointStage(pl.LightningModule):
     ):
         super().__init__()
         self.stage = stage
+        self.num_heads = base.config.text_config.num_attention_heads
+        self.value_heads = nn.Linear(base.config.text_config.hidden_size // self.num_heads, 2)
         self.cfg, self.model, self.heads, self.tokenizer = cfg, base, heads, tokenizer
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
@@ -284,7 +347,8 @@ class JointStage(pl.LightningModule):
         dense = [self.heads(*pair)[0] for pair in zip(out.visual_tokens, batch["targets"], strict=True)]
         loss = out.answer_loss + stage.dense_weight * torch.stack(dense).mean()
         loss = loss + stage.place_weight * out.place_loss + stage.asked_weight * out.asked_loss
-        loss = loss + stage.found_weight * out.found_loss
+        carried = carried_loss(out.values, self.value_heads, self.num_heads, batch["columns"], batch["counts"])
+        loss = loss + stage.found_weight * (out.found_loss + carried) + stage.words_weight * out.words_loss
         if self.global_step < stage.evidence_share * stage.steps:
             loss = loss + stage.evidence_weight * out.evidence_loss
         scalars = {"loss_answer": out.answer_loss, "loss_evidence": out.evidence_loss, "exact": out.is_exact,
@@ -292,8 +356,13 @@ class JointStage(pl.LightningModule):
                    "loss_found": out.found_loss}  # fmt: skip
         kind = SAMPLE_KINDS[int(batch["kinds"][0, 0])]
         scalars[f"exact_{kind}"] = out.is_exact
-        if kind in ("side", "exists"):
+        if kind in ("side", "color_of"):
+            scalars[f"words_{kind}"] = out.words_loss
+            scalars[f"asked_{kind}"] = out.asked_loss
+            scalars[f"evidence_{kind}"] = out.evidence_loss
+        if kind in ("side", "exists", "count"):
             scalars[f"found_{kind}"] = out.found_loss
+            scalars[f"carried_{kind}"] = carried
         self.log_dict({f"train/{name}": value.detach().float().mean() for name, value in scalars.items()}, batch_size=1)
         return loss
 

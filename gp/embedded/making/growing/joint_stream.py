@@ -24,6 +24,7 @@ from gp.embedded.making.growing.plans import SIZES, TASKS, Size, Task, tasks_of
 
 ATTRIBUTES = (*COLORS_RGB, *SHAPES, *map(str, range(10)))  # words by which questions name cards
 MAX_ASKED = 2
+NAME_TWO = ("color_of", "side")  # kinds that name two digits or two colours
 LARGE_CARDS = 0.6  # share of large cards in a scene made of them
 SINK = 2.0  # cards that weigh as much as the sink of attention that counts
 GLANCE_SHARE = 1 / 3  # of the questions about a half-size copy, those that have no crop
@@ -49,7 +50,9 @@ class JointStream(IterableDataset):
     the prefix], `parts` bool [B, Q, 2, the same], the first and the other card of a question for a side and else twice
     the evidence, `tallies` float32 of the same shape as `evidence` (see `_tally`), `crop_evidence` bool [B, Q, T], and
     `marks` bool [B, visual tokens of the prefix], the one token of each card that stands for it (see `_mark`); `kinds` int64 [B, Q], indices of SAMPLE_KINDS; `asked` int64
-    [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `columns` float32 [B, Q, 2] and `shapes` [B, Q, 3] (see
+    [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `words` int64 [B, Q, MAX_ASKED], where in the block they
+    are, -100 where the question does not name two of a kind; `counts` int64 [B, Q], answers to questions for how many,
+    -100 elsewhere; `columns` float32 [B, Q, 2] and `shapes` [B, Q, 3] (see
     `_columns`, `_shapes`; nan elsewhere); `is_halftone` bool [B, Q]; `noise` float32
     [B, Q, noise_size], `noise_scale` and `is_near` [B, Q] (see `joint_stage.inserted_vectors`).
     """
@@ -110,7 +113,7 @@ class JointStream(IterableDataset):
             crop_grid = CROPS[int(rng.integers(len(CROPS)))]
             crops = [look for prompt in prompts for look in prompt.cut(rng, crop_grid)]
         grids = size.grids if crop_grid is None else ((size.grids[0][0] // 2, size.grids[0][1] // 2),)
-        blocks, kinds, halftone, asked, columns, shapes = [], [], [], [], [], []
+        blocks, kinds, halftone, asked, columns, shapes, counts = [], [], [], [], [], [], []
         for prompt in prompts:
             for question, place in zip(prompt.questions, prompt.places, strict=True):
                 kind, is_asked, is_halftone = question.kind, True, question.evidence[0].ink == "halftone"
@@ -127,14 +130,17 @@ class JointStream(IterableDataset):
                     )
                 )
                 kinds.append(SAMPLE_KINDS.index(kind))
-                words = [ATTRIBUTES.index(word) for word in question.asked]
-                asked.append(words + [IGNORE] * (MAX_ASKED - len(words)))
+                named = [ATTRIBUTES.index(word) for word in question.asked]
+                asked.append(named + [IGNORE] * (MAX_ASKED - len(named)))
                 columns.append(_columns(question))
                 shapes.append(_shapes(question))
+                counts.append(len(question.evidence) if question.kind == "count" else IGNORE)
                 halftone.append(is_halftone)
         shape = (size.num_scenes, size.num_questions)
         room = 0 if crop_grid is None else crop_grid[0] * crop_grid[1] + 2
         packed = _pad(blocks, shape, room)
+        questions = [question for prompt in prompts for question in prompt.questions]
+        words = [self._words(question, row) for question, row in zip(questions, packed["ids"].flatten(0, 1), strict=True)]
         evidence, parts, tallies, in_crop = [], [], [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
         for row, prompt in enumerate(prompts):
             for column, (question, place) in enumerate(zip(prompt.questions, prompt.places, strict=True)):
@@ -167,6 +173,8 @@ class JointStream(IterableDataset):
             "crop_evidence": torch.from_numpy(in_crop),
             "kinds": torch.tensor(kinds).view(shape),
             "asked": torch.tensor(asked).view(*shape, MAX_ASKED),
+            "words": torch.tensor(words).view(*shape, MAX_ASKED),
+            "counts": torch.tensor(counts).view(shape),
             "columns": torch.tensor(columns).view(*shape, 2),
             "shapes": torch.tensor(shapes).view(*shape, len(SHAPES)),
             "is_halftone": torch.tensor(halftone).view(shape),
@@ -176,6 +184,15 @@ class JointStream(IterableDataset):
             batch["noise_scale"] = torch.from_numpy(rng.uniform(0.25, 1.75, size=shape).astype(np.float32))
             batch["is_near"] = torch.from_numpy(rng.random(shape) < 0.5)
         return batch
+
+    def _words(self, question: Question, ids: torch.Tensor) -> list[int]:
+        """Where in a block both digits or both colours are that a question names; -100 if it does not."""
+        if question.kind not in NAME_TWO:
+            return [IGNORE] * MAX_ASKED
+        first, other = ((ids == self.tokenizer.convert_tokens_to_ids(word)).nonzero().flatten() for word in question.asked)
+        if question.asked[0] == question.asked[1]:
+            return [int(first[0]), int(first[1])]
+        return [int(first[0]), int(other[0])]
 
 
 @dataclass
