@@ -78,7 +78,10 @@ class CardsPretrainConfig:
     name: str = option("tiny_base2", "results go to {runs_dir}/{name}")
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)
-    ckpt: str | None = option(None, 'resume: "last"', choices=("last",))
+    ckpt: str | None = option(
+        None, 'resume: "last" or "auto": the newest checkpoint if there is one, else start', choices=("last", "auto")
+    )
+    overwrite: bool = option(False, "remove the results of a run that is in the folder, and start anew")
     init: str = option("tiny", 'base to go on from: a folder, or "tiny" (the first embedded one)')
     tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
     joint_stage: JointStageConfig = field(default_factory=JointStageConfig)

@@ -16,9 +16,7 @@ Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels, the last one inclusive."""
 
 
-def place_boxes(
-    rng: np.random.Generator, rows: int, columns: int, num_cards: int, large: float = 0.0
-) -> list[Box]:
+def place_boxes(rng: np.random.Generator, rows: int, columns: int, num_cards: int, large: float = 0.0) -> list[Box]:
     """Up to `num_cards` boxes in an image of `rows` x `columns` visual tokens, by rejection.
 
     A box that finds no room is left out: 12 cards always fit into 8 x 8 tokens in practice. A share `large` of them

@@ -20,6 +20,7 @@ from gp.embedded.cards.questions import MAX_COUNT
 from gp.embedded.cards.samples import SAMPLE_KINDS
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.blocks import IGNORE, INSERTED
+from gp.embedded.making.growing.cards_stage import CardsStage
 from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
 from gp.embedded.making.growing.images import encode_images
 from gp.embedded.making.growing.joint_stream import ATTRIBUTES, SINK, JointStream
@@ -95,7 +96,7 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     masses = [_mass(heads.mean(1), part, batch["crop_evidence"], is_visual) for heads, part in halves]
     first, other = (-mass.clamp(min=1e-6).log() for mass in masses)
     is_counted = batch["tallies"].sum(-1) > 0
-    tally = tally_loss(weights[:, weights.shape[1] // 2 :].mean(1), batch["tallies"], is_visual)
+    tally = tally_loss(weights[:, weights.shape[1] // 2 :], batch["tallies"], is_visual)
     evidence_loss = (first + torch.where(is_counted, tally, other)).mean() / 2
 
     is_label = labels != IGNORE
@@ -152,13 +153,12 @@ def carried_loss(
     return error / (len(where) + len(left) or 1)
 
 
-def found_loss(
-    hidden: torch.Tensor, columns: torch.Tensor, shapes: torch.Tensor, counts: torch.Tensor
-) -> torch.Tensor:
+def found_loss(hidden: torch.Tensor, columns: torch.Tensor, shapes: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """What last prompt tokens tell, along fixed directions, of the cards that they have just looked at.
 
     Squared error of the columns of both cards of a question for their sides, and cross-entropy of the shapes that the
-    cards of a question for one have, and of how many there are. The answer is a comparison of these, which a layer or two can learn.
+    cards of a question for one have, and of how many there are. The answer is a comparison of these, which a layer or
+    two can learn.
 
     Args:
         hidden: [B, Q, D], behind the layer whose attention finds the evidence. columns: [B, Q, 2] and shapes [B, Q, 3],
@@ -194,21 +194,22 @@ def asked_loss(hidden: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
 
 
 def tally_loss(weights: torch.Tensor, tallies: torch.Tensor, is_visual: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, [B, Q], of attention that is to count cards: on one token of each, and on the prompt's first token.
+    """Cross-entropy, [B, Q], of attention that counts cards: on one token of each, and on the prompt's first token.
 
     Args:
-        weights: [B, Q, L], attention of last prompt tokens. tallies: float32 [B, Q, V], see `JointStream`.
+        weights: [B, A, Q, L], attention of last prompt tokens, of heads that each count for themselves: with a term on
+            their mean one of them would watch the first token and the others the cards. tallies: float32 [B, Q, V], see `JointStream`.
         is_visual: bool [P].
     """
     logs = weights.clamp(min=1e-6).log()
-    on_cards = (tallies * logs[..., : len(is_visual)][..., is_visual]).sum(-1)
-    return -on_cards - (1 - tallies.sum(-1)) * logs[..., 0]
+    on_cards = (tallies[:, None] * logs[..., : len(is_visual)][..., is_visual]).sum(-1)
+    return -(on_cards + (1 - tallies.sum(-1))[:, None] * logs[..., 0]).mean(1)
 
 
 def place_loss(hidden: torch.Tensor, grids: Sequence[Grid], marks: torch.Tensor) -> torch.Tensor:
-    """Squared error of the rows and columns that visual tokens tell, and cross-entropy of whether they stand for a card.
+    """Squared error of rows and columns that visual tokens tell, and cross-entropy of whether they stand for a card.
 
-    Both are read off along fixed directions.
+    All are read off along fixed directions.
 
     The tower and the decoder know only how far apart tokens are. Which card is the left one is learned late or never
     unless tokens carry where they are; fixed directions need no weights that would be thrown away.
@@ -319,7 +320,7 @@ def _take(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
 
 
-class JointStage(pl.LightningModule):
+class JointStage(CardsStage):
     """Trains the whole model. Every few batches are the tower's own, so that reading digits goes on improving.
 
     Args:
@@ -330,11 +331,11 @@ class JointStage(pl.LightningModule):
     def __init__(
         self, cfg: CardsPretrainConfig, base: PreTrainedModel, heads: DenseHeads, tokenizer, stage: JointStageConfig
     ):
-        super().__init__()
+        super().__init__(cfg)
         self.stage = stage
         self.num_heads = base.config.text_config.num_attention_heads
         self.value_heads = nn.Linear(base.config.text_config.hidden_size // self.num_heads, 2)
-        self.cfg, self.model, self.heads, self.tokenizer = cfg, base, heads, tokenizer
+        self.model, self.heads, self.tokenizer = base, heads, tokenizer
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
         """Loss of one batch of `JointStream`, or of `TowerStream`."""

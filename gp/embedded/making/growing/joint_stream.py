@@ -44,17 +44,18 @@ class JointStream(IterableDataset):
         large: share of the scenes most of whose cards are made large, with large ink.
         noise_size: width of the vectors put in before answers; 0: nothing is put in and no position jumps.
 
-    A batch has `grids`; `images`, uint8 [B, 3, H, W] for every image of the prefix; `targets`, int64 [B, 4, V] for
-    each; `crops` uint8 [B * Q, 3, h, w] or None; `ids`, `labels` int64 [B, Q, T] and `positions` int64 [B, Q, 3, T]
-    (see `Block`; ids NOTHING where there is no token); `last` int64 [B, Q]; `evidence` bool [B, Q, visual tokens of
-    the prefix], `parts` bool [B, Q, 2, the same], the first and the other card of a question for a side and else twice
-    the evidence, `tallies` float32 of the same shape as `evidence` (see `_tally`), `crop_evidence` bool [B, Q, T], and
-    `marks` bool [B, visual tokens of the prefix], the one token of each card that stands for it (see `_mark`); `kinds` int64 [B, Q], indices of SAMPLE_KINDS; `asked` int64
-    [B, Q, MAX_ASKED], indices of ATTRIBUTES, -100 behind them; `words` int64 [B, Q, MAX_ASKED], where in the block they
-    are, -100 where the question does not name two of a kind; `counts` int64 [B, Q], answers to questions for how many,
-    -100 elsewhere; `columns` float32 [B, Q, 2] and `shapes` [B, Q, 3] (see
-    `_columns`, `_shapes`; nan elsewhere); `is_halftone` bool [B, Q]; `noise` float32
-    [B, Q, noise_size], `noise_scale` and `is_near` [B, Q] (see `joint_stage.inserted_vectors`).
+    A batch has
+        grids: rows and columns of the prefix's images. images: uint8 [B, 3, H, W] for each, targets: int64 [B, 4, V].
+        crops: uint8 [B * Q, 3, h, w] or None.
+        ids, labels: int64 [B, Q, T], positions: int64 [B, Q, 3, T], see `Block`; ids NOTHING where there is no token.
+        last: int64 [B, Q], see `Block`. kinds: int64 [B, Q], indices of SAMPLE_KINDS. is_halftone: bool [B, Q].
+        evidence: bool [B, Q, visual tokens of the prefix]. parts: bool [B, Q, 2, the same], the first and the other
+            card of a question for a side, else twice the evidence. crop_evidence: bool [B, Q, T].
+        tallies: float32 like `evidence`, see `_tally`. marks: bool [B, visual tokens of the prefix], see `_mark`.
+        asked: int64 [B, Q, MAX_ASKED], indices of ATTRIBUTES. words: int64 of that shape, where in the block they are,
+            for NAME_TWO. counts: int64 [B, Q], answers to questions for how many. All -100 elsewhere.
+        columns: float32 [B, Q, 2], shapes: [B, Q, 3], see `_columns` and `_shapes`; nan elsewhere.
+        noise: float32 [B, Q, noise_size], noise_scale, is_near: [B, Q], see `joint_stage.inserted_vectors`.
     """
 
     def __init__(self, builder: SceneBuilder, tokenizer, steps: range, seed: int,
@@ -140,7 +141,9 @@ class JointStream(IterableDataset):
         room = 0 if crop_grid is None else crop_grid[0] * crop_grid[1] + 2
         packed = _pad(blocks, shape, room)
         questions = [question for prompt in prompts for question in prompt.questions]
-        words = [self._words(question, row) for question, row in zip(questions, packed["ids"].flatten(0, 1), strict=True)]
+        words = [
+            self._words(question, row) for question, row in zip(questions, packed["ids"].flatten(0, 1), strict=True)
+        ]
         evidence, parts, tallies, in_crop = [], [], [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
         for row, prompt in enumerate(prompts):
             for column, (question, place) in enumerate(zip(prompt.questions, prompt.places, strict=True)):
@@ -189,7 +192,9 @@ class JointStream(IterableDataset):
         """Where in a block both digits or both colours are that a question names; -100 if it does not."""
         if question.kind not in NAME_TWO:
             return [IGNORE] * MAX_ASKED
-        first, other = ((ids == self.tokenizer.convert_tokens_to_ids(word)).nonzero().flatten() for word in question.asked)
+        first, other = (
+            (ids == self.tokenizer.convert_tokens_to_ids(word)).nonzero().flatten() for word in question.asked
+        )
         if question.asked[0] == question.asked[1]:
             return [int(first[0]), int(first[1])]
         return [int(first[0]), int(other[0])]

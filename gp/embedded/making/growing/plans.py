@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from gp.embedded.making.growing.packing import Grid
 
-
 # Before and after the turn of the joint stage (`early_share` of its steps), and of the final one.
 PHASES = ("joint_early", "joint_late", "final_early", "final_late")
 

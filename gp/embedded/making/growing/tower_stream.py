@@ -84,7 +84,9 @@ class TowerStream(IterableDataset):
         for index in range(plan.num_scenes + plan.num_copies):
             shrink = 1 if index < plan.num_scenes else 2
             seed = int(rng.integers(2**40))
-            scene = self.builder.build(seed, "dense", shrink * plan.rows, shrink * plan.columns, HALFTONE_SHARE, plan.large)
+            scene = self.builder.build(
+                seed, "dense", shrink * plan.rows, shrink * plan.columns, HALFTONE_SHARE, plan.large
+            )
             image = half_copy(scene.image) if shrink == 2 else scene.image
             images.append(sometimes_through_jpeg(image, rng))
             targets.append(dense_targets(scene.cards, *size, shrink))
