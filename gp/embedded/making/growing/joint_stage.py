@@ -198,7 +198,8 @@ def tally_loss(weights: torch.Tensor, tallies: torch.Tensor, is_visual: torch.Te
 
     Args:
         weights: [B, A, Q, L], attention of last prompt tokens, of heads that each count for themselves: with a term on
-            their mean one of them would watch the first token and the others the cards. tallies: float32 [B, Q, V], see `JointStream`.
+            their mean one of them would watch the first token and the others the cards.
+        tallies: float32 [B, Q, V], see `JointStream`.
         is_visual: bool [P].
     """
     logs = weights.clamp(min=1e-6).log()
