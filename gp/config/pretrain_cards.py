@@ -45,6 +45,9 @@ class JointStageConfig:
         "weight of -log(attention on the two digits or colours asked for), one layer before that of the evidence",
         within=FROM_0,
     )
+    chain_weight: float = option(
+        0.0, "weight of the terms by which cards of a colour are counted, layer by layer", within=FROM_0
+    )
     evidence_layer: int = option(5, "decoder layer of that attention, from 0", within=FROM_0)
     evidence_share: float = option(0.95, "share of the steps with that term", within=SHARE)
     large_share: float = option(0.0, "share of the scenes most of whose cards are made large", within=SHARE)
@@ -58,6 +61,9 @@ class FinalStageConfig(JointStageConfig):
     early_share: float = option(0.6, "share of the steps that ask mostly what is learned late", within=SHARE)
     lr: float = option(1.5e-3, "peak learning rate", within=ABOVE_0)
     vision_lr_factor: float = option(0.7, "learning rate of the tower / lr", within=FROM_0)
+    place_weight: float = option(
+        1.0, "weight of the squared error of the places that visual tokens tell at that layer", within=FROM_0
+    )
     asked_weight: float = option(
         1.0, "weight of -log(probability) of the words asked for, as the last prompt token tells", within=FROM_0
     )
@@ -65,6 +71,9 @@ class FinalStageConfig(JointStageConfig):
         0.5,
         "weight of -log(attention on the two digits or colours asked for), one layer before that of the evidence",
         within=FROM_0,
+    )
+    chain_weight: float = option(
+        1.0, "weight of the terms by which cards of a colour are counted, layer by layer", within=FROM_0
     )
     tower_every: int = option(3, "one batch in so many is the tower's own; 0: none", within=FROM_0)
     large_share: float = option(0.3, "share of the scenes most of whose cards are made large", within=SHARE)

@@ -1,5 +1,6 @@
-"""Stage 2: the whole model on packed questions: answers, dense heads, and a pull of attention to the evidence."""
+"""Stages 2 and 3: the whole model on packed questions: answers, dense heads, and where attention is to look."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from gp.embedded.making.growing.blocks import IGNORE, INSERTED
 from gp.embedded.making.growing.cards_stage import CardsStage
 from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
 from gp.embedded.making.growing.images import encode_images
-from gp.embedded.making.growing.joint_stream import ATTRIBUTES, SINK, JointStream
+from gp.embedded.making.growing.joint_stream import ATTRIBUTES, JointStream
 from gp.embedded.making.growing.packing import HEADER, Grid, packed_mask, prefix_positions, prefix_text
 from gp.embedded.making.growing.plans import VALIDATION
 from gp.embedded.making.growing.tower_stream import LARGE_BATCHES, TOWER_BATCHES, TowerStream
@@ -33,13 +34,14 @@ from gp.training.schedule import lr_factor
 PLACE_MIDDLE, PLACE_SCALE = 8.0, 5.0  # of rows and columns of visual tokens, as last prompt tokens tell them
 # Visual tokens tell them louder: beside the rest of what a token holds, attention would hardly carry a faint number.
 TOKEN_PLACE_SCALE = 2.0
-SHARE_MIDDLE, SHARE_SCALE = 0.475, 4.0  # of the sink's share, 2/3 to 1/3 for 1 to 4 cards
+COUNT_MIDDLE = 2.5
+NUM_LINKS = MAX_COUNT - 1  # layers before that of the evidence in which cards of a colour are counted
 MARK_BIAS = 3.0  # few visual tokens stand for a card
 
 
 @dataclass
 class JointOutput:
-    """answer_loss, evidence_loss, place_loss, asked_loss, found_loss, words_loss: scalars.
+    """answer_loss, evidence_loss, place_loss, asked_loss, found_loss, words_loss, chain_loss: scalars.
 
     visual_tokens: [B, V, D] of every image of the prefix. is_exact: bool [B, Q], every label is the likeliest token.
     evidence_mass: [B, Q], attention on the evidence, 0..1. values: [B, Q, D], what that attention has gathered, before
@@ -55,6 +57,7 @@ class JointOutput:
     asked_loss: torch.Tensor
     found_loss: torch.Tensor
     words_loss: torch.Tensor
+    chain_loss: torch.Tensor
     values: torch.Tensor
 
 
@@ -78,15 +81,16 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     mask = packed_mask(num_prefix, ids != -1)
 
     decoder = Qwen2_5_VL(model).text_model
-    layers = decoder.layers[evidence_layer - 1 : evidence_layer + 2]
-    with record_calls([*layers, layers[1].self_attn.o_proj]) as calls:
+    recorded = [*decoder.layers[evidence_layer - NUM_LINKS : evidence_layer + 2]]
+    with record_calls([*recorded, decoder.layers[evidence_layer].self_attn.o_proj]) as calls:
         hidden = decoder(
             inputs_embeds=embeds, position_ids=positions, attention_mask={"full_attention": mask}, use_cache=False
         ).last_hidden_state
 
     last = num_prefix + length * torch.arange(num_questions) + batch["last"]
-    ((words_input,), _), ((layer_input,), call), ((next_input,), _), ((values,), _) = calls
-    rotary = call["position_embeddings"]
+    *inputs, next_input, values = (args[0] for args, _ in calls)
+    words_input, layer_input = inputs[-2:]
+    rotary = calls[0][1]["position_embeddings"]
     words = attention_rows(model, evidence_layer - 1, words_input, rotary, last, mask)
     named = words_loss(words, batch["words"], num_prefix + length * torch.arange(num_questions))
     weights = attention_rows(model, evidence_layer, layer_input, rotary, last, mask)
@@ -95,21 +99,20 @@ def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evid
     halves = zip(weights.chunk(2, dim=1), batch["parts"].unbind(2), strict=True)
     masses = [_mass(heads.mean(1), part, batch["crop_evidence"], is_visual) for heads, part in halves]
     first, other = (-mass.clamp(min=1e-6).log() for mass in masses)
-    is_counted = batch["tallies"].sum(-1) > 0
-    tally = tally_loss(weights[:, weights.shape[1] // 2 :], batch["tallies"], is_visual)
-    evidence_loss = (first + torch.where(is_counted, tally, other)).mean() / 2
+    evidence_loss = (first + other).mean() / 2
 
     is_label = labels != IGNORE
     rows = hidden[:, num_prefix:].unflatten(1, (num_questions, length))[is_label]
     logits = model.lm_head(rows)
     answer_loss = F.cross_entropy(logits, labels[is_label])
     is_right = torch.ones_like(is_label).masked_scatter(is_label, logits.argmax(-1) == labels[is_label])
+    chain = chain_loss(model, evidence_layer - NUM_LINKS, inputs, rotary, mask, is_visual, batch["chains"])
     places = place_loss(layer_input[:, :num_prefix][:, is_visual], batch["grids"], batch["marks"])
     found = found_loss(_take(next_input, last), batch["columns"], batch["shapes"], batch["counts"])
     asked = asked_loss(_take(layer_input, last), batch["asked"])
     return JointOutput(
         answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass, places, asked, found, named,
-        _take(values, last)
+        chain, _take(values, last)
     )  # fmt: skip
 
 
@@ -135,8 +138,8 @@ def carried_loss(
     """What the values that attention has gathered tell, before they are projected.
 
     Columns of the two cards of a question for their sides, each by its half of the heads; of a question for how many,
-    the attention's share on the sink (`joint_stream.SINK`) by the other half. A term behind the projection alone is
-    at a saddle at first: values do not hold what the projection does not read, and the other way round.
+    their number by the other half. A term behind the projection alone is at a saddle at first: values do not hold what
+    the projection does not read, and the other way round.
 
     Args:
         values: [B, Q, D], input of the attention's output projection.
@@ -147,8 +150,7 @@ def carried_loss(
     told = heads(halves)
     where = (told[..., 0] - ((columns - PLACE_MIDDLE) / PLACE_SCALE)[..., None])[~columns.isnan()]
     is_count = counts != IGNORE
-    share = SINK / (SINK + counts[is_count])
-    left = told[:, :, 1, :, 1][is_count] - (SHARE_SCALE * (share - SHARE_MIDDLE))[..., None]
+    left = told[:, :, 1, :, 1][is_count] - (counts[is_count] - COUNT_MIDDLE)[..., None]
     error = where.square().mean(-1).sum() + left.square().mean(-1).sum()
     return error / (len(where) + len(left) or 1)
 
@@ -193,18 +195,44 @@ def asked_loss(hidden: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits.flatten(0, 2), asked.flatten(), ignore_index=IGNORE)
 
 
-def tally_loss(weights: torch.Tensor, tallies: torch.Tensor, is_visual: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy, [B, Q], of attention that counts cards: on one token of each, and on the prompt's first token.
+def chain_loss(
+    model: PreTrainedModel,
+    first_layer: int,
+    inputs: Sequence[torch.Tensor],
+    rotary: tuple[torch.Tensor, torch.Tensor],
+    mask: torch.Tensor,
+    is_visual: torch.Tensor,
+    chains: torch.Tensor,
+) -> torch.Tensor:
+    """Pulls tokens that stand for cards to count the cards of their colour, one link in each of NUM_LINKS layers.
+
+    Half of the heads look at the card of that colour before, or at the prompt's first token if there is none (-log of
+    the attention there); behind layer i of them, a token tells along fixed directions whether it is card 1 to i + 2 of
+    its colour, i + 2 standing for all further ones (cross-entropy). Softmax adds up to 1, so it cannot count by itself.
 
     Args:
-        weights: [B, A, Q, L], attention of last prompt tokens, of heads that each count for themselves: with a term on
-            their mean one of them would watch the first token and the others the cards.
-        tallies: float32 [B, Q, V], see `JointStream`.
-        is_visual: bool [P].
+        first_layer: decoder layer, from 0. inputs: [B, L, D] of each of these layers and of the one behind them.
+        rotary, mask: of the whole sequence. is_visual: bool [P]. chains: see `JointStream`.
     """
-    logs = weights.clamp(min=1e-6).log()
-    on_cards = (tallies[:, None] * logs[..., : len(is_visual)][..., is_visual]).sum(-1)
-    return -(on_cards + (1 - tallies.sum(-1))[:, None] * logs[..., 0]).mean(1)
+    is_card = chains[..., 0] != IGNORE
+    if not bool(is_card.any()):
+        return inputs[0].new_zeros(())
+    at = is_visual.nonzero().flatten()
+    marks, before, ordinals = chains.unbind(-1)
+    rows = at[marks.clamp(min=0)]
+    targets = at[before.clamp(min=0)].where(before >= 0, 0)
+    width = inputs[0].shape[-1]
+    directions = torch.randn(width, MAX_COUNT, generator=torch.Generator().manual_seed(6)) / width**0.5
+    losses = []
+    for link, (hidden, behind) in enumerate(itertools.pairwise(inputs)):
+        weights = attention_rows(model, first_layer + link, hidden, rotary, rows, mask)
+        heads = weights[:, weights.shape[1] // 2 :]
+        on_target = heads.gather(-1, targets[:, None, :, None].expand(-1, heads.shape[1], -1, 1))[..., 0]
+        looked = -on_target.clamp(min=1e-30).log().mean(1)[is_card].mean()
+        logits = F.rms_norm(_take(behind, rows), (width,)) @ directions
+        classes = ordinals[is_card].clamp(max=link + 2) - 1
+        losses.append(looked + F.cross_entropy(logits[is_card], classes))
+    return torch.stack(losses).mean()
 
 
 def place_loss(hidden: torch.Tensor, grids: Sequence[Grid], marks: torch.Tensor) -> torch.Tensor:
@@ -351,11 +379,12 @@ class JointStage(CardsStage):
         loss = loss + stage.place_weight * out.place_loss + stage.asked_weight * out.asked_loss
         carried = carried_loss(out.values, self.value_heads, self.num_heads, batch["columns"], batch["counts"])
         loss = loss + stage.found_weight * (out.found_loss + carried) + stage.words_weight * out.words_loss
+        loss = loss + stage.chain_weight * out.chain_loss
         if self.global_step < stage.evidence_share * stage.steps:
             loss = loss + stage.evidence_weight * out.evidence_loss
         scalars = {"loss_answer": out.answer_loss, "loss_evidence": out.evidence_loss, "exact": out.is_exact,
                    "loss_place": out.place_loss, "loss_asked": out.asked_loss,
-                   "loss_found": out.found_loss}  # fmt: skip
+                   "loss_found": out.found_loss, "loss_chain": out.chain_loss}  # fmt: skip
         kind = SAMPLE_KINDS[int(batch["kinds"][0, 0])]
         scalars[f"exact_{kind}"] = out.is_exact
         if kind in ("side", "color_of"):

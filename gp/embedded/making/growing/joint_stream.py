@@ -12,9 +12,9 @@ from torch.utils.data import IterableDataset
 
 from gp.embedded.cards.layout import TOKEN_PX, box_coverage
 from gp.embedded.cards.looks import COLORS_RGB, SHAPES
-from gp.embedded.cards.questions import Question, ask, ask_in_picture, ask_to_read, readable
+from gp.embedded.cards.questions import MAX_COUNT, Question, ask, ask_in_picture, ask_to_read, readable
 from gp.embedded.cards.samples import CROPS, SAMPLE_KINDS
-from gp.embedded.cards.scene import Card, Scene, SceneBuilder
+from gp.embedded.cards.scene import NUM_CARDS, Card, Scene, SceneBuilder
 from gp.embedded.cards.views import crop, crop_box, draw_crop, half_copy
 from gp.embedded.making.growing.blocks import IGNORE, NOTHING, Block, build_block
 from gp.embedded.making.growing.dense import dense_targets
@@ -24,9 +24,9 @@ from gp.embedded.making.growing.plans import SIZES, TASKS, Size, Task, tasks_of
 
 ATTRIBUTES = (*COLORS_RGB, *SHAPES, *map(str, range(10)))  # words by which questions name cards
 MAX_ASKED = 2
+MAX_CARDS = NUM_CARDS[1]
 NAME_TWO = ("color_of", "side")  # kinds that name two digits or two colours
 LARGE_CARDS = 0.6  # share of large cards in a scene made of them
-SINK = 2.0  # cards that weigh as much as the sink of attention that counts
 GLANCE_SHARE = 1 / 3  # of the questions about a half-size copy, those that have no crop
 
 
@@ -49,9 +49,11 @@ class JointStream(IterableDataset):
         crops: uint8 [B * Q, 3, h, w] or None.
         ids, labels: int64 [B, Q, T], positions: int64 [B, Q, 3, T], see `Block`; ids NOTHING where there is no token.
         last: int64 [B, Q], see `Block`. kinds: int64 [B, Q], indices of SAMPLE_KINDS. is_halftone: bool [B, Q].
-        evidence: bool [B, Q, visual tokens of the prefix]. parts: bool [B, Q, 2, the same], the first and the other
-            card of a question for a side, else twice the evidence. crop_evidence: bool [B, Q, T].
-        tallies: float32 like `evidence`, see `_tally`. marks: bool [B, visual tokens of the prefix], see `_mark`.
+        evidence: bool [B, Q, visual tokens of the prefix]. crop_evidence: bool [B, Q, T].
+        parts: bool [B, Q, 2, visual tokens of the prefix], what either half of the heads is to look at: the first and
+            the other card of a question for a side; the evidence and its last mark of one for how many; else twice
+            the evidence.
+        marks: bool [B, visual tokens of the prefix], see `_mark`. chains: int64 [B, MAX_CARDS, 3], see `_chain`.
         asked: int64 [B, Q, MAX_ASKED], indices of ATTRIBUTES. words: int64 of that shape, where in the block they are,
             for NAME_TWO. counts: int64 [B, Q], answers to questions for how many. All -100 elsewhere.
         columns: float32 [B, Q, 2], shapes: [B, Q, 3], see `_columns` and `_shapes`; nan elsewhere.
@@ -144,14 +146,15 @@ class JointStream(IterableDataset):
         words = [
             self._words(question, row) for question, row in zip(questions, packed["ids"].flatten(0, 1), strict=True)
         ]
-        evidence, parts, tallies, in_crop = [], [], [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
+        evidence, parts, in_crop = [], [], np.zeros((*shape, packed["ids"].shape[-1]), dtype=bool)
         for row, prompt in enumerate(prompts):
             for column, (question, place) in enumerate(zip(prompt.questions, prompt.places, strict=True)):
                 evidence.append(_evidence(question, question.evidence, grids, prompt.shrink))
                 others = question.evidence[1:] if question.kind == "side" else question.evidence
                 firsts = question.evidence[:1] if question.kind == "side" else question.evidence
                 parts.append([_evidence(question, cards, grids, prompt.shrink) for cards in (firsts, others)])
-                tallies.append(_tally(question, grids[0]))
+                if question.kind == "count":
+                    parts[-1][1] = _last_mark(question.evidence, grids[0])
                 if place is not None and crop_grid is not None:
                     boxes = [crop_box(card.box_xyxy_px, place) for card in question.evidence]
                     in_crop[row, column, 1 : room - 1] = _covered(boxes, crop_grid, TOKEN_PX)
@@ -171,8 +174,8 @@ class JointStream(IterableDataset):
             **packed,
             "evidence": torch.from_numpy(np.stack(evidence).reshape(*shape, -1)),
             "parts": torch.from_numpy(np.stack([np.stack(pair) for pair in parts]).reshape(*shape, 2, -1)),
-            "tallies": torch.from_numpy(_all_zero_but(tallies, sum(r * c for r, c in grids)).reshape(*shape, -1)),
             "marks": torch.from_numpy(np.stack(marks)),
+            "chains": torch.tensor([_chain(prompt.scenes[0].cards, grids, setting) for prompt in prompts]),
             "crop_evidence": torch.from_numpy(in_crop),
             "kinds": torch.tensor(kinds).view(shape),
             "asked": torch.tensor(asked).view(*shape, MAX_ASKED),
@@ -243,21 +246,28 @@ def _marked(cards: Sequence[Card], grid: Grid, shrink: int) -> np.ndarray:
     return marked
 
 
-def _tally(question: Question, grid: Grid) -> np.ndarray | None:
-    """Where attention is to be that counts cards, float32 [V]: n cards have 1 / (n + SINK) each, a sink has the rest.
+def _last_mark(cards: Sequence[Card], grid: Grid) -> np.ndarray:
+    """The last of the tokens that stand for some cards, bool [V]; how many there are can be known there."""
+    last = np.zeros(grid[0] * grid[1], dtype=bool)
+    last[max(_mark(card, grid, 1) for card in cards)] = True
+    return last
 
-    Attention sums to 1 however many cards it looks at, and large cards have more tokens than small ones; so their
-    number shows in what is left for a token that is no card. None: not a question for how many.
+
+def _chain(cards: Sequence[Card], grids: Sequence[Grid], setting: str) -> list[list[int]]:
+    """For every card of one full-size picture: the token that stands for it, that of the card of its colour before it
+    (-1: none), and how many of that colour there are up to it, 1 to MAX_COUNT; -100 for what is not there.
+
+    A token knows that there is a token before it with a property, and what that one knows; in three layers it can know
+    that it is the fourth.
     """
-    if question.kind != "count":
-        return None
-    tally = np.zeros(grid[0] * grid[1], dtype=np.float32)
-    tally[[_mark(card, grid, 1) for card in question.evidence]] = 1 / (len(question.evidence) + SINK)
-    return tally
-
-
-def _all_zero_but(tallies: Sequence[np.ndarray | None], size: int) -> np.ndarray:
-    return np.stack([np.zeros(size, dtype=np.float32) if tally is None else tally for tally in tallies])
+    chain = []
+    if setting == "single":
+        last: dict[str, tuple[int, int]] = {}
+        for mark, color in sorted((_mark(card, grids[0], 1), card.color) for card in cards):
+            before, ordinal = last.get(color, (-1, 0))
+            last[color] = (mark, ordinal + 1)
+            chain.append([mark, before, min(ordinal + 1, MAX_COUNT)])
+    return chain + [[IGNORE] * 3] * (MAX_CARDS - len(chain))
 
 
 def _columns(question: Question) -> list[float]:

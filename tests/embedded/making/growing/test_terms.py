@@ -1,22 +1,25 @@
 """What the extra terms of the joint stage pull to, against values made by hand; and what the stream gives them."""
 
+import copy
 import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.joint_stage import (
+    COUNT_MIDDLE,
+    NUM_LINKS,
     PLACE_MIDDLE,
     PLACE_SCALE,
-    SHARE_MIDDLE,
-    SHARE_SCALE,
     carried_loss,
-    tally_loss,
+    chain_loss,
+    joint_forward,
     words_loss,
 )
-from gp.embedded.making.growing.joint_stream import SINK, JointStream
+from gp.embedded.making.growing.joint_stream import JointStream
 from gp.embedded.making.growing.plans import Size, tasks_of
 
 IGNORE = -100
@@ -30,16 +33,20 @@ def batch_of(kind, tokenizer):
     return stream.batch(kinds.index(kind))
 
 
-def test_every_counted_card_has_one_token(tokenizer):
+def test_cards_of_a_colour_are_counted_in_reading_order(tokenizer):
+    """The last link of the chain of the colour asked for has the answer, and is where half of the heads are to look."""
     batch = batch_of("count", tokenizer)
     answers = [int(tokenizer.decode(labels[labels != IGNORE][:1])) for labels in batch["labels"].flatten(0, 1)]
-    assert batch["counts"].flatten().tolist() == answers
-    tallies = batch["tallies"].flatten(0, 1)
-    assert (tallies > 0).sum(-1).tolist() == answers
-    torch.testing.assert_close(tallies.sum(-1), torch.tensor([n / (n + SINK) for n in answers]))
-    is_marked = batch["marks"].repeat_interleave(batch["ids"].shape[1], dim=0)
-    is_evidence = batch["evidence"].flatten(0, 1)
-    assert bool((is_marked & is_evidence)[tallies > 0].all())
+    assert batch["counts"].flatten().tolist() == answers and len(set(answers)) > 2
+    for row, chain in enumerate(batch["chains"].tolist()):
+        links = {mark: (before, ordinal) for mark, before, ordinal in chain if mark != IGNORE}
+        assert set(links) == set(batch["marks"][row].nonzero().flatten().tolist())
+        for mark, (before, ordinal) in links.items():
+            assert before < mark and ordinal == (1 if before < 0 else links[before][1] + 1)
+        for question, answer in enumerate(batch["counts"][row].tolist()):
+            (last,) = batch["parts"][row, question, 1].nonzero().flatten().tolist()
+            assert links[last][1] == answer
+            assert bool(batch["evidence"][row, question, last])
 
 
 @pytest.mark.parametrize("kind", ["color_of", "side"])
@@ -67,14 +74,44 @@ def test_other_kinds_name_no_two_words(tokenizer):
     assert words_loss(weights, batch["words"], torch.zeros(6, dtype=torch.long)) == 0
 
 
-def test_attention_that_counts_is_split_by_the_tally_in_every_head():
-    is_visual = torch.tensor([False, True, True, True])
-    tallies = torch.tensor([[[0.25, 0.25, 0.0]]])  # two cards of three tokens
-    split = torch.tensor([0.5, 0.25, 0.25, 0.0]).expand(1, 2, 1, 4)
-    entropy = -(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25))
-    assert tally_loss(split, tallies, is_visual).item() == pytest.approx(entropy)
-    apart = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0]])[None, :, None]  # the same mean
-    assert tally_loss(apart, tallies, is_visual).item() > 2 * entropy
+def test_a_chain_pulls_attention_to_the_card_before(grown, tokenizer):
+    """A step down the gradient makes tokens that stand for cards look there, and tell their number."""
+    batch = batch_of("count", tokenizer)
+    model = copy.deepcopy(grown).requires_grad_(True)
+    before = joint_forward(model, tokenizer, batch, 5).chain_loss
+    before.backward()
+    with torch.no_grad():
+        norm = torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm()
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.05 * parameter.grad / norm
+        assert joint_forward(model, tokenizer, batch, 5).chain_loss < before - 0.05
+
+
+def test_a_chain_is_followed_link_by_link(grown):
+    """With layers that do nothing, what a token tells is what it holds: the loss of the numbers is known by hand."""
+    chains = torch.tensor([[[0, -1, 1], [1, 0, 2], [2, -1, 1], [3, 1, 3]]])
+    is_visual = torch.tensor([False, True, True, True, True])
+    hidden = torch.randn(1, 5, 192, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
+    cos, sin = torch.ones(1, 5, 32), torch.zeros(1, 5, 32)
+    with torch.no_grad():
+        loss = chain_loss(grown, 2, [hidden] * (NUM_LINKS + 1), (cos, sin), mask, is_visual, chains)
+    directions = torch.randn(192, 4, generator=torch.Generator().manual_seed(6)) / 192**0.5
+    logits = F.rms_norm(hidden[0, 1:], (192,)) @ directions
+    expected = []
+    for link, most in enumerate((2, 3, 4)):
+        numbers = F.cross_entropy(logits, torch.tensor([1, 2, 1, 3]).clamp(max=most) - 1)
+        attention = grown.model.language_model.layers[2 + link]
+        queries, keys = (
+            projection(attention.input_layernorm(hidden)).unflatten(-1, (-1, 32)).transpose(1, 2)
+            for projection in (attention.self_attn.q_proj, attention.self_attn.k_proj)
+        )
+        scores = queries @ keys.repeat_interleave(3, dim=1).transpose(2, 3) / 32**0.5
+        weights = scores.masked_fill(~mask, -math.inf).softmax(-1)[0, 3:]
+        looks = weights[:, [1, 2, 3, 4], [0, 1, 0, 2]]  # of each card at the one before, or at the first token
+        expected.append(numbers - looks.log().mean())
+    torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_half_of_the_heads_look_at_either_word():
@@ -84,7 +121,7 @@ def test_half_of_the_heads_look_at_either_word():
     assert words_loss(weights, words, starts).item() == pytest.approx(-(math.log(0.5) + math.log(0.25)) / 2)
 
 
-def test_values_tell_columns_and_the_share_of_the_sink():
+def test_values_tell_columns_and_numbers():
     heads = nn.Linear(2, 2)
     nn.init.eye_(heads.weight)
     nn.init.zeros_(heads.bias)
@@ -92,7 +129,7 @@ def test_values_tell_columns_and_the_share_of_the_sink():
     counts = torch.tensor([[IGNORE, 2]])
     values = torch.zeros(1, 2, 2, 3, 2)  # a question for a side and one for how many; two halves of three heads
     values[0, 0, :, :, 0] = ((columns[0, 0] - PLACE_MIDDLE) / PLACE_SCALE)[:, None]
-    values[0, 1, 1, :, 1] = SHARE_SCALE * (SINK / (SINK + 2) - SHARE_MIDDLE)
+    values[0, 1, 1, :, 1] = 2 - COUNT_MIDDLE
     right = carried_loss(values.flatten(2), heads, 6, columns, counts)
     assert right.item() == pytest.approx(0, abs=1e-9)
     swapped = carried_loss(values.flip(2).flatten(2), heads, 6, columns, counts)
