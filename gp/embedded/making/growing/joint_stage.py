@@ -206,32 +206,38 @@ def chain_loss(
 ) -> torch.Tensor:
     """Pulls tokens that stand for cards to count the cards of their colour, one link in each of NUM_LINKS layers.
 
-    Half of the heads look at the card of that colour before, or at the prompt's first token if there is none (-log of
-    the attention there); behind layer i of them, a token tells along fixed directions whether it is card 1 to i + 2 of
-    its colour, i + 2 standing for all further ones (cross-entropy). Softmax adds up to 1, so it cannot count by itself.
+    Softmax adds up to 1, so it cannot count by itself; but it can tell whether there is an earlier card of that colour
+    that is the second one or a further one, and so on. In link i, from 1, half of the heads look at earlier cards of
+    that colour that are number i or more, or at the prompt's first token if there are none (-log of the attention
+    there). Behind it a token tells along fixed directions which of its colour it is, i + 1 standing for all further
+    ones (cross-entropy). Cards that find one and those that find none weigh alike, or all would look at the first
+    token.
 
     Args:
         first_layer: decoder layer, from 0. inputs: [B, L, D] of each of these layers and of the one behind them.
         rotary, mask: of the whole sequence. is_visual: bool [P]. chains: see `JointStream`.
     """
-    is_card = chains[..., 0] != IGNORE
-    if not bool(is_card.any()):
+    marks, colors, ordinals = chains.unbind(-1)
+    is_earlier = (colors[:, :, None] == colors[:, None]) & (ordinals[:, :, None] > ordinals[:, None])
+    if not bool((ordinals > 1).any()):
         return inputs[0].new_zeros(())
-    at = is_visual.nonzero().flatten()
-    marks, before, ordinals = chains.unbind(-1)
-    rows = at[marks.clamp(min=0)]
-    targets = at[before.clamp(min=0)].where(before >= 0, 0)
+    rows = is_visual.nonzero().flatten()[marks.clamp(min=0)]
     width = inputs[0].shape[-1]
     directions = torch.randn(width, MAX_COUNT, generator=torch.Generator().manual_seed(6)) / width**0.5
     losses = []
-    for link, (hidden, behind) in enumerate(itertools.pairwise(inputs)):
-        weights = attention_rows(model, first_layer + link, hidden, rotary, rows, mask)
+    for link, (hidden, behind) in enumerate(itertools.pairwise(inputs), start=1):
+        weights = attention_rows(model, first_layer + link - 1, hidden, rotary, rows, mask)
         heads = weights[:, weights.shape[1] // 2 :]
-        on_target = heads.gather(-1, targets[:, None, :, None].expand(-1, heads.shape[1], -1, 1))[..., 0]
-        looked = -on_target.clamp(min=1e-30).log().mean(1)[is_card].mean()
+        on_cards = heads.gather(-1, rows[:, None, None].expand(-1, heads.shape[1], rows.shape[1], -1))
+        wanted = is_earlier & (ordinals[:, None] >= link)
+        finds = wanted.any(-1)
+        attention = torch.where(finds[:, None], (on_cards * wanted[:, None]).sum(-1), heads[..., 0])
+        looked = -attention.clamp(min=1e-30).log().mean(1)
         logits = F.rms_norm(_take(behind, rows), (width,)) @ directions
-        classes = ordinals[is_card].clamp(max=link + 2) - 1
-        losses.append(looked + F.cross_entropy(logits[is_card], classes))
+        numbers = ordinals.clamp(min=1, max=link + 1) - 1
+        told = F.cross_entropy(logits.transpose(1, 2), numbers, reduction="none")
+        groups = (finds, ~finds & (ordinals != IGNORE))
+        losses += [(looked + told)[group].mean() for group in groups if bool(group.any())]
     return torch.stack(losses).mean()
 
 

@@ -254,19 +254,15 @@ def _last_mark(cards: Sequence[Card], grid: Grid) -> np.ndarray:
 
 
 def _chain(cards: Sequence[Card], grids: Sequence[Grid], setting: str) -> list[list[int]]:
-    """For every card of one full-size picture: the token that stands for it, that of the card of its colour before it
-    (-1: none), and how many of that colour there are up to it, 1 to MAX_COUNT; -100 for what is not there.
-
-    A token knows that there is a token before it with a property, and what that one knows; in three layers it can know
-    that it is the fourth.
+    """For every card of one full-size picture, in reading order: the token that stands for it, the index of its colour
+    in ATTRIBUTES, and how many of that colour there are up to it, 1 to MAX_COUNT; -100 for what is not there.
     """
     chain = []
     if setting == "single":
-        last: dict[str, tuple[int, int]] = {}
+        ordinals: dict[str, int] = {}
         for mark, color in sorted((_mark(card, grids[0], 1), card.color) for card in cards):
-            before, ordinal = last.get(color, (-1, 0))
-            last[color] = (mark, ordinal + 1)
-            chain.append([mark, before, min(ordinal + 1, MAX_COUNT)])
+            ordinals[color] = min(ordinals.get(color, 0) + 1, MAX_COUNT)
+            chain.append([mark, ATTRIBUTES.index(color), ordinals[color]])
     return chain + [[IGNORE] * 3] * (MAX_CARDS - len(chain))
 
 

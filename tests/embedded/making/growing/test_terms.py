@@ -39,10 +39,11 @@ def test_cards_of_a_colour_are_counted_in_reading_order(tokenizer):
     answers = [int(tokenizer.decode(labels[labels != IGNORE][:1])) for labels in batch["labels"].flatten(0, 1)]
     assert batch["counts"].flatten().tolist() == answers and len(set(answers)) > 2
     for row, chain in enumerate(batch["chains"].tolist()):
-        links = {mark: (before, ordinal) for mark, before, ordinal in chain if mark != IGNORE}
-        assert set(links) == set(batch["marks"][row].nonzero().flatten().tolist())
-        for mark, (before, ordinal) in links.items():
-            assert before < mark and ordinal == (1 if before < 0 else links[before][1] + 1)
+        links = {mark: (color, ordinal) for mark, color, ordinal in chain if mark != IGNORE}
+        assert list(links) == batch["marks"][row].nonzero().flatten().tolist()  # in reading order
+        colors = [color for color, _ in links.values()]
+        expected = [colors[: index + 1].count(color) for index, color in enumerate(colors)]
+        assert [ordinal for _, ordinal in links.values()] == expected
         for question, answer in enumerate(batch["counts"][row].tolist()):
             (last,) = batch["parts"][row, question, 1].nonzero().flatten().tolist()
             assert links[last][1] == answer
@@ -90,7 +91,7 @@ def test_a_chain_pulls_attention_to_the_card_before(grown, tokenizer):
 
 def test_a_chain_is_followed_link_by_link(grown):
     """With layers that do nothing, what a token tells is what it holds: the loss of the numbers is known by hand."""
-    chains = torch.tensor([[[0, -1, 1], [1, 0, 2], [2, -1, 1], [3, 1, 3]]])
+    chains = torch.tensor([[[0, 5, 1], [1, 5, 2], [2, 7, 1], [3, 5, 3], [IGNORE] * 3]])
     is_visual = torch.tensor([False, True, True, True, True])
     hidden = torch.randn(1, 5, 192, generator=torch.Generator().manual_seed(0))
     mask = torch.ones(1, 1, 5, 5, dtype=torch.bool).tril()
@@ -99,18 +100,22 @@ def test_a_chain_is_followed_link_by_link(grown):
         loss = chain_loss(grown, 2, [hidden] * (NUM_LINKS + 1), (cos, sin), mask, is_visual, chains)
     directions = torch.randn(192, 4, generator=torch.Generator().manual_seed(6)) / 192**0.5
     logits = F.rms_norm(hidden[0, 1:], (192,)) @ directions
+    # What each of the four cards is to look at in each link: columns of the sequence, whose first token is no card.
+    looks = [[[0], [1], [0], [1, 2]], [[0], [0], [0], [2]], [[0], [0], [0], [0]]]
     expected = []
-    for link, most in enumerate((2, 3, 4)):
-        numbers = F.cross_entropy(logits, torch.tensor([1, 2, 1, 3]).clamp(max=most) - 1)
+    for link in range(NUM_LINKS):
+        numbers = F.cross_entropy(logits, torch.tensor([1, 2, 1, 3]).clamp(max=link + 2) - 1, reduction="none")
         attention = grown.model.language_model.layers[2 + link]
         queries, keys = (
             projection(attention.input_layernorm(hidden)).unflatten(-1, (-1, 32)).transpose(1, 2)
             for projection in (attention.self_attn.q_proj, attention.self_attn.k_proj)
         )
         scores = queries @ keys.repeat_interleave(3, dim=1).transpose(2, 3) / 32**0.5
-        weights = scores.masked_fill(~mask, -math.inf).softmax(-1)[0, 3:]
-        looks = weights[:, [1, 2, 3, 4], [0, 1, 0, 2]]  # of each card at the one before, or at the first token
-        expected.append(numbers - looks.log().mean())
+        weights = scores.masked_fill(~mask, -math.inf).softmax(-1)[0, 3:, 1:]
+        mass = torch.stack([weights[:, card, columns].sum(-1) for card, columns in enumerate(looks[link])], dim=1)
+        losses = numbers - mass.log().mean(0)
+        finds = torch.tensor([columns != [0] for columns in looks[link]])
+        expected += [losses[group].mean() for group in (finds, ~finds) if group.any()]
     torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
 
 
