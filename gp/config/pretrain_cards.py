@@ -57,8 +57,10 @@ class JointStageConfig:
 class FinalStageConfig(JointStageConfig):
     """Stage 3: as the joint one, from its weights, with a learning rate of its own and more of what is learned last."""
 
-    steps: int = option(3400, "optimizer steps", within=FROM_0)
-    early_share: float = option(0.6, "share of the steps that ask mostly what is learned late", within=SHARE)
+    steps: int = option(4000, "optimizer steps", within=FROM_0)
+    early_share: float = option(
+        0.66, "share of the steps that ask mostly what is learned late; the others mostly read numbers", within=SHARE
+    )
     lr: float = option(1.5e-3, "peak learning rate", within=ABOVE_0)
     vision_lr_factor: float = option(0.7, "learning rate of the tower / lr", within=FROM_0)
     place_weight: float = option(
@@ -73,7 +75,7 @@ class FinalStageConfig(JointStageConfig):
         within=FROM_0,
     )
     chain_weight: float = option(
-        1.0, "weight of the terms by which cards of a colour are counted, layer by layer", within=FROM_0
+        3.0, "weight of the terms by which cards of a colour are counted, layer by layer", within=FROM_0
     )
     tower_every: int = option(3, "one batch in so many is the tower's own; 0: none", within=FROM_0)
     large_share: float = option(0.3, "share of the scenes most of whose cards are made large", within=SHARE)

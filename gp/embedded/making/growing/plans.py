@@ -27,14 +27,14 @@ class Task:
 # A batch asks alike: kinds that are learned late (color_of, side, exists) drown in batches of all kinds. Two thirds of
 # the late questions read a number.
 TASKS = (
-    Task((0.12, 0.26, 0.22, 0.28), "single", (("color", "color", 0.5), ("conjunction", "conjunction", 0.5))),
+    Task((0.12, 0.26, 0.20, 0.26), "single", (("color", "color", 0.5), ("conjunction", "conjunction", 0.5))),
     Task((0.03, 0.05, 0.04, 0.06), "single", (("color", "turns", 1.0),)),
-    Task((0.16, 0.14, 0.18, 0.14), "single", (("color", "color_of", 1.0),)),
-    Task((0.30, 0.05, 0.12, 0.08), "single", (("color", "side", 1.0),)),
+    Task((0.16, 0.14, 0.12, 0.12), "single", (("color", "color_of", 1.0),)),
+    Task((0.30, 0.05, 0.06, 0.08), "single", (("color", "side", 1.0),)),
     Task((0.12, 0.07, 0.03, 0.05), "single", (("mixed", "exists", 0.7), ("conjunction", "exists", 0.3))),
-    Task((0.18, 0.16, 0.22, 0.15), "single", (("mixed", "count", 1.0),)),
-    Task((0.05, 0.13, 0.09, 0.12), "pair", (("color", "pair", 0.7), ("conjunction", "pair", 0.3))),
-    Task((0.04, 0.14, 0.10, 0.12), "zoom", (("color", "zoom", 0.7), ("conjunction", "zoom", 0.3))),
+    Task((0.18, 0.16, 0.37, 0.22), "single", (("mixed", "count", 1.0),)),
+    Task((0.05, 0.13, 0.08, 0.10), "pair", (("color", "pair", 0.7), ("conjunction", "pair", 0.3))),
+    Task((0.04, 0.14, 0.10, 0.11), "zoom", (("color", "zoom", 0.7), ("conjunction", "zoom", 0.3))),
 )
 
 
