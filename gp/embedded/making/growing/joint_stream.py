@@ -57,7 +57,7 @@ class JointStream(IterableDataset):
         asked: int64 [B, Q, MAX_ASKED], indices of ATTRIBUTES. words: int64 of that shape, where in the block they are,
             for NAME_TWO. counts: int64 [B, Q], answers to questions for how many. All -100 elsewhere.
         columns: float32 [B, Q, 2], shapes: [B, Q, 3], see `_columns` and `_shapes`; nan elsewhere.
-        noise: float32 [B, Q, noise_size], noise_scale, is_near: [B, Q], see `joint_stage.inserted_vectors`.
+        noise: float32 [B, Q, noise_size], noise_scale, is_near: [B, Q], see `joint_forward.inserted_vectors`.
     """
 
     def __init__(self, builder: SceneBuilder, tokenizer, steps: range, seed: int,

@@ -9,18 +9,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.making.growing.joint_stage import (
+from gp.embedded.making.growing.joint_forward import joint_forward
+from gp.embedded.making.growing.joint_stream import JointStream
+from gp.embedded.making.growing.plans import Size, tasks_of
+from gp.embedded.making.growing.terms import (
     COUNT_MIDDLE,
     NUM_LINKS,
     PLACE_MIDDLE,
     PLACE_SCALE,
     carried_loss,
     chain_loss,
-    joint_forward,
     words_loss,
 )
-from gp.embedded.making.growing.joint_stream import JointStream
-from gp.embedded.making.growing.plans import Size, tasks_of
 
 IGNORE = -100
 NAN = math.nan
