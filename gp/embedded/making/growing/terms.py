@@ -120,8 +120,7 @@ def chain_loss(
     that is the second one or a further one, and so on. In link i, from 1, half of the heads look at earlier cards of
     that colour that are number i or more, or at the prompt's first token if there are none (-log of the attention
     there). Behind it a token tells along fixed directions which of its colour it is, i + 1 standing for all further
-    ones (cross-entropy). Cards that find one and those that find none weigh alike, or all would look at the first
-    token.
+    ones (cross-entropy). Rare numbers weigh as much as others, or all would look at the first token.
 
     Args:
         first_layer: decoder layer, from 0. inputs: [B, L, D] of each of these layers and of the one behind them.
@@ -146,9 +145,15 @@ def chain_loss(
         logits = F.rms_norm(take_rows(behind, rows), (width,)) @ directions
         numbers = ordinals.clamp(min=1, max=link + 1) - 1
         told = F.cross_entropy(logits.transpose(1, 2), numbers, reduction="none")
-        groups = (finds, ~finds & (ordinals != IGNORE))
-        losses += [(looked + told)[group].mean() for group in groups if bool(group.any())]
-    return torch.stack(losses).mean()
+        is_card = ordinals != IGNORE
+        losses.append(_balanced(looked, [finds, ~finds & is_card]))
+        losses.append(_balanced(told, [(numbers == number) & is_card for number in range(link + 1)]))
+    return 2 * torch.stack(losses).mean()
+
+
+def _balanced(losses: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean over the groups that have members of the mean over each of them; rare ones weigh as much as others."""
+    return torch.stack([losses[group].mean() for group in groups if bool(group.any())]).mean()
 
 
 def place_loss(hidden: torch.Tensor, grids: Sequence[Grid], marks: torch.Tensor) -> torch.Tensor:

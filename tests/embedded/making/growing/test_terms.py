@@ -113,10 +113,17 @@ def test_a_chain_is_followed_link_by_link(grown):
         scores = queries @ keys.repeat_interleave(3, dim=1).transpose(2, 3) / 32**0.5
         weights = scores.masked_fill(~mask, -math.inf).softmax(-1)[0, 3:, 1:]
         mass = torch.stack([weights[:, card, columns].sum(-1) for card, columns in enumerate(looks[link])], dim=1)
-        losses = numbers - mass.log().mean(0)
+        looked = -mass.log().mean(0)
         finds = torch.tensor([columns != [0] for columns in looks[link]])
-        expected += [losses[group].mean() for group in (finds, ~finds) if group.any()]
-    torch.testing.assert_close(loss, torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
+        groups = [looked[group].mean() for group in (finds, ~finds) if group.any()]
+        expected.append(torch.stack(groups).mean())
+        is_first, is_second, is_further = torch.tensor([True, False, True, False]), 1, 3
+        if link == 0:  # the third one is told as "second or further" there
+            groups = [numbers[is_first].mean(), numbers[~is_first].mean()]
+        else:
+            groups = [numbers[is_first].mean(), numbers[is_second], numbers[is_further]]
+        expected.append(torch.stack(groups).mean())
+    torch.testing.assert_close(loss, 2 * torch.stack(expected).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_half_of_the_heads_look_at_either_word():
