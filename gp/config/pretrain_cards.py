@@ -40,8 +40,45 @@ class JointStageConfig:
     found_weight: float = option(
         2.0, "weight of the error of places and shapes of the cards looked at, as that token tells then", within=FROM_0
     )
+    words_weight: float = option(
+        0.0,
+        "weight of -log(attention on the two digits or colours asked for), one layer before that of the evidence",
+        within=FROM_0,
+    )
+    chain_weight: float = option(
+        0.0, "weight of the terms by which cards of a colour are counted, layer by layer", within=FROM_0
+    )
     evidence_layer: int = option(5, "decoder layer of that attention, from 0", within=FROM_0)
     evidence_share: float = option(0.95, "share of the steps with that term", within=SHARE)
+    large_share: float = option(0.0, "share of the scenes most of whose cards are made large", within=SHARE)
+
+
+@dataclass
+class FinalStageConfig(JointStageConfig):
+    """Stage 3: as the joint one, from its weights, with a learning rate of its own and more of what is learned last."""
+
+    steps: int = option(4000, "optimizer steps", within=FROM_0)
+    early_share: float = option(
+        0.66, "share of the steps that ask mostly what is learned late; the others mostly read numbers", within=SHARE
+    )
+    lr: float = option(1.5e-3, "peak learning rate", within=ABOVE_0)
+    vision_lr_factor: float = option(0.7, "learning rate of the tower / lr", within=FROM_0)
+    place_weight: float = option(
+        1.0, "weight of the squared error of the places that visual tokens tell at that layer", within=FROM_0
+    )
+    asked_weight: float = option(
+        1.0, "weight of -log(probability) of the words asked for, as the last prompt token tells", within=FROM_0
+    )
+    words_weight: float = option(
+        0.5,
+        "weight of -log(attention on the two digits or colours asked for), one layer before that of the evidence",
+        within=FROM_0,
+    )
+    chain_weight: float = option(
+        3.0, "weight of the terms by which cards of a colour are counted, layer by layer", within=FROM_0
+    )
+    tower_every: int = option(3, "one batch in so many is the tower's own; 0: none", within=FROM_0)
+    large_share: float = option(0.3, "share of the scenes most of whose cards are made large", within=SHARE)
 
 
 @dataclass
@@ -52,10 +89,14 @@ class CardsPretrainConfig:
     name: str = option("tiny_base2", "results go to {runs_dir}/{name}")
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)
-    ckpt: str | None = option(None, 'resume: "last"', choices=("last",))
+    ckpt: str | None = option(
+        None, 'resume: "last" or "auto": the newest checkpoint if there is one, else start', choices=("last", "auto")
+    )
+    overwrite: bool = option(False, "remove the results of a run that is in the folder, and start anew")
     init: str = option("tiny", 'base to go on from: a folder, or "tiny" (the first embedded one)')
     tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
     joint_stage: JointStageConfig = field(default_factory=JointStageConfig)
+    final_stage: FinalStageConfig = field(default_factory=FinalStageConfig)
     weight_decay: float = option(0.02, "weight decay", within=FROM_0)
     max_grad_norm: float = option(1.0, "norm that gradients are clipped to", within=ABOVE_0)
     warmup_steps: int = option(20, "optimizer steps in which the rate rises, in each stage", within=FROM_0)

@@ -6,7 +6,8 @@ last.ckpt     everything needed to go on
 best-*.ckpt   the same of the best validations, if asked for
 tb/           TensorBoard events
 glimpse/      the trained parts, for `gp.from_pretrained`
-base/         of a pretraining: the trained base; vision.ckpt is the end of its first stage, pretrain.log its figures
+base/         of a pretraining: the trained base; vision.ckpt is the end of its first stage, pretrain.log its figures,
+              or tower.ckpt, joint.ckpt, final.ckpt and logs of the same names, instead of last.ckpt
 eval/         results of `evaluate.py`
 .writer.*     lock of the one process that writes here, and who it is (`gp.runs.lock`)
 """
@@ -26,15 +27,27 @@ from omegaconf import OmegaConf
 
 from gp.config import TrainConfig
 from gp.config.pretrain import PretrainConfig
+from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.measure.machine import code_commit, library_versions
 from gp.runs.writing import write_text
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
 BEST = "best-*.ckpt"
 BASE, VISION, LOG = "base", "vision.ckpt", "pretrain.log"
-RESULTS = (LAST, GLIMPSE, EVAL, BEST, BASE, VISION)  # what a run was made for: only `overwrite=true` removes them
+STAGES = ("tower", "joint", "final")  # of a pretraining on cards, each with a checkpoint and a log
+STAGE_CHECKPOINTS = tuple(f"{stage}.ckpt" for stage in STAGES)
+LOGS = (LOG, *(f"{stage}.log" for stage in STAGES))
+RESULTS = (
+    LAST,
+    GLIMPSE,
+    EVAL,
+    BEST,
+    BASE,
+    VISION,
+    *STAGE_CHECKPOINTS,
+)  # what a run was made for: only `overwrite=true` removes them
 
-RunConfig = TrainConfig | PretrainConfig
+RunConfig = TrainConfig | PretrainConfig | CardsPretrainConfig
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -50,13 +63,22 @@ def find_checkpoint(config: RunConfig) -> Path | None:
     """
     if config.ckpt is None:
         return None
-    own = run_folder(config) / LAST
+    own = _own_checkpoint(config)
     if config.ckpt == "auto":
         return own if own.is_file() else None
     path = own if config.ckpt == "last" else Path(config.ckpt)
     if not path.is_file():
         raise FileNotFoundError(f"ckpt={config.ckpt}: there is no checkpoint {path}; leave ckpt out to start anew")
     return path
+
+
+def _own_checkpoint(config: RunConfig) -> Path:
+    """Where the run's own folder goes on: the newest stage's of a pretraining on cards, else `last.ckpt`."""
+    folder = run_folder(config)
+    if isinstance(config, CardsPretrainConfig):
+        begun = [folder / name for name in STAGE_CHECKPOINTS if (folder / name).is_file()]
+        return begun[-1] if begun else folder / STAGE_CHECKPOINTS[0]
+    return folder / LAST
 
 
 def check_folder(config: RunConfig, ckpt: Path | None) -> list[str]:
@@ -78,7 +100,7 @@ def check_folder(config: RunConfig, ckpt: Path | None) -> list[str]:
         return []
     if config.overwrite:
         return [f"overwrites {', '.join(found)} of the run before in {folder}"]
-    go_on = "ckpt=auto to go on with it, " if LAST in found else ""
+    go_on = "ckpt=auto to go on with it, " if {LAST, *STAGE_CHECKPOINTS} & set(found) else ""
     raise ValueError(
         f"{folder} holds {', '.join(found)} of a run: give {go_on}name=... for another folder, "
         "or overwrite=true to remove them and start anew"
@@ -105,7 +127,7 @@ def claim_folder(
     """
     folder = run_folder(config)
     if is_new_run(config, ckpt):
-        _remove(folder, (INFO, EVENTS, LOG))
+        _remove(folder, (INFO, EVENTS, *LOGS))
         if not keep_trained:
             remove_trained(folder)
     elif step < max_steps:

@@ -12,6 +12,7 @@ from typing import Any
 
 from gp.config import TrainConfig
 from gp.config.pretrain import PretrainConfig
+from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.runs.differences import Difference, differences
 
 NOTE = "gp"  # our entry in a Lightning checkpoint: base, parts, settings and length of the run
@@ -67,6 +68,15 @@ PRETRAINING = {  # the same for `task=pretrain`
     **dict.fromkeys(("num_workers", "log_every_steps", "checkpoint_every_steps"), FREE),
 }
 
+CARDS_PRETRAINING = {  # the same for `task=pretrain_cards`; the peak rate of the stage at hand is REFUSED, too
+    **dict.fromkeys(("name", "runs_dir", "ckpt", "overwrite"), FREE),
+    **dict.fromkeys(("task", "init", "weight_decay"), REFUSED),
+    "seed": APPLIED,
+    **dict.fromkeys(("tower_stage", "joint_stage", "final_stage"), APPLIED),
+    **dict.fromkeys(("max_grad_norm", "warmup_steps", "min_lr_factor", "val_batches", "val_every_steps"), APPLIED),
+    **dict.fromkeys(("num_threads", "num_workers", "log_every_steps", "checkpoint_every_steps"), FREE),
+}
+
 
 def kind_of(key: str, kinds: Mapping[str, str] = KINDS) -> str:
     """The kind of an option by its dotted name; a part of a mapping, such as `data.test.SPLIT`, has the whole's.
@@ -83,7 +93,7 @@ def kind_of(key: str, kinds: Mapping[str, str] = KINDS) -> str:
 
 def notices_of_changes(
     checkpoint: Mapping[str, Any],
-    config: TrainConfig | PretrainConfig,
+    config: TrainConfig | PretrainConfig | CardsPretrainConfig,
     where: str | Path,
     kinds: Mapping[str, str] = KINDS,
 ) -> list[str]:

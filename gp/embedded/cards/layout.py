@@ -9,30 +9,34 @@ HEIGHTS_PX = (28, 42, 56)
 SMALL_SCENE = 144  # visual tokens; below it cards are small, so that all of them fit
 SMALL_WIDTHS_PX = (56, 70, 84)
 SMALL_HEIGHT_PX = 28
+LARGE_WIDTHS_PX, LARGE_HEIGHTS_PX = (84, 98, 112), (42, 56)  # with room for large ink
 TRIES = 40
 
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels, the last one inclusive."""
 
 
-def place_boxes(rng: np.random.Generator, rows: int, columns: int, num_cards: int) -> list[Box]:
+def place_boxes(rng: np.random.Generator, rows: int, columns: int, num_cards: int, large: float = 0.0) -> list[Box]:
     """Up to `num_cards` boxes in an image of `rows` x `columns` visual tokens, by rejection.
 
-    A box that finds no room is left out: 12 cards always fit into 8 x 8 tokens in practice.
+    A box that finds no room is left out: 12 cards always fit into 8 x 8 tokens in practice. A share `large` of them
+    have room for large ink, in small scenes too.
     """
     per_token = TOKEN_PX // GRID_PX
     is_taken = np.zeros((rows * per_token, columns * per_token), dtype=bool)
     boxes = []
     for _ in range(num_cards):
-        width, height = _draw_size(rng, rows * columns)
+        width, height = _draw_size(rng, rows * columns, large)
         box = _find_room(rng, is_taken, width, height) or _find_room(rng, is_taken, WIDTHS_PX[0], HEIGHTS_PX[0])
         if box is not None:
             boxes.append(box)
     return boxes
 
 
-def _draw_size(rng: np.random.Generator, num_tokens: int) -> tuple[int, int]:
+def _draw_size(rng: np.random.Generator, num_tokens: int, large: float) -> tuple[int, int]:
     """Width and height in pixels; wide ones are as likely as narrow ones, high ones rarer than flat ones."""
+    if large and rng.random() < large:
+        return int(rng.choice(LARGE_WIDTHS_PX)), int(rng.choice(LARGE_HEIGHTS_PX))
     if num_tokens < SMALL_SCENE:
         return int(rng.choice(SMALL_WIDTHS_PX)), SMALL_HEIGHT_PX
     return int(rng.choice(WIDTHS_PX)), int(rng.choice(HEIGHTS_PX, p=(0.5, 0.3, 0.2)))

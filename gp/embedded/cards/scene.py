@@ -65,7 +65,8 @@ class SceneBuilder:
         self.augment = augment
         self.material = load_material(split)
 
-    def build(self, seed: int, layout: str, rows: int, columns: int, halftone: float = HALFTONE_SHARE) -> Scene:
+    def build(self, seed: int, layout: str, rows: int, columns: int, halftone: float = HALFTONE_SHARE,
+              large: float = 0.0) -> Scene:  # fmt: skip
         """Builds the scene of this seed.
 
         Args:
@@ -73,6 +74,7 @@ class SceneBuilder:
             layout: of LAYOUTS.
             rows, columns: visual tokens, at least 8 and 8.
             halftone: share of halftone numbers among cards that have the room.
+            large: share of cards that are made large and have large ink, for training; 0: as chance has it.
 
         Raises:
             ValueError: `layout` is not one of LAYOUTS, or the scene is too small for its cards.
@@ -86,12 +88,12 @@ class SceneBuilder:
         )
         photo, pixels = draw_background(self.material, columns * TOKEN_PX, rows * TOKEN_PX, rng, self.augment)
         looks = _draw_looks(rng, layout, rows * columns)
-        boxes = place_boxes(rng, rows, columns, len(looks))
+        boxes = place_boxes(rng, rows, columns, len(looks), large)
         while len(boxes) < len(looks) and layout != "dense":  # as good as never
-            boxes = place_boxes(rng, rows, columns, len(looks))
+            boxes = place_boxes(rng, rows, columns, len(looks), large)
         picks = self._draw_picks(rng, len(boxes), is_unique=layout != "dense")
         cards = [
-            self._paint(pixels, rng, box, look, pick, halftone)
+            self._paint(pixels, rng, box, look, pick, halftone, large > 0)
             for box, look, pick in zip(boxes, looks, picks, strict=False)
         ]
         image = Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
@@ -110,7 +112,8 @@ class SceneBuilder:
                 picks.append(pick)
         return picks
 
-    def _paint(self, pixels: np.ndarray, rng, box: Box, look: tuple[str, str], picks, halftone: float) -> Card:
+    def _paint(self, pixels: np.ndarray, rng, box: Box, look: tuple[str, str], picks, halftone: float,
+               prefers_large: bool) -> Card:  # fmt: skip
         """Paints one card into `pixels` in place."""
         x1, y1, x2, y2 = box
         region = pixels[y1 : y2 + 1, x1 : x2 + 1]
@@ -118,15 +121,17 @@ class SceneBuilder:
         color, shape = look
         fill = draw_fill(color, rng)
         inside = paint_card(region, shape, fill)
-        ink = _draw_ink(rng, width, height, halftone)
+        ink = _draw_ink(rng, width, height, halftone, prefers_large)
         number = draw_number(self.material, picks, ink, width, height, rng, self.augment)
         paint_number(region, inside, fill, (x1, y1), ink, number)
         digits, scan_ids = (_pair(values[picks]) for values in (self.material.labels, self.material.scan_ids))
         return Card(box, color, shape, digits, scan_ids, ink)
 
 
-def _draw_ink(rng: np.random.Generator, width: int, height: int, halftone: float) -> str:
+def _draw_ink(rng: np.random.Generator, width: int, height: int, halftone: float, prefers_large: bool) -> str:
     inks = possible_inks(width, height)
+    if prefers_large and "large" in inks:
+        return "large"
     if "halftone" in inks and rng.random() < halftone:
         return "halftone"
     black = [ink for ink in inks if ink != "halftone"]

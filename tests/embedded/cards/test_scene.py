@@ -39,6 +39,14 @@ def test_every_size_holds_its_cards(size):
         assert covered.max() == 1  # no two overlap
 
 
+def test_large_cards_for_training_come_into_small_scenes():
+    cards = [card for seed in range(8) for card in SceneBuilder("val").build(seed, "color", 8, 8, large=0.6).cards]
+    assert sum(card.ink == "large" for card in cards) > len(cards) / 3
+    for card in cards:
+        x1, y1, x2, y2 = card.box_xyxy_px
+        assert (card.ink == "large") == (min((x2 - x1 + 1) // 2, y2 - y1 + 1) >= 42)
+
+
 def test_evidence_is_one_to_six_percent_of_256_tokens():
     builder = SceneBuilder("test")
     shares = [

@@ -36,7 +36,7 @@ class Answerer:
     @torch.inference_mode()
     def answer(self, samples: Sequence[Sample]) -> list[str]:
         """Answers of a batch, words apart by spaces."""
-        texts = [self.processor.apply_chat_template(_chat(sample), add_generation_prompt=True) for sample in samples]
+        texts = [self.processor.apply_chat_template(chat(sample), add_generation_prompt=True) for sample in samples]
         images = [list(sample.images) for sample in samples]
         inputs = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         ids = self.model.generate(**inputs, do_sample=False, max_new_tokens=MAX_NEW_TOKENS)
@@ -44,7 +44,7 @@ class Answerer:
         return [answer.strip() for answer in answers]
 
 
-def _chat(sample: Sample) -> list[dict]:
+def chat(sample: Sample) -> list[dict]:
     """The conversation up to the question, as messages for the chat template."""
     question = sample.question
     asked = [text for text, _ in question.history] + [question.text]
@@ -86,7 +86,8 @@ def evaluate_folder(
                 print(f"{split} {place:6} {name:18} {share:.4f} (standard error {error:.4f}), n = {len(right)}")
 
 
-def _parse_size(text: str) -> Grid:
+def parse_size(text: str) -> Grid:
+    """Rows and columns of "16x16"."""
     rows, columns = text.split("x")
     return int(rows), int(columns)
 
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--kind", nargs="+", choices=SAMPLE_KINDS, default=SAMPLE_KINDS, help="kinds of question (all)")
     parser.add_argument(
-        "--size", nargs="+", type=_parse_size, default=[(16, 16)], help="rows x columns of visual tokens (16x16)"
+        "--size", nargs="+", type=parse_size, default=[(16, 16)], help="rows x columns of visual tokens (16x16)"
     )
     parser.add_argument("--num-questions", type=int, default=512, help="of each kind and size")
     cli.add_traceback(parser)

@@ -1,255 +1,49 @@
-"""Stage 2: the whole model on packed questions: answers, dense heads, and a pull of attention to the evidence."""
+"""Stages 2 and 3: the whole model on packed questions: answers, dense heads, and where attention is to look."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.nn.functional as F
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
-from gp.backbones.attention import read_attention
-from gp.backbones.qwen2_5_vl import Qwen2_5_VL
-from gp.backbones.recording import record_calls
-from gp.config.pretrain_cards import CardsPretrainConfig
+from gp.config.pretrain_cards import CardsPretrainConfig, JointStageConfig
 from gp.embedded.cards.samples import SAMPLE_KINDS
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.making.growing.blocks import IGNORE, INSERTED
+from gp.embedded.making.growing.cards_stage import CardsStage
 from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
 from gp.embedded.making.growing.images import encode_images
-from gp.embedded.making.growing.joint_stream import ATTRIBUTES, JointStream
-from gp.embedded.making.growing.packing import HEADER, Grid, packed_mask, prefix_positions, prefix_text
+from gp.embedded.making.growing.joint_forward import joint_forward
+from gp.embedded.making.growing.joint_stream import JointStream
 from gp.embedded.making.growing.plans import VALIDATION
-from gp.embedded.making.growing.tower_stream import TowerStream
+from gp.embedded.making.growing.terms import carried_loss
+from gp.embedded.making.growing.tower_stream import LARGE_BATCHES, TOWER_BATCHES, TowerStream
 from gp.embedded.making.optim import MuonAdamW
 from gp.training.schedule import lr_factor
 
-PLACE_MIDDLE, PLACE_SCALE = 8.0, 5.0  # of rows and columns of visual tokens
 
-
-@dataclass
-class JointOutput:
-    """answer_loss, evidence_loss, place_loss, asked_loss, found_loss: scalars.
-
-    visual_tokens: [B, V, D] of every image of the prefix. is_exact: bool [B, Q], every label is the likeliest token.
-    evidence_mass: [B, Q], attention on the evidence, 0..1.
-    """
-
-    answer_loss: torch.Tensor
-    evidence_loss: torch.Tensor
-    visual_tokens: list[torch.Tensor]
-    is_exact: torch.Tensor
-    evidence_mass: torch.Tensor
-    place_loss: torch.Tensor
-    asked_loss: torch.Tensor
-    found_loss: torch.Tensor
-
-
-def joint_forward(model: PreTrainedModel, tokenizer, batch: dict[str, Any], evidence_layer: int) -> JointOutput:
-    """One pass over a batch of `JointStream`.
-
-    Args:
-        model: `Qwen2_5_VLForConditionalGeneration`.
-        evidence_layer: decoder layer, from 0, at which the attention of the last prompt token is pulled.
-    """
-    visual_tokens = [encode_images(model, images) for images in batch["images"]]
-    ids, labels = batch["ids"], batch["labels"]
-    _, num_questions, length = ids.shape
-    prefix_ids = torch.tensor(tokenizer(prefix_text(batch["grids"]), add_special_tokens=False).input_ids)
-    num_prefix = len(prefix_ids)
-    prefix, is_visual = embed_prefix(model, prefix_ids, visual_tokens)
-    blocks = embed_blocks(model, tokenizer, batch)
-    embeds = torch.cat([prefix, blocks.flatten(1, 2)], dim=1)
-    header = len(tokenizer(HEADER, add_special_tokens=False).input_ids)
-    positions = packed_positions(prefix_positions(header, batch["grids"]), batch["positions"])
-    mask = packed_mask(num_prefix, ids != -1)
-
-    decoder = Qwen2_5_VL(model).text_model
-    with record_calls([decoder.layers[evidence_layer], decoder.layers[evidence_layer + 1]]) as calls:
-        hidden = decoder(
-            inputs_embeds=embeds, position_ids=positions, attention_mask={"full_attention": mask}, use_cache=False
-        ).last_hidden_state
-
-    last = num_prefix + length * torch.arange(num_questions) + batch["last"]
-    ((layer_input,), call), ((next_input,), _) = calls
-    weights = attention_rows(model, evidence_layer, layer_input, call["position_embeddings"], last, mask)
-    evidence_mass = _mass(weights.mean(1), batch["evidence"], batch["crop_evidence"], is_visual)
-    # Half of the heads look at the first card of a question for a side, half at the other one.
-    halves = zip(weights.chunk(2, dim=1), batch["parts"].unbind(2), strict=True)
-    masses = [_mass(heads.mean(1), part, batch["crop_evidence"], is_visual) for heads, part in halves]
-    evidence_loss = -torch.stack(masses).clamp(min=1e-6).log().mean()
-
-    is_label = labels != IGNORE
-    rows = hidden[:, num_prefix:].unflatten(1, (num_questions, length))[is_label]
-    logits = model.lm_head(rows)
-    answer_loss = F.cross_entropy(logits, labels[is_label])
-    is_right = torch.ones_like(is_label).masked_scatter(is_label, logits.argmax(-1) == labels[is_label])
-    places = place_loss(layer_input[:, :num_prefix][:, is_visual], batch["grids"])
-    found = found_loss(_take(next_input, last), batch["columns"], batch["shapes"])
-    asked = asked_loss(_take(layer_input, last), batch["asked"])
-    return JointOutput(answer_loss, evidence_loss, visual_tokens, is_right.all(-1), evidence_mass, places, asked, found)
-
-
-def found_loss(hidden: torch.Tensor, columns: torch.Tensor, shapes: torch.Tensor) -> torch.Tensor:
-    """What last prompt tokens tell, along fixed directions, of the cards that they have just looked at.
-
-    Squared error of the columns of both cards of a question for their sides, and cross-entropy of the shapes that the
-    cards of a question for one have. The answer is a comparison of these, which a layer or two can learn.
-
-    Args:
-        hidden: [B, Q, D], behind the layer whose attention finds the evidence. columns: [B, Q, 2] and shapes [B, Q, 3],
-            see `JointStream`, nan where nothing is to be told.
-    """
-    width, slots = hidden.shape[-1], columns.shape[-1] + shapes.shape[-1]
-    directions = torch.randn(width, slots, generator=torch.Generator().manual_seed(2)) / width**0.5
-    told = F.rms_norm(hidden, (width,)) @ directions
-    where, what = told.split([columns.shape[-1], shapes.shape[-1]], dim=-1)
-    has_columns, has_shapes = ~columns.isnan(), ~shapes.isnan()
-    error = (where - (columns - PLACE_MIDDLE) / PLACE_SCALE)[has_columns].square().sum()
-    error = error + F.binary_cross_entropy_with_logits(what[has_shapes], shapes[has_shapes], reduction="sum")
-    return error / (has_columns.sum() + has_shapes.sum()).clamp(min=1)
-
-
-def asked_loss(hidden: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the words that last prompt tokens tell to have been asked, along fixed directions.
-
-    Attention can find a card by a word only once the word has come to the token that looks for it. Colours and shapes
-    come by themselves; digits had not after 2,000 steps.
-
-    Args:
-        hidden: [B, Q, D], last prompt tokens inside the decoder. asked: int64 [B, Q, MAX_ASKED], see `JointStream`.
-    """
-    width, (slots, words) = hidden.shape[-1], (asked.shape[-1], len(ATTRIBUTES))
-    directions = torch.randn(width, slots * words, generator=torch.Generator().manual_seed(1)) / width**0.5
-    logits = (F.rms_norm(hidden, (width,)) @ directions).unflatten(-1, (slots, words))
-    return F.cross_entropy(logits.flatten(0, 2), asked.flatten(), ignore_index=IGNORE)
-
-
-def place_loss(hidden: torch.Tensor, grids: Sequence[Grid]) -> torch.Tensor:
-    """Squared error of the rows and columns that visual tokens tell, read off along two fixed directions.
-
-    The tower and the decoder know only how far apart tokens are. Which card is the left one is learned late or never
-    unless tokens carry where they are; fixed directions need no weights that would be thrown away.
-
-    Args:
-        hidden: [B, V, D], visual tokens inside the decoder. grids: of their images, in order.
-    """
-    width = hidden.shape[-1]
-    directions = torch.randn(width, 2, generator=torch.Generator().manual_seed(0)) / width**0.5
-    told = F.rms_norm(hidden, (width,)) @ directions
-    places = [
-        torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij"), dim=-1).flatten(0, 1)
-        for rows, columns in grids
-    ]
-    return (told - (torch.cat(places) - PLACE_MIDDLE) / PLACE_SCALE).square().mean()
-
-
-def embed_prefix(
-    model: PreTrainedModel, prefix_ids: torch.Tensor, visual_tokens: list[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings of the prefix [B, P, D] and where its visual tokens are, bool [P]."""
-    size = len(visual_tokens[0])
-    is_visual = prefix_ids == model.config.image_token_id
-    text = model.get_input_embeddings()(prefix_ids).expand(size, -1, -1)
-    visual = torch.cat(visual_tokens, dim=1)
-    return text.masked_scatter(is_visual[None, :, None], visual), is_visual
-
-
-def embed_blocks(model: PreTrainedModel, tokenizer, batch: dict[str, Any]) -> torch.Tensor:
-    """Embeddings of the blocks [B, Q, T, D], with crops and inserted vectors."""
-    ids = batch["ids"]
-    table = model.get_input_embeddings()
-    embeds = table(ids.clamp(min=0))
-    is_visual = ids == model.config.image_token_id
-    if batch["crops"] is not None:
-        # a block without a crop holds nothing in its place, so only the crops of the others are put in
-        has_crop = is_visual.any(-1).flatten()
-        if bool(has_crop.any()):
-            embeds = embeds.masked_scatter(is_visual[..., None], encode_images(model, batch["crops"][has_crop]))
-    if "noise" in batch:
-        newline = table.get_parameter("weight")[tokenizer.convert_tokens_to_ids("\n")].detach()
-        vectors = inserted_vectors(newline, batch["noise"], batch["noise_scale"], batch["is_near"])
-        embeds = torch.where((ids == INSERTED)[..., None], vectors[:, :, None], embeds)
-    return embeds
-
-
-def inserted_vectors(
-    newline: torch.Tensor, noise: torch.Tensor, scale: torch.Tensor, is_near: torch.Tensor
-) -> torch.Tensor:
-    """Vectors that stand before answers, [B, Q, D]: random directions, or the newline's with a little of one.
-
-    Args:
-        newline: [D], its embedding. noise: [B, Q, D], normal. scale: [B, Q], length as a multiple of the newline's.
-        is_near: bool [B, Q], near the newline.
-    """
-    direction = F.normalize(noise, dim=-1)
-    near = F.normalize(F.normalize(newline, dim=-1) + 0.3 * direction, dim=-1)
-    return torch.where(is_near[..., None], near, direction) * (scale * newline.norm())[..., None]
-
-
-def packed_positions(prefix: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
-    """Rotary positions of packed sequences, int64 [3, B, P + Q * T]; prefix [3, P], blocks [B, Q, 3, T]."""
-    size = len(blocks)
-    behind = blocks.permute(2, 0, 1, 3).flatten(2) + prefix.max() + 1
-    return torch.cat([prefix[:, None].expand(-1, size, -1), behind], dim=2)
-
-
-def _mass(
-    weights: torch.Tensor, evidence: torch.Tensor, crop_evidence: torch.Tensor, is_visual: torch.Tensor
-) -> torch.Tensor:
-    """Attention on the evidence, [B, Q], of weights [B, Q, P + Q * T]; the rest as in a batch of `JointStream`."""
-    size, num_questions, length = crop_evidence.shape
-    on_prefix = (weights[..., : len(is_visual)][..., is_visual] * evidence).sum(-1)
-    own = weights[..., len(is_visual) :].view(size, num_questions, num_questions, length)
-    own = own.diagonal(dim1=1, dim2=2).transpose(1, 2)  # of each question on its own block
-    return on_prefix + (own * crop_evidence).sum(-1)
-
-
-def attention_rows(
-    model: PreTrainedModel,
-    layer: int,
-    hidden: torch.Tensor,
-    rotary: tuple[torch.Tensor, torch.Tensor],
-    rows: torch.Tensor,
-    mask: torch.Tensor,
-) -> torch.Tensor:
-    """Attention weights of a few query rows of a decoder layer, [B, A, R, L].
-
-    Args:
-        hidden: [B, L, D], the layer's input. rotary: cosine and sine of its rows.
-        rows: int64 [B, R]. mask: bool [B, 1, L, L].
-    """
-    backbone = Qwen2_5_VL(model)
-    batch, length, _ = hidden.shape
-    cos, sin = (_take(part.expand(batch, -1, -1), rows) for part in rotary)
-    queries = backbone.query(layer, _take(hidden, rows), (cos, sin))
-    logits = read_attention(queries, backbone.key(layer, hidden, rotary), visible=None, log_softmax=False)
-    row_mask = mask[:, 0].gather(1, rows[..., None].expand(-1, -1, length))
-    return logits.masked_fill(~row_mask[:, None], float("-inf")).softmax(-1)
-
-
-def _take(x: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """x [B, L, D], rows [B, R] -> [B, R, D]."""
-    return x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
-
-
-class JointStage(pl.LightningModule):
+class JointStage(CardsStage):
     """Trains the whole model. Every few batches are the tower's own, so that reading digits goes on improving.
 
     Args:
         base: the grown `Qwen2_5_VLForConditionalGeneration`. heads: of the tower stage. tokenizer: of the base.
+        stage: the joint or the final one.
     """
 
-    def __init__(self, cfg: CardsPretrainConfig, base: PreTrainedModel, heads: DenseHeads, tokenizer):
-        super().__init__()
-        self.cfg, self.model, self.heads, self.tokenizer = cfg, base, heads, tokenizer
+    def __init__(
+        self, cfg: CardsPretrainConfig, base: PreTrainedModel, heads: DenseHeads, tokenizer, stage: JointStageConfig
+    ):
+        super().__init__(cfg)
+        self.stage = stage
+        self.num_heads = base.config.text_config.num_attention_heads
+        self.value_heads = nn.Linear(base.config.text_config.hidden_size // self.num_heads, 2)
+        self.model, self.heads, self.tokenizer = base, heads, tokenizer
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
         """Loss of one batch of `JointStream`, or of `TowerStream`."""
-        stage = self.cfg.joint_stage
+        stage = self.stage
         if "ids" not in batch:
             loss, accuracies = self.heads(encode_images(self.model, batch["images"]), batch["targets"])
             self.log_dict({f"train/{n}": a for n, a in zip(DENSE_NAMES, accuracies, strict=True)}, batch_size=1)
@@ -258,16 +52,23 @@ class JointStage(pl.LightningModule):
         dense = [self.heads(*pair)[0] for pair in zip(out.visual_tokens, batch["targets"], strict=True)]
         loss = out.answer_loss + stage.dense_weight * torch.stack(dense).mean()
         loss = loss + stage.place_weight * out.place_loss + stage.asked_weight * out.asked_loss
-        loss = loss + stage.found_weight * out.found_loss
+        carried = carried_loss(out.values, self.value_heads, self.num_heads, batch["columns"], batch["counts"])
+        loss = loss + stage.found_weight * (out.found_loss + carried) + stage.words_weight * out.words_loss
+        loss = loss + stage.chain_weight * out.chain_loss
         if self.global_step < stage.evidence_share * stage.steps:
             loss = loss + stage.evidence_weight * out.evidence_loss
         scalars = {"loss_answer": out.answer_loss, "loss_evidence": out.evidence_loss, "exact": out.is_exact,
                    "loss_place": out.place_loss, "loss_asked": out.asked_loss,
-                   "loss_found": out.found_loss}  # fmt: skip
+                   "loss_found": out.found_loss, "loss_chain": out.chain_loss}  # fmt: skip
         kind = SAMPLE_KINDS[int(batch["kinds"][0, 0])]
         scalars[f"exact_{kind}"] = out.is_exact
-        if kind in ("side", "exists"):
+        if kind in ("side", "color_of"):
+            scalars[f"words_{kind}"] = out.words_loss
+            scalars[f"asked_{kind}"] = out.asked_loss
+            scalars[f"evidence_{kind}"] = out.evidence_loss
+        if kind in ("side", "exists", "count"):
             scalars[f"found_{kind}"] = out.found_loss
+            scalars[f"carried_{kind}"] = carried
         self.log_dict({f"train/{name}": value.detach().float().mean() for name, value in scalars.items()}, batch_size=1)
         return loss
 
@@ -276,7 +77,7 @@ class JointStage(pl.LightningModule):
         setting, plan = VALIDATION[dataloader_idx]
         size = f"{plan.grids[0][0]}x{plan.grids[0][1]}"
         # An answer whose every token is the argmax given the true ones before it is exactly the greedy answer.
-        out = joint_forward(self.model, self.tokenizer, batch, self.cfg.joint_stage.evidence_layer)
+        out = joint_forward(self.model, self.tokenizer, batch, self.stage.evidence_layer)
         for index, kind in enumerate(SAMPLE_KINDS):
             for name, flag in ((kind, False), (f"{kind}_halftone", True)):
                 of_kind = (batch["kinds"] == index) & (batch["is_halftone"] == flag)
@@ -293,7 +94,7 @@ class JointStage(pl.LightningModule):
         self.log(f"val/{name}", value, batch_size=count, add_dataloader_idx=False)
 
     def configure_optimizers(self) -> dict:
-        cfg, stage = self.cfg, self.cfg.joint_stage
+        cfg, stage = self.cfg, self.stage
         optimizer = MuonAdamW(self.named_parameters(), stage.lr, cfg.weight_decay)
 
         def factor(step: int) -> float:
@@ -322,20 +123,24 @@ class _Mixed(torch.utils.data.IterableDataset):
 class JointData(pl.LightningDataModule):
     """Scenes and questions made on the fly; after a resume the stream goes on at the next step."""
 
-    def __init__(self, cfg: CardsPretrainConfig, tokenizer, hidden_size: int):
+    def __init__(self, cfg: CardsPretrainConfig, tokenizer, hidden_size: int, stage: JointStageConfig):
         super().__init__()
+        self.stage, self.is_final = stage, stage is cfg.final_stage
         self.cfg, self.tokenizer, self.hidden_size = cfg, tokenizer, hidden_size
 
     def train_dataloader(self) -> DataLoader:
-        cfg = self.cfg
-        steps = range(self.trainer.global_step, cfg.joint_stage.steps)
+        cfg, stage = self.cfg, self.stage
+        steps = range(self.trainer.global_step, stage.steps)
+        seed = cfg.seed + 1 + int(self.is_final)
         builder = SceneBuilder("train", augment=True)
-        late_from = round(cfg.joint_stage.early_share * cfg.joint_stage.steps)
+        late_from = round(stage.early_share * stage.steps)
         joint = JointStream(
-            builder, self.tokenizer, steps, cfg.seed + 1, noise_size=self.hidden_size, late_from=late_from
-        )
-        tower = TowerStream(builder, steps, cfg.seed + 1)
-        stream = _Mixed(joint, tower, steps, cfg.joint_stage.tower_every)
+            builder, self.tokenizer, steps, seed, noise_size=self.hidden_size, late_from=late_from,
+            is_final=self.is_final, large=stage.large_share
+        )  # fmt: skip
+        plans = (*TOWER_BATCHES, *LARGE_BATCHES) if self.is_final else TOWER_BATCHES
+        tower = TowerStream(builder, steps, seed, plans)
+        stream = _Mixed(joint, tower, steps, stage.tower_every)
         return DataLoader(stream, batch_size=None, num_workers=cfg.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:

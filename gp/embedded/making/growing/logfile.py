@@ -20,7 +20,8 @@ class LogFile(pl.Callback):
             self._write(trainer, "train")
 
     def on_validation_end(self, trainer, pl_module) -> None:
-        self._write(trainer, "val")
+        if not trainer.sanity_checking:
+            self._write(trainer, "val")
 
     def _write(self, trainer, prefix: str) -> None:
         wall_s, cpu_s = time.perf_counter() - self.wall_s, time.process_time() - self.cpu_s

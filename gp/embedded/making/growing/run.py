@@ -1,83 +1,126 @@
 """Pretraining of the second embedded base: `python train.py --config configs/tiny_base2.yaml`."""
 
 import copy
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import OmegaConf
-from transformers import PreTrainedModel, Qwen2_5_VLForConditionalGeneration
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration
 
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.embedded import EMBEDDED_BASES
+from gp.embedded.making.growing.cards_stage import CardsStage
 from gp.embedded.making.growing.growth import grow_model, save_grown_processor
 from gp.embedded.making.growing.joint_stage import JointData, JointStage
 from gp.embedded.making.growing.logfile import LogFile
 from gp.embedded.making.growing.tower_stage import TowerData, TowerStage
-from gp.runs.folder import code_version, write_info
+from gp.runs.checkpoint import read_checkpoint
+from gp.runs.folder import (
+    BASE,
+    EVENTS,
+    STAGES,
+    check_folder,
+    claim_folder,
+    find_checkpoint,
+    finish,
+    is_new_run,
+    run_folder,
+)
+from gp.runs.launcher import own_environment
+from gp.runs.lock import one_writer
+from gp.runs.resuming import CARDS_PRETRAINING, REFUSED, notices_of_changes, refuse_less
 from gp.training.callbacks import LastCheckpoint
-
-TOWER, JOINT = "tower", "joint"
+from gp.training.rehearsal import SANITY_STEPS, Rehearsal, rehearsed
 
 
 def run(cfg: CardsPretrainConfig) -> None:
     """Pretrains the base and writes `<runs_dir>/<name>/`; `ckpt=last` goes on after an interruption.
 
-    The folder holds `base/` (a transformers model folder with processor, float16 weights), `tower.ckpt` and
-    `joint.ckpt` (the ends of both stages, or how far they came), their logs `tower.log` and `joint.log`,
-    `config.yaml`, `run.json` (commit and versions) and TensorBoard events under `tb/`.
+    The folder holds `base/` (a transformers model folder with processor, float16 weights), a checkpoint and a log of
+    each stage (`tower.ckpt`, `joint.ckpt`, `final.ckpt`: their ends, or how far they came), `config.yaml`, `run.json`
+    (commit and versions) and TensorBoard events under `tb/`.
 
     Raises:
         FileNotFoundError: `cfg.ckpt` is "last", but no run of that name is there.
-        ValueError: a new run would overwrite the checkpoints of an earlier one.
+        ValueError: the folder holds results or another process writes to it, or a checkpoint of other sizes.
+        gp.cli.Stop: a signal, memory or a killed loader process ended it early.
+        StageFailed: a library failed in a validation, or in the rehearsal before the first step; names the stage.
     """
-    run_dir = Path(cfg.runs_dir) / cfg.name
-    check_checkpoints(cfg, run_dir)
-    (run_dir / "base").mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(OmegaConf.create(asdict(cfg)), run_dir / "config.yaml")
-    write_info(run_dir, code_version())
-    torch.set_num_threads(cfg.num_threads)
-    pl.seed_everything(cfg.seed, verbose=False)
-    init = EMBEDDED_BASES.get(cfg.init, cfg.init)
-    tokenizer = save_grown_processor(init, run_dir / "base")
-    old = Qwen2_5_VLForConditionalGeneration.from_pretrained(init, dtype=torch.float32)
-    model = grow_model(old, len(tokenizer), cfg.seed)
-
-    tower = TowerStage(cfg, model)
-    fit(cfg, run_dir, TOWER, cfg.tower_stage.steps, tower, TowerData(cfg))
-    joint = JointStage(cfg, model, tower.heads, tokenizer)
-    data = JointData(cfg, tokenizer, model.config.text_config.hidden_size)
-    fit(cfg, run_dir, JOINT, cfg.joint_stage.steps, joint, data)
-    save_base(model, run_dir / "base")
-
-
-def check_checkpoints(cfg: CardsPretrainConfig, run_dir: Path) -> None:
-    """Refuses to start over an earlier run, or to go on with none."""
-    found = run_dir / f"{TOWER}.ckpt"
-    if cfg.ckpt is None and found.exists():
-        raise ValueError(
-            f"{found} is there already: go on with ckpt=last, choose another name=..., or delete {run_dir}"
+    with one_writer(folder := run_folder(cfg)):
+        ckpt = find_checkpoint(cfg)
+        notices = check_folder(cfg, ckpt)
+        num_steps = {stage: getattr(cfg, f"{stage}_stage").steps for stage in STAGES}
+        done, step = None, 0
+        if ckpt is not None:
+            checkpoint, done = read_checkpoint(ckpt), ckpt.stem
+            step = checkpoint["global_step"]
+            # The optimizer's state has the rate that the stage began with.
+            kinds = {f"{done}_stage.lr": REFUSED} if step < num_steps[done] else {}
+            notices += notices_of_changes(checkpoint, cfg, ckpt, {**CARDS_PRETRAINING, **kinds})
+            refuse_less(step, num_steps[done], str(cfg.ckpt))
+        before = STAGES[: STAGES.index(done)] if done else ()
+        claim_folder(
+            cfg, ckpt, step + sum(num_steps[stage] for stage in before), sum(num_steps.values()), keep_trained=True
         )
-    if cfg.ckpt is not None and not found.exists():
-        raise FileNotFoundError(f"ckpt={cfg.ckpt}: there is no {found}; start without ckpt")
+        for notice in notices:
+            print(notice, flush=True)
+        torch.set_num_threads(cfg.num_threads)
+        pl.seed_everything(cfg.seed, verbose=False)
+        is_new = is_new_run(cfg, ckpt)
+        init = EMBEDDED_BASES.get(cfg.init, cfg.init)
+        model, tokenizer = _grown(init, cfg.seed)
+        for stage, module, data in make_stages(cfg, model, tokenizer):
+            fit(cfg, stage, num_steps[stage], module, data, is_new)
+            is_new = False
+        save_grown_processor(init, folder / BASE)
+        save_base(model, folder / BASE)
+        finish(folder, sum(num_steps.values()), {})
+
+
+def _grown(init: str | Path, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The base that goes on, grown, and its tokenizer."""
+    with TemporaryDirectory() as scratch:
+        tokenizer = save_grown_processor(init, Path(scratch))
+    old = Qwen2_5_VLForConditionalGeneration.from_pretrained(init, dtype=torch.float32)
+    return grow_model(old, len(tokenizer), seed), tokenizer
+
+
+def make_stages(
+    cfg: CardsPretrainConfig, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[str, CardsStage, pl.LightningDataModule]]:
+    """The stages in order; each trains parts of `model` in place, and the dense heads of those before."""
+    tower = TowerStage(cfg, model)
+    yield "tower", tower, TowerData(cfg)
+    for name, stage in (("joint", cfg.joint_stage), ("final", cfg.final_stage)):
+        data = JointData(cfg, tokenizer, model.config.text_config.hidden_size, stage)
+        yield name, JointStage(cfg, model, tower.heads, tokenizer, stage), data
 
 
 def fit(
     cfg: CardsPretrainConfig,
-    run_dir: Path,
-    stage: str,
+    name: str,
     steps: int,
-    module: pl.LightningModule,
+    module: CardsStage,
     data: pl.LightningDataModule,
+    is_new: bool,
 ) -> None:
-    """Runs one stage, or the rest of it; a stage that had come to its end only loads what it made."""
-    checkpoint = run_dir / f"{stage}.ckpt"
-    found = torch.load(checkpoint, weights_only=True, map_location="cpu") if checkpoint.exists() else None
-    if found is not None and found["global_step"] >= steps:
-        module.load_state_dict(found["state_dict"])
-        return
+    """Runs one stage, or the rest of it; a stage that had come to its end only loads what it made.
+
+    `is_new`: what an earlier run has trained in the folder goes once the rehearsal has passed.
+    """
+    folder = run_folder(cfg)
+    path = folder / f"{name}.ckpt"
+    found = read_checkpoint(path) if path.exists() and not is_new else None
+    if found is not None:
+        module.check_checkpoint(found, path)
+        if found["global_step"] >= steps:
+            module.load_state_dict(found["state_dict"])
+            return
+    plugins: Any = own_environment()
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
@@ -85,18 +128,23 @@ def fit(
         gradient_clip_val=cfg.max_grad_norm,
         val_check_interval=cfg.val_every_steps,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=SANITY_STEPS,
         log_every_n_steps=cfg.log_every_steps,
-        logger=TensorBoardLogger(str(run_dir), name="tb", version=stage),
+        logger=TensorBoardLogger(
+            str(folder), name=EVENTS, version=name, purge_step=found["global_step"] if found else None
+        ),
+        default_root_dir=str(folder),
+        plugins=plugins,
         callbacks=[
-            LastCheckpoint(checkpoint, cfg.checkpoint_every_steps),
-            LogFile(run_dir / f"{stage}.log", cfg.log_every_steps),
+            Rehearsal(folder),
+            LastCheckpoint(path, cfg.checkpoint_every_steps, cfg.val_every_steps),
+            LogFile(folder / f"{name}.log", cfg.log_every_steps),
         ],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=data, ckpt_path=checkpoint if found is not None else None, weights_only=True)
-    trainer.save_checkpoint(checkpoint)
+    with rehearsed(trainer, folder, is_new):
+        trainer.fit(module, datamodule=data, ckpt_path=path if found else None, weights_only=True)
 
 
 def save_base(model: PreTrainedModel, folder: Path) -> None:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.embedded.cards.scene import SceneBuilder
+from gp.embedded.making.growing.cards_stage import CardsStage
 from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
 from gp.embedded.making.growing.images import encode_images
 from gp.embedded.making.growing.tower_stream import VAL_BATCHES, TowerStream
@@ -16,7 +17,7 @@ from gp.embedded.making.optim import MuonAdamW
 from gp.training.schedule import lr_factor
 
 
-class TowerStage(pl.LightningModule):
+class TowerStage(CardsStage):
     """Trains `base.model.visual` in place, and heads that the joint stage goes on with.
 
     Args:
@@ -24,8 +25,7 @@ class TowerStage(pl.LightningModule):
     """
 
     def __init__(self, cfg: CardsPretrainConfig, base: PreTrainedModel):
-        super().__init__()
-        self.cfg = cfg
+        super().__init__(cfg)
         self.visual: nn.Module = base.model.visual
         self.heads = DenseHeads(base.config.text_config.hidden_size)
         self._base = (base,)  # in a tuple: not a submodule, so a checkpoint holds what is trained

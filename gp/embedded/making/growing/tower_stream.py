@@ -15,13 +15,17 @@ from gp.embedded.making.growing.images import sometimes_through_jpeg, to_tensor
 
 @dataclass(frozen=True)
 class TowerBatch:
-    """A kind of batch: its share, its size in visual tokens, and how many of its images are scenes and half copies."""
+    """A kind of batch: its share, its size in visual tokens, and how many of its images are scenes and half copies.
+
+    `large`: share of cards that are made large, with large ink.
+    """
 
     share: float
     rows: int
     columns: int
     num_scenes: int
     num_copies: int = 0
+    large: float = 0.0
 
 
 # Digits are learned cheapest where an image holds little else, so most batches are small pieces.
@@ -35,6 +39,14 @@ TOWER_BATCHES = (
     TowerBatch(0.18, 16, 16, 6),
     TowerBatch(0.04, 20, 13, 6),
     TowerBatch(0.03, 13, 20, 6),
+)
+# Large ink needs cards that small scenes do not have by themselves, and little else in them.
+LARGE_BATCHES = (
+    TowerBatch(0.35, 8, 8, 24, large=0.9),
+    TowerBatch(0.10, 8, 12, 16, large=0.9),
+    TowerBatch(0.15, 12, 12, 10, large=0.9),
+    TowerBatch(0.08, 16, 16, 6, large=0.6),
+    TowerBatch(0.06, 16, 16, 5, 4, large=0.3),
 )
 VAL_BATCHES = (TowerBatch(1.0, 8, 8, 24), TowerBatch(1.0, 8, 8, 0, 24), TowerBatch(1.0, 16, 16, 6))
 HALFTONE_SHARE = 0.6
@@ -72,7 +84,9 @@ class TowerStream(IterableDataset):
         for index in range(plan.num_scenes + plan.num_copies):
             shrink = 1 if index < plan.num_scenes else 2
             seed = int(rng.integers(2**40))
-            scene = self.builder.build(seed, "dense", shrink * plan.rows, shrink * plan.columns, HALFTONE_SHARE)
+            scene = self.builder.build(
+                seed, "dense", shrink * plan.rows, shrink * plan.columns, HALFTONE_SHARE, plan.large
+            )
             image = half_copy(scene.image) if shrink == 2 else scene.image
             images.append(sometimes_through_jpeg(image, rng))
             targets.append(dense_targets(scene.cards, *size, shrink))

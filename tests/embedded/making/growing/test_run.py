@@ -1,4 +1,4 @@
-"""Both stages on a micro base: they train, write a stock folder, and go on after a kill with the same weights."""
+"""All stages on a micro base: they train, write a stock folder, and go on after a kill with the same weights."""
 
 import math
 
@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from gp.backbones.processor import load_processor
+from gp.config.pretrain_cards import FinalStageConfig, JointStageConfig
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.evaluate import Answerer
@@ -31,7 +32,7 @@ def straight_run(tmp_path_factory, init):
 
 def test_run_trains_and_writes_everything(straight_run, init):
     names = {path.name for path in straight_run.iterdir()}
-    assert {"base", "tower.ckpt", "joint.ckpt", "tower.log", "joint.log", "config.yaml", "run.json", "tb"} <= names
+    assert {"base", "tower.ckpt", "joint.ckpt", "final.ckpt", "final.log", "config.yaml", "run.json", "tb"} <= names
     lines = (straight_run / "joint.log").read_text().splitlines()
     losses = [float(line.split("train/loss_answer=")[1].split()[0]) for line in lines if "loss_answer=" in line]
     assert losses and all(math.isfinite(loss) for loss in losses)
@@ -52,7 +53,7 @@ def test_the_folder_answers_as_stock_transformers(straight_run):
     assert load_processor(straight_run / "base").image_processor.size.longest_edge == 784**2
 
 
-@pytest.mark.parametrize(("stream", "killed_at"), [(TowerStream, 1), (JointStream, 1)])
+@pytest.mark.parametrize(("stream", "killed_at"), [(TowerStream, 1), (JointStream, 3)])
 def test_resume_after_a_kill(straight_run, init, tmp_path, monkeypatch, stream, killed_at):
     """Killed in either stage, the run goes on with the next step and ends with the same weights."""
     batch = stream.batch
@@ -66,20 +67,16 @@ def test_resume_after_a_kill(straight_run, init, tmp_path, monkeypatch, stream, 
         patch.setattr(stream, "batch", fail)
         with pytest.raises(RuntimeError, match="killed"):
             run(growing_config(tmp_path, init))
-    has_begun = (tmp_path / "micro" / "tower.ckpt").exists()
-    run(growing_config(tmp_path, init, ckpt="last" if has_begun else None))
+    assert not (tmp_path / "micro" / "base").exists()
+    run(growing_config(tmp_path, init, ckpt="auto"))
     actual, expected = (load_file(path / "base" / "model.safetensors") for path in (tmp_path / "micro", straight_run))
     assert actual.keys() == expected.keys()
     assert all(torch.equal(actual[name], tensor) for name, tensor in expected.items())
 
 
-def test_an_earlier_run_is_not_overwritten(straight_run, init):
-    before = (straight_run / "joint.ckpt").read_bytes()
-    with pytest.raises(ValueError, match=r"tower\.ckpt .*ckpt=last"):
-        run(growing_config(straight_run.parent, init))
-    assert (straight_run / "joint.ckpt").read_bytes() == before
-
-
-def test_a_run_that_is_not_there_is_named(init, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"ckpt=last.*tower\.ckpt"):
-        run(growing_config(tmp_path, init, ckpt="last"))
+def test_the_final_stage_begins_with_a_rate_of_its_own(straight_run):
+    """It has the joint stage's weights, and neither its optimizer nor its place in the schedule."""
+    joint, final = (torch.load(straight_run / f"{name}.ckpt", weights_only=True) for name in ("joint", "final"))
+    assert final["global_step"] == 2 and joint["global_step"] == 4
+    assert final["lr_schedulers"][0]["base_lrs"][0] == FinalStageConfig().lr != JointStageConfig().lr
+    assert final["state_dict"].keys() == joint["state_dict"].keys()

@@ -9,7 +9,7 @@ from gp.backbones.processor import load_processor
 from gp.embedded import BASE_DIR
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.blocks import IGNORE, INSERTED
-from gp.embedded.making.growing.joint_stage import embed_blocks, joint_forward
+from gp.embedded.making.growing.joint_forward import embed_blocks, joint_forward
 from gp.embedded.making.growing.joint_stream import JointStream
 from gp.embedded.making.growing.packing import prefix_text
 from gp.embedded.making.growing.plans import Size
