@@ -52,7 +52,7 @@ def test_hidden_tokens_are_out_of_sight(reader):
 def test_the_evidence_is_enough_and_random_tokens_are_not(reader):
     builder, rows = SceneBuilder("val"), {}
     for seed in range(8):
-        read = reader.read(draw_sample(builder, "color", 12, 12, seed), 5, np.random.default_rng(seed))
+        read = reader.read(draw_sample(builder, "color", 16, 16, seed), 5, np.random.default_rng(seed))
         for key, right in read.items():
             rows.setdefault(key, []).extend(right)
     assert sum(rows[None, "all"]) >= 7
