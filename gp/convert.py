@@ -16,6 +16,7 @@ from gp import cli
 from gp.formats import published
 from gp.formats.glimpse_folder import WEIGHTS, read_config, read_weights, write_config, write_weights
 from gp.formats.reading import BaseShape, check_weights, read_object
+from gp.runs.differences import refuse_other_base
 from gp.runs.writing import write_text
 
 
@@ -36,7 +37,10 @@ def to_published(source: Path, target: Path, base: Path) -> None:
     weights = read_weights(source)
     shape = BaseShape.read(there, f"{source / 'config.json'}: base.")
     check_weights(weights, shape, glimpse, vip, f"{source / WEIGHTS}: ")
-    config = published.make_config(read_object(base / "config.json"), glimpse, vip, options)
+    base_config = read_object(base / "config.json")
+    here = published.base_of(base_config, f"{base / 'config.json'}: ")
+    refuse_other_base(there, {key: value for key, value in here.items() if key != "name"}, source)
+    config = published.make_config(base_config, glimpse, vip, options)
     target.mkdir(parents=True, exist_ok=True)
     published.write_weights(weights, target)
     write_text(target / "config.json", json.dumps(config, indent=2) + "\n")
@@ -46,8 +50,11 @@ def convert(source: Path, target: Path, base: Path | None) -> None:
     """Converts whichever way `source` asks for.
 
     Raises:
-        FileNotFoundError, ValueError: no such folder, or not one of trained parts; or no base where it is needed.
+        FileNotFoundError, ValueError: no such folder, or not one of trained parts; no base where it is needed, or
+            another than the one that the parts were trained on. Nothing is written then.
     """
+    if target.resolve() == source.resolve():
+        raise ValueError(f"{target}: the folder to write is the folder to read, whose config.json would be lost")
     if published.is_reference_folder(source):
         to_ours(source, target)
     elif base is None:

@@ -4,6 +4,7 @@ python -m gp.bench train             prefix without gradients against the whole 
 python -m gp.bench prefill           pruned against un-pruned, and where the time goes
 python -m gp.bench zoom              a small copy and a crop against un-pruned, pruned and downsampled
 python -m gp.bench decode            step time and memory behind a pruned, an un-pruned and a short prompt
+python -m gp.bench overhead          un-pruned generate through gp against the stock model's own
 python -m gp.bench batch             throughput by batch size, with rows that keep different numbers
 python -m gp.bench kernels           attention kernels and lengths of prompts, pruned against un-pruned
 python -m gp.bench memory            bill of a training step, and the cards that it fits
@@ -31,6 +32,7 @@ BENCHES = {
     "prefill": "gp.bench.prefill",
     "zoom": "gp.bench.zoom",
     "decode": "gp.bench.decode",
+    "overhead": "gp.bench.overhead",
     "batch": "gp.bench.batch",
     "kernels": "gp.bench.kernels",
     "memory": "gp.bench.memory",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub import EvalResult, HfApi, ModelCardData
 
 from gp.backbones import Backbone
 from gp.formats.glimpse_folder import save_glimpse
@@ -17,6 +19,9 @@ from gp.pruners import GlimpsePruner
 from gp.runs.writing import write_text
 from gp.types import PruneOptions
 
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+NOT_STATED = "Not stated."
+TASK = "visual-question-answering"
 TAGS = ("visual-token-pruning", "glimpse-prune")
 CARD = """\
 ---
@@ -34,7 +39,7 @@ The base itself is unchanged and is not part of this repository.
 ```python
 import gp
 
-model = gp.from_pretrained("{base}", glimpse="{name}")
+model = gp.from_pretrained({load})
 answer = model.ask("picture.png", "what number is on the red card ?")  # your picture and question
 print(answer.text)
 print(answer.num_kept, "of", answer.num_visual, "visual tokens kept")
@@ -49,6 +54,10 @@ print(answer.num_kept, "of", answer.num_visual, "visual tokens kept")
 ## Training data
 
 {data}
+
+## Training
+
+{training}
 
 ## Results
 
@@ -68,7 +77,8 @@ def save_pretrained(
     *,
     name: str | None = None,
     data: str | Sequence[str] | None = None,
-    metrics: dict[str, float] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    measured_on: str | Sequence[str] | None = None,
     **facts: Any,
 ) -> Path:
     """Writes the trained parts (safetensors), their config and a model card.
@@ -80,16 +90,19 @@ def save_pretrained(
         options: pruning defaults that travel along.
         name: what the card's example loads; default: the folder's name.
         data: what it was trained on, for the card and the config: words, or names of shards.
-        metrics: figure by name, for the card and the config.
-        facts: others that travel in the config (JSON), such as `base_revision` or `step`.
+        metrics: figure by name, for the card and the config; those that are not finite are left out.
+        measured_on: what the metrics were measured on: words, or names of shards.
+        facts: others that travel in the config (JSON), such as `base_revision`, which the card's example loads, too, or
+            `training`.
 
     Returns:
         The folder.
     """
-    info = {key: value for key, value in {"data": data, "metrics": metrics, **facts}.items() if value is not None}
+    figures = {key: float(value) for key, value in (metrics or {}).items() if isfinite(value)} or None
+    given = {"data": data, "metrics": figures, "measured_on": measured_on, **facts}
+    info = {key: value for key, value in given.items() if value is not None}
     folder = save_glimpse(folder, glimpse, backbone, options, info)
-    card = model_card(glimpse, backbone, options, name or folder.name, data, metrics)
-    write_text(folder / "README.md", card)
+    write_text(folder / "README.md", model_card(glimpse, backbone, options, name or folder.name, info))
     return folder
 
 
@@ -102,7 +115,7 @@ def push_to_hub(
         repo_id: owner/name; made if missing.
         glimpse, backbone, options: as for `save_pretrained`.
         private: for a repository that is made now.
-        card: `data` and `metrics` of `save_pretrained`.
+        card: what `save_pretrained` takes for the card and the config.
 
     Returns:
         Address of the commit.
@@ -115,26 +128,64 @@ def push_to_hub(
 
 
 def model_card(
-    glimpse: GlimpsePruner,
-    backbone: Backbone,
-    options: PruneOptions,
-    name: str,
-    data: str | Sequence[str] | None,
-    metrics: dict[str, float] | None,
+    glimpse: GlimpsePruner, backbone: Backbone, options: PruneOptions, name: str, info: Mapping[str, Any]
 ) -> str:
-    """The card's Markdown; arguments as for `save_pretrained`."""
-    rows = ["| figure | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in (metrics or {}).items())]
+    """The card's Markdown.
+
+    Args:
+        glimpse, backbone, options, name: as for `save_pretrained`.
+        info: of these `data`, `metrics`, `measured_on`, `base_revision` and `training`.
+    """
     base = backbone.model.config.name_or_path
-    metadata = ModelCardData(base_model=base, library_name="gp", pipeline_tag="image-text-to-text", tags=list(TAGS))
-    listed = data if isinstance(data, str) or data is None else "\n".join(f"- `{one}`" for one in data)
+    keywords = {"revision": info.get("base_revision"), "glimpse": name}
+    load = [_literal(base), *(f"{key}={_literal(value)}" for key, value in keywords.items() if value is not None)]
+    data = info.get("data")
     return CARD.format(
-        metadata=metadata.to_yaml(),
+        metadata=_metadata(base, name, info).to_yaml(),
         base=base,
-        name=name,
+        load=", ".join(load),
         parameters=sum(p.numel() for p in glimpse.parameters()),
         prune_layer=glimpse.prune_layer,
         num_layers=backbone.num_layers,
         options=json.dumps(asdict(options), indent=2),
-        data=listed or "Not stated.",
-        metrics="\n".join(rows) if metrics else "Not stated.",
+        data=(data if isinstance(data, str) else "\n".join(f"- `{one}`" for one in data or ())) or NOT_STATED,
+        training=f"```json\n{json.dumps(info['training'], indent=2)}\n```" if "training" in info else NOT_STATED,
+        metrics=_results(info),
     )
+
+
+def _metadata(base: str, name: str, info: Mapping[str, Any]) -> ModelCardData:
+    """What the Hub shows beside the card; it knows bases by their hub ids only."""
+    where = _measured_on(info)
+    results = [
+        EvalResult(
+            task_type=TASK, dataset_type=where, dataset_name=where, metric_type=key, metric_value=round(value, 6)
+        )
+        for key, value in info.get("metrics", {}).items()
+    ]
+    return ModelCardData(
+        base_model=base if HUB_ID.fullmatch(base) and not Path(base).exists() else None,
+        library_name="gp",
+        pipeline_tag="image-text-to-text",
+        tags=list(TAGS),
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _results(info: Mapping[str, Any]) -> str:
+    if "metrics" not in info:
+        return NOT_STATED
+    rows = (f"| {key} | {value:.4g} |" for key, value in info["metrics"].items())
+    return "\n".join([f"Measured on: {_measured_on(info)}", "", "| figure | value |", "|---|---|", *rows])
+
+
+def _measured_on(info: Mapping[str, Any]) -> str:
+    """In one line."""
+    where = info.get("measured_on") or "not stated"
+    return where if isinstance(where, str) else ", ".join(where)
+
+
+def _literal(text: str) -> str:
+    """As a literal of Python's: a folder's name may have quotes or backslashes."""
+    return json.dumps(text, ensure_ascii=False)

@@ -18,6 +18,7 @@ from gp.types import PruneOptions
 
 WEIGHTS = "new_modules_gp.pt"
 BASE = "config.json of the base: "
+FAMILIES = ("qwen2_5_vl", "llava")  # that the reference has
 PARTS = {"attn_fuser", "learnable_embeddings", "le_proj", "le_norm"}
 
 # ours -> theirs, inside the VIP
@@ -81,7 +82,20 @@ def read_base(folder: Path) -> dict[str, Any]:
         ValueError: they are not all there.
     """
     path = folder / "config.json"
-    given, where = _flat(read_object(path)), f"{path}: "
+    return base_of(read_object(path), f"{path}: ")
+
+
+def base_of(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """Shape of a base, from its own config or from one that repeats it.
+
+    Args:
+        config: flat, or with a section for the decoder.
+        where: stands before the key in messages.
+
+    Raises:
+        ValueError: a size is missing.
+    """
+    given = _flat(config)
     vision = take(given, "vision_config", dict, where, {})
     name = take(given, "_name_or_path", str, where, None)
     return {
@@ -97,12 +111,15 @@ def read_base(folder: Path) -> dict[str, Any]:
 def make_config(
     base_config: dict[str, Any], glimpse: GlimpseConfig, vip: VIPConfig, options: PruneOptions
 ) -> dict[str, Any]:
-    """The reference's `config.json`: the base's own fields and its words for ours.
+    """The reference's `config.json`: the base's own fields, as transformers 4.51 wrote them, and its words for ours.
 
     Raises:
-        ValueError: pruning options or features that the reference does not know, or a LLaVA base in another naming than
-            the original one.
+        ValueError: a family, pruning options or features that the reference does not know, or a LLaVA base in another
+            naming than the original one.
     """
+    family = base_of(base_config, BASE)["model_type"]
+    if family not in FAMILIES:
+        raise ValueError(f"{BASE}model_type: the published format knows {' and '.join(FAMILIES)}, got {family!r}")
     if options.fixed_keep_ratio is not None or options.num_keep is not None or options.budget_scope != "prompt":
         raise ValueError("the published format knows no fixed_keep_ratio, no num_keep and no budget_scope but 'prompt'")
     if _is_llava(base_config, BASE):
@@ -111,7 +128,8 @@ def make_config(
         if glimpse.attention_logits:
             raise ValueError("the published format of LLaVA knows no raw attention logits, only their log-softmax")
         base_config = {**base_config, "model_type": "llava_llama"}
-    num_layers = take(_flat(base_config), "num_hidden_layers", int, BASE)
+    base_config = _as_transformers_4(base_config)
+    num_layers = take(base_config, "num_hidden_layers", int, BASE)
     return {
         **base_config,
         "model_type": f"{base_config['model_type'].removesuffix('_gp')}_gp",
@@ -144,6 +162,25 @@ def _flat(given: dict[str, Any]) -> dict[str, Any]:
     """The decoder's sizes beside the rest: transformers 5 writes them in a section of their own."""
     text = given.get("text_config")
     return {**text, **given} if isinstance(text, dict) else given
+
+
+def _as_transformers_4(config: dict[str, Any]) -> dict[str, Any]:
+    """The same config in the words of transformers 4.51, which the reference needs.
+
+    It would take sizes from a section for defaults without a word; it has `rope_theta` and `rope_scaling` where
+    transformers 5 has `rope_parameters`, and `torch_dtype` where that has `dtype`.
+    """
+    if not isinstance(config.get("text_config"), dict):
+        return config
+    flat = _flat(config)
+    del flat["text_config"]
+    flat.pop("layer_types", None)
+    if isinstance(rope := flat.pop("rope_parameters", None), dict):
+        flat["rope_scaling"] = {key: value for key, value in rope.items() if key != "rope_theta"}
+        flat["rope_theta"] = rope.get("rope_theta")
+    if "dtype" in flat:
+        flat["torch_dtype"] = flat.pop("dtype")
+    return flat
 
 
 def _is_llava(config: dict[str, Any], where: str) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,7 @@ from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehear
 from gp.training.schedule import Length, run_length, samples_per_step, shift_of
 from gp.training.summary import describe_run
 
+TOLD = ("model", "loss", "optim")  # sections of the config that the trained parts tell; the run has all of them
 HINTS = (
     ".*module\\(s\\) in eval mode at the start of training.*",
     ".*does not have many workers.*",
@@ -270,17 +272,18 @@ def _fit(
 def _export(config: TrainConfig, trainer: pl.Trainer, model: GlimpseModel, folder: Path) -> None:
     """The trained parts as a folder of their own, and the last figures."""
     figures = {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
-    place = folder / run_folder.GLIMPSE
+    place, settings = folder / run_folder.GLIMPSE, asdict(config)
     publish.save_pretrained(
         place,
         model.glimpse,
         model.backbone,
         model.options,
-        name=str(place),
+        name=place.as_posix(),
         data=config.data.train,
         metrics={name: value for name, value in figures.items() if name.startswith("val/")},
+        measured_on=config.data.val,
         base_revision=config.model.revision,
-        step=trainer.global_step,
+        training={"step": trainer.global_step, "seed": config.seed, **{key: settings[key] for key in TOLD}},
     )
     run_folder.finish(folder, trainer.global_step, figures)
 

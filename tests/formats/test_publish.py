@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 from pathlib import Path
@@ -78,3 +79,29 @@ def test_the_sample_of_the_card_runs(tmp_path, monkeypatch, capsys):
     sample = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
     exec(compile(sample, "README.md", "exec"), {})
     assert capsys.readouterr().out == "6 0\n2 of 64 visual tokens kept\n"
+
+
+def test_results_say_what_they_were_measured_on(model, tmp_path):
+    told = {"measured_on": ["b.tar", "c.tar"], "training": {"seed": 3}, "base_revision": "abc"}
+    folder = model.save_pretrained(tmp_path / "parts", metrics={"mask_iou": 0.9371, "empty": float("nan")}, **told)
+    card = ModelCard.load(folder / "README.md")
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value, result.dataset_name) == ("mask_iou", 0.9371, "b.tar, c.tar")
+    assert 'gp.from_pretrained("owner/base", revision="abc", glimpse="parts")' in card.text
+    assert "Measured on: b.tar, c.tar" in card.text and '"seed": 3' in card.text and "empty" not in card.text
+    config = json.loads((folder / "config.json").read_text())
+    assert {key: config[key] for key in told} == told and config["metrics"] == {"mask_iou": 0.9371}
+
+
+@pytest.mark.parametrize("base", ["tiny", "/models/base", "docs/images"])
+def test_a_base_that_is_no_hub_id_stands_in_the_text_only(model, tmp_path, monkeypatch, base):
+    monkeypatch.setattr(model.base.config, "name_or_path", base)
+    card = ModelCard.load(model.save_pretrained(tmp_path / "parts") / "README.md")
+    assert card.data.base_model is None and card.data.eval_results is None
+    assert f"`{base}`" in card.text and card.text.count("Not stated.") == 3
+
+
+def test_a_folder_with_quotes_is_still_python(model, tmp_path):
+    folder = model.save_pretrained(tmp_path / 'a "b"')
+    sample = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    assert 'a "b"' in {node.value for node in ast.walk(ast.parse(sample)) if isinstance(node, ast.Constant)}

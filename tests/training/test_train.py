@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gp
@@ -53,6 +54,17 @@ def test_the_folder_of_a_run(finished, base):
     loaded = gp.from_pretrained(base, glimpse=folder / "glimpse")
     for name, value in model.glimpse.state_dict().items():
         assert torch.equal(value, loaded.glimpse.state_dict()[name])
+
+
+def test_the_trained_parts_say_what_they_are(finished, base):
+    config, _, folder = finished
+    told = json.loads((folder / "glimpse/config.json").read_text())
+    assert told["base"]["name"] == base and told["data"] == config.data.train and told["measured_on"] == config.data.val
+    assert told["training"]["step"] == 5 and told["training"]["optim"] == asdict(config)["optim"]
+    figures = json.loads((folder / "run.json").read_text())["figures"]
+    assert told["metrics"] == {name: value for name, value in figures.items() if name.startswith("val/")} != {}
+    results = ModelCard.load(folder / "glimpse/README.md").data.eval_results
+    assert {result.metric_type for result in results} == set(told["metrics"])
 
 
 def test_the_checkpoint_is_small_and_plain(finished):
