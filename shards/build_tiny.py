@@ -1,7 +1,9 @@
 """Builds the WebDataset shards of the embedded data, or checks those that are there.
 
-    python shards/build_tiny.py                      # into data/tiny, about half a minute on 2 cores
-    python shards/build_tiny.py --root /data/tiny    # elsewhere
+    python shards/build_tiny.py                                  # of `tiny`: into data/tiny, half a minute on 2 cores
+    python shards/build_tiny.py train test test_hard             # of `tiny2`, 16x16 visual tokens: into data/tiny2
+    python shards/build_tiny.py test@20x20 test_count@8x16       # other sizes, other kinds of question
+    python shards/build_tiny.py test --root /data/tiny2          # elsewhere
 
 `train.py` and `evaluate.py` build them by themselves when they are missing.
 """
@@ -15,22 +17,37 @@ from pathlib import Path
 
 from gp import cli
 from gp.config import DataConfig
+from gp.data.card_shards import CARD_SPLITS, ensure_card_shards
+from gp.data.manifest import read_manifest
 from gp.data.tiny_shards import ensure_tiny_shards
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds or checks; returns the exit status, see `gp.cli.run`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path(DataConfig.root) / "tiny", help="folder to build")
+    known = ", ".join(CARD_SPLITS)
+    parser.add_argument(
+        "splits", nargs="*", metavar="SPLIT[@ROWSxCOLUMNS]", help=f"of tiny2: {known}; none: all of tiny"
+    )
+    parser.add_argument("--root", type=Path, help="folder to build; default: data/tiny or data/tiny2")
     cli.add_traceback(parser)
     options = parser.parse_args(arguments)
-    return cli.run(lambda: run(options.root), options.traceback)
+    return cli.run(lambda: run(options.splits, options.root), options.traceback)
 
 
-def run(root: Path) -> None:
+def run(splits: Sequence[str], root: Path | None) -> None:
     """Builds what is missing and prints one line per split."""
-    for split, paths in ensure_tiny_shards(root, check_hashes=True).items():
-        print(f"{split}: {len(paths)} shards in {root}")
+    if not splits:
+        folder = root or Path(DataConfig.root) / "tiny"
+        for split, paths in ensure_tiny_shards(folder, check_hashes=True).items():
+            print(f"{split}: {len(paths)} shards in {folder}")
+    for name in splits:
+        paths = ensure_card_shards(root or Path(DataConfig.root) / "tiny2", name, check_hashes=True)
+        manifest = read_manifest(paths[0].parent)
+        assert manifest is not None  # it was checked
+        (info,) = manifest.sets.values()
+        share = f"evidence on {100 * info['evidence_share']:.1f} % of the visual tokens"
+        print(f"{name}: {info['samples']} questions, {len(paths)} shards in {paths[0].parent}, {share}")
 
 
 if __name__ == "__main__":

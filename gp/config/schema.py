@@ -110,7 +110,7 @@ class PruneConfig:
 @dataclass
 class DataConfig:
     """Shards: paths or urls with braces (`gqa-{000000..000019}.tar`), paths with wildcards (`gqa-*.tar`), or
-    `tiny:SPLIT` for the embedded data; see docs/streaming.md.
+    `tiny:SPLIT`, `tiny2:SPLIT`, `tiny2:SPLIT@ROWSxCOLUMNS` for embedded data; see docs/streaming.md.
     """
 
     root: str = option("data", "relative paths and the embedded data live below it")

@@ -11,10 +11,10 @@ from gp.backbones import Backbone
 from gp.config import TrainConfig, load_config
 from gp.config.load import prune_options
 from gp.data.shards import check_shards
-from gp.embedded import GLIMPSE_DIR
+from gp.embedded import EMBEDDED_GLIMPSES
 from gp.eval.names import check_names, check_without_glimpse
 from gp.eval.plan import plan_rows
-from gp.formats.glimpse_folder import EMBEDDED, base_facts, load_glimpse
+from gp.formats.glimpse_folder import base_facts, load_glimpse
 from gp.loading import load_base, outline
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
@@ -126,7 +126,7 @@ def out_folder(config: TrainConfig, ckpt: str | Path | None) -> Path:
         return Path(config.eval.out)
     if ckpt is None:
         return Path(config.runs_dir) / config.name / f"{EVAL}-without-glimpse"
-    if str(ckpt) == EMBEDDED:
+    if str(ckpt) in EMBEDDED_GLIMPSES:
         return Path(config.runs_dir) / config.name / EVAL  # not into the installed package
     path = Path(ckpt)
     is_run = path.is_dir() and (path / CONFIG).is_file()
@@ -135,7 +135,7 @@ def out_folder(config: TrainConfig, ckpt: str | Path | None) -> Path:
 
 def find_checkpoint(ckpt: str | Path) -> Path:
     """The file or folder that a user's `ckpt=` means."""
-    path = GLIMPSE_DIR if str(ckpt) == EMBEDDED else Path(ckpt)
+    path = EMBEDDED_GLIMPSES.get(str(ckpt), Path(ckpt))
     if not path.exists():
         near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         there = f"; there is {', '.join(p.name for p in near)}" if near else ""

@@ -17,7 +17,7 @@ from torch import Tensor
 from gp.backbones import Backbone
 from gp.backbones.fingerprint import fingerprint
 from gp.config.schema import GlimpseConfig, VIPConfig
-from gp.embedded import GLIMPSE_DIR
+from gp.embedded import EMBEDDED_GLIMPSES
 from gp.formats import published
 from gp.formats.reading import (
     BaseShape,
@@ -34,7 +34,6 @@ from gp.types import PruneOptions
 
 FORMAT = "gp-glimpse-1"
 WEIGHTS = "glimpse.safetensors"
-EMBEDDED = "tiny"
 CHECKSUM = "sha256"
 
 
@@ -124,7 +123,7 @@ def load_glimpse(
     """Reads trained parts, in our format or the published one, and checks that they belong to this base.
 
     Args:
-        name: a folder, a hub id, or "tiny" (the embedded ones).
+        name: a folder, a hub id, or "tiny", "tiny2" (the embedded ones).
         backbone: the base that they will sit on.
         revision: of the hub id.
         hub: how files are fetched, see `gp.backbones.source.BaseSource`.
@@ -153,7 +152,7 @@ def load_glimpse(
 
 
 def _find(name: str | Path, revision: str | None, hub: Mapping[str, Any]) -> Path:
-    folder = GLIMPSE_DIR if str(name) == EMBEDDED else Path(name)
+    folder = EMBEDDED_GLIMPSES.get(str(name), Path(name))
     if not folder.is_dir():
         if folder.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
             raise FileNotFoundError(f"glimpse {name}: no such folder (and not a hub id of the form owner/name)")

@@ -60,7 +60,7 @@ def test_same_bytes_again(built, tmp_path):
 
 def test_later_calls_build_nothing(built, monkeypatch):
     root, paths = built
-    monkeypatch.setattr("gp.data.tiny_shards._build", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr("gp.data.drawn_shards._build", lambda *_: pytest.fail("built again"))
     assert ensure_tiny_shards(root, SMALL, check_hashes=True) == paths
 
 

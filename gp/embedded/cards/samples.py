@@ -24,7 +24,7 @@ from gp.embedded.cards.questions import (
     ask_to_read,
     readable,
 )
-from gp.embedded.cards.scene import SceneBuilder
+from gp.embedded.cards.scene import Scene, SceneBuilder
 from gp.embedded.cards.views import crop, crop_box, draw_crop, half_box, half_copy, through_jpeg
 
 ZOOM_KINDS = ("zoom", "glance")
@@ -57,17 +57,27 @@ def draw_sample(builder: SceneBuilder, kind: str, rows: int, columns: int, seed:
     """
     if kind not in SAMPLE_KINDS:
         raise ValueError(f"kind must be one of {SAMPLE_KINDS}, got {kind!r}")
-    rng = np.random.default_rng([seed, SAMPLE_KINDS.index(kind)])
+    rng = _generator(kind, seed)
     if kind in ZOOM_KINDS:
         return _draw_zoom(builder, kind, rows, columns, seed, rng)
-    scene = builder.build(seed, LAYOUTS_OF_KIND[kind], rows, columns)
     if kind not in PLACES:
-        question = ask(rng, scene, kind)
+        scene, question = draw_question(builder, kind, rows, columns, seed)
         return Sample((through_jpeg(scene.image),), question, (_boxes(question),), scene.source_id)
+    scene = builder.build(seed, LAYOUTS_OF_KIND[kind], rows, columns)
     scenes = (scene, builder.build(seed + 2**40, "color", rows, columns))
     question = ask_in_picture(rng, scenes, PLACES.index(kind))
     boxes = tuple(_boxes(question) if index == question.picture else () for index in range(2))
     return Sample(tuple(through_jpeg(s.image) for s in scenes), question, boxes, "+".join(s.source_id for s in scenes))
+
+
+def draw_question(builder: SceneBuilder, kind: str, rows: int, columns: int, seed: int) -> tuple[Scene, Question]:
+    """The scene and question of `draw_sample`, as drawn, for a kind about one picture that is asked as it is."""
+    scene = builder.build(seed, LAYOUTS_OF_KIND[kind], rows, columns)
+    return scene, ask(_generator(kind, seed), scene, kind)
+
+
+def _generator(kind: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng([seed, SAMPLE_KINDS.index(kind)])
 
 
 def _draw_zoom(builder: SceneBuilder, kind: str, rows: int, columns: int, seed: int, rng) -> Sample:

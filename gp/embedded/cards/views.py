@@ -10,11 +10,16 @@ from gp.embedded.cards.layout import TOKEN_PX, Box
 JPEG_QUALITY = 95  # 90 costs two points of the halftone numbers, 75 a tenth of them
 
 
-def through_jpeg(image: Image.Image) -> Image.Image:
-    """What a JPEG file of quality 95 keeps of an image."""
+def jpeg_bytes(image: Image.Image) -> bytes:
+    """The image as a JPEG file of quality 95."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return Image.open(buffer).convert("RGB")
+    return buffer.getvalue()
+
+
+def through_jpeg(image: Image.Image) -> Image.Image:
+    """What a JPEG file of quality 95 keeps of an image."""
+    return Image.open(io.BytesIO(jpeg_bytes(image))).convert("RGB")
 
 
 def half_copy(image: Image.Image) -> Image.Image:
