@@ -19,7 +19,7 @@ def test_every_sample_prints_what_it_says(monkeypatch):
     monkeypatch.chdir(ROOT)
     names: dict = {}
     samples = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    assert len(samples) == 8
+    assert len(samples) == 9
     for sample in samples:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
