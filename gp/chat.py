@@ -38,6 +38,8 @@ class Chat:
         if system is not None and not isinstance(system, str):
             raise TypeError(f"system must be text, got {type(system).__name__}")
         self._model, self._allow_urls, self._defaults = model, allow_urls, defaults
+        # what a turn says goes over these, as in `generate` over the model's: another kind of budget replaces theirs
+        self._options = calls.take_options(model.options, defaults.pop("options", None), defaults, 1)
         self._talk = Conversation(model.backbone, model.find_pruner(pruner, calls.take_settings(pruner, defaults)))
         self._pictures: list[Image] = []
         self._waiting = read_images(images, allow_urls)  # until the next question
@@ -70,7 +72,7 @@ class Chat:
         how = {"do_sample": False, "max_new_tokens": 64, **self._defaults, **kwargs, "return_dict_in_generate": True}
         options, seed = how.pop("options", None), how.pop("seed", 0)
         prompt = calls.take_inputs(model.backbone, inputs, "chat")
-        chosen = calls.take_options(model.options, options, how, 1)
+        chosen = calls.take_options(model.options, self._options if options is None else options, how, 1)
         calls.refuse(model.backbone, how)
         done = self._talk.turn(prompt, chosen, seed)
         out = model.decode(prompt["input_ids"], done, consume=True, **how)

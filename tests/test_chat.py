@@ -57,6 +57,18 @@ def test_options_of_a_turn_and_mistakes_leave_the_conversation_as_it_was(model):
     assert chat.ask("what is big ?", num_keep=3).num_kept == 3
 
 
+@pytest.mark.parametrize(
+    "default", [{"max_keep_ratio": 0.9}, {"budget": 0.5}, {"options": gp.PruneOptions(num_keep=2)}]
+)
+def test_another_kind_of_budget_replaces_the_conversations(model, default):
+    chat = model.chat(picture(0), pruner="divprune", max_new_tokens=2, **default)
+    assert chat.ask("what is red ?", num_keep=3).num_kept == 3
+    whole = chat.ask("what is big ?", fixed_keep_ratio=1.0)
+    assert whole.num_kept == whole.num_visual
+    with pytest.raises(ValueError, match="min_kept must be 0 or more"):
+        model.chat(picture(0), min_kept=-1)
+
+
 def test_without_images_or_processor(model):
     assert model.chat(max_new_tokens=2).ask("what is red ?").num_visual == 0
     with pytest.raises(ValueError, match="'downsample' makes images of its own"):

@@ -67,6 +67,7 @@ def add_second_turn(report: BenchReport, setup: Setup, model: GlimpseModel, cost
     question = first["input_ids"][:, -(preset.text - TEXT_AROUND_IMAGE) :]
     both = {**first, "input_ids": torch.cat([first["input_ids"], question], dim=1)}
     both["attention_mask"] = torch.ones_like(both["input_ids"])
+    both["mm_token_type_ids"] = torch.cat([first["mm_token_type_ids"], torch.zeros_like(question).int()], dim=1)
 
     def one_turn() -> float:
         talk = Conversation(model.backbone, model.find_pruner("glimpse"))

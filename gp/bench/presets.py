@@ -180,6 +180,7 @@ def random_inputs(preset: Preset, device: str = "cpu", grid: tuple[int, int] | N
     inputs = {
         "input_ids": input_ids,
         "attention_mask": torch.ones_like(input_ids),
+        "mm_token_type_ids": (input_ids == image).int(),  # stock counts positions along one axis without it
         "pixel_values": torch.randn(num_patches, 3 * TEMPORAL * PATCH_PX**2, generator=generator),
         "image_grid_thw": torch.tensor([[1, MERGE * height, MERGE * width]] * preset.batch),
     }

@@ -28,6 +28,14 @@ def test_inputs_fit_the_model():
     random_model(preset).prefill(inputs, "none")
 
 
+def test_stock_reads_the_inputs_as_gp_does():
+    """Positions along three axes, which stock takes from the types of tokens."""
+    model, inputs = random_model(PRESETS["tiny"]), random_inputs(PRESETS["tiny"])
+    with torch.no_grad():
+        expected = model.base(**inputs).logits[:, -1]
+    torch.testing.assert_close(model.prefill(inputs, "none").logits.flatten(0, -2), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_random_weights_repeat():
     first, second = (random_model(PRESETS["tiny"]).base.lm_head.weight for _ in range(2))
     assert torch.equal(first, second)
