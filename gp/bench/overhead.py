@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> BenchReport:
 def measure_s(setup: Setup, new_tokens: int) -> dict[str, list[float]]:
     """Seconds of a call, vision tower and prefill included, in every round of each way."""
     model, inputs = setup.model(), random_inputs(setup.preset, setup.device)
-    how = {**inputs, "do_sample": False, "min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
+    how: dict[str, Any] = {**inputs, "do_sample": False, "min_new_tokens": new_tokens, "max_new_tokens": new_tokens}
     ways = {STOCK: partial(model.base.generate, **how), WRAPPED: partial(model.generate, **how, pruner="none")}
     ids = [way() for way in ways.values()]
     if not torch.equal(*ids):
