@@ -12,6 +12,7 @@
     python evaluate.py ckpt=runs/qwen7b trainer.devices=8
     torchrun --nproc_per_node 8 evaluate.py ckpt=runs/qwen7b
     python evaluate.py --config configs/qwen7b.yaml pruner=fastv,visionzip budget=0.2
+    python evaluate.py ckpt=runs/qwen7b bench=viscot eval.costs=false
 
 Without ckpt the base alone is evaluated: methods other than glimpse, at budgets.
 
@@ -26,6 +27,8 @@ Short keys, lists with commas:
                       decision (random and others that only rank: as many as glimpse kept)
     split=A,B         eval.splits
     num_samples=N     eval.num_samples
+    bench=NAME        configs/bench/NAME.yaml, or a path: splits with their shards, suffix, scorers and longest answer;
+                      results go to eval-NAME/ (docs/benches.md)
     out=FOLDER        eval.out; default: eval/ beside the checkpoint
 
 Any other key is an option of the config; eval.methods.METHOD.SETTING=VALUE sets what a method takes.
@@ -51,6 +54,7 @@ from gp.config.reference import help_text
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 LIST_KEYS = {"pruner": "eval.pruners", "budget": "eval.budgets", "split": "eval.splits"}
+BENCHES = Path(__file__).parent / "configs" / "bench"
 SHORT_KEYS = {"num_samples": "eval.num_samples", "out": "eval.out"}
 
 
@@ -86,12 +90,18 @@ def run(
     settings: Sequence[str], config_paths: Sequence[Path] | None, framed: Callable[[Callable[[], None]], int]
 ) -> None:
     """Finds the checkpoint and hands over to the devices; `framed` is how work of a process becomes its status."""
-    ckpt, overrides = split_settings(settings)
+    bench_name, rest = take_bench(settings)
+    ckpt, overrides = split_settings(rest)
+    bench = None
+    if bench_name:
+        from gp.eval import find_bench
+
+        bench = find_bench(bench_name, BENCHES)
 
     if ckpt and len(found := several(ckpt)) > 1:
         from gp.eval.several import evaluate_several
 
-        evaluate_several(Path(__file__), found, overrides, config_paths)
+        evaluate_several(Path(__file__), found, overrides, config_paths, bench)
         return
     if not ckpt and not config_paths:
         raise ValueError("command line: no checkpoint, give ckpt=PATH (see --help)")
@@ -101,11 +111,13 @@ def run(
     from gp.runs.launcher import follow_launcher, leave
     from gp.training.devices import check_devices
 
-    path, config = find_run(ckpt, overrides, config_paths)
+    path, config = find_run(ckpt, overrides, config_paths, bench)
     follow_launcher(config.trainer)
     check_devices(config.trainer)
     check_before_loading(path, config)
     out = out_folder(config, ckpt)
+    if bench and config.eval.out is None:
+        out = out.with_name(f"{out.name}-{bench.stem}")
 
     def work(copies: Sequence[Copy] = ()) -> None:
         trainer = make_trainer(config.trainer)
@@ -130,6 +142,12 @@ def several(ckpt: str) -> list[str]:
             raise FileNotFoundError(f"ckpt {part}: no file or folder matches")
         named += matches
     return list(dict.fromkeys(named))
+
+
+def take_bench(settings: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes `bench=` out of the settings: its value, of several the last one, and what is left."""
+    given = [text.partition("=")[2] for text in settings if text.startswith("bench=")]
+    return (given[-1] if given else None), [text for text in settings if not text.startswith("bench=")]
 
 
 def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:

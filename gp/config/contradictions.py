@@ -17,6 +17,7 @@ from gp.config.schema import (
     TrainConfig,
     VIPConfig,
 )
+from gp.config.sets import check_sets
 
 DEVICES = re.compile(r"auto|\d+(,\d+)*,?")
 SPLIT = re.compile(r"[^/\\\0]+")
@@ -36,6 +37,7 @@ def check(config: TrainConfig) -> None:
     _check_length(config.optim)
     _check_devices(config.trainer.devices)
     _check_splits(config.eval, config.data)
+    check_sets(config.eval)
     if config.loss.dice == 0 and config.loss.bce == 0 and config.loss.answer == 0:
         raise ValueError("loss.dice, loss.bce and loss.answer are all 0: nothing would be trained")
 
@@ -111,3 +113,5 @@ def _check_splits(evaluation: EvalConfig, data: DataConfig) -> None:
         raise ValueError(f"data.test: a split's name must be one without slashes, got {wrong[0]!r}")
     if unknown := set(evaluation.splits) - set(data.test):
         raise ValueError(f"eval.splits {sorted(unknown)} not in data.test, which has {sorted(data.test)}")
+    if unknown := set(evaluation.sets) - set(data.test):
+        raise ValueError(f"eval.sets {sorted(unknown)} without shards: not in data.test, which has {sorted(data.test)}")

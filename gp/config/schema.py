@@ -29,6 +29,7 @@ VALIDATION_FIGURES = (
     "val/answer_accuracy_unpruned",
     "val/agreement",
 )
+SCORERS = ("exact_match", "anls", "vqa_accuracy", "relaxed_accuracy", "choice", "containment")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
 
 
@@ -205,6 +206,16 @@ class EvalConfig:
     )
     methods: dict[str, dict[str, Any]] = option(
         {}, "method -> settings that are not the published ones, e.g. eval.methods.fastv.layer=1"
+    )
+    scores: list[str] = option(
+        ["exact_match"],
+        "scorers of answers, the first one is the score of a set; agreement is always exact match",
+        choices=SCORERS,
+        length=FROM_1,
+        distinct=True,
+    )
+    sets: dict[str, dict[str, Any]] = option(
+        {}, "split -> its own suffix (behind each question), scores and max_new_tokens; see configs/bench"
     )
     max_new_tokens: int = option(64, "longest answer", within=FROM_1)
     num_samples: int | None = option(None, "questions per split, drawn from all its shards; null: all", within=FROM_1)

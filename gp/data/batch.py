@@ -129,13 +129,15 @@ class Collator:
         processor: of the base model, from `gp.backbones.processor.load_processor`.
         min_pixels: images are enlarged to at least this area; None: the processor's own setting.
         max_pixels: images are reduced to at most this area; None: the processor's own setting.
+        suffix: put behind each question, as it is.
 
     Raises:
         ValueError: the chat template has no token that ends a turn, or limits for images of one fixed size.
     """
 
-    def __init__(self, processor: Any, min_pixels: int | None = None, max_pixels: int | None = None):
+    def __init__(self, processor: Any, min_pixels: int | None = None, max_pixels: int | None = None, suffix: str = ""):
         self.processor = processor
+        self.suffix = suffix
         self.end_id = end_of_turn_id(processor)
         self.markers = processor.markers()
         self.pixel_table = PixelTable.from_processor(processor)
@@ -147,7 +149,7 @@ class Collator:
         """Tokenises prompts and answers, prepares the images and draws the evidence masks."""
         inputs = dict(
             self.processor.apply_chat_template(
-                [question_messages(sample) for sample in samples],
+                [question_messages(sample, self.suffix) for sample in samples],
                 tokenize=True,
                 add_generation_prompt=True,
                 return_dict=True,
@@ -184,9 +186,9 @@ class Collator:
         return sizes.num_image_tokens[0]
 
 
-def question_messages(sample: Sample) -> list[dict[str, Any]]:
+def question_messages(sample: Sample, suffix: str = "") -> list[dict[str, Any]]:
     """The conversation up to the answer, in transformers' chat format: one user turn, image first."""
-    content = [{"type": "image", "image": sample.image}, {"type": "text", "text": sample.question}]
+    content = [{"type": "image", "image": sample.image}, {"type": "text", "text": sample.question + suffix}]
     return [{"role": "user", "content": content}]
 
 

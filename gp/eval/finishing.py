@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gp.config.sets import set_options
 from gp.eval.html_report import write_html
 from gp.eval.markdown_report import write_markdown
 from gp.eval.overlays import Example, paint_examples
@@ -13,6 +14,7 @@ from gp.eval.plan import OWN_GLIMPSE, Method
 from gp.eval.report import make_report
 from gp.eval.results import Result
 from gp.eval.runner import kept_by_id
+from gp.eval.sets_table import as_csv, lines_of, means_of_sets, print_sets
 from gp.eval.settings import settings_of_methods
 from gp.eval.summary import summarize
 from gp.eval.table import print_table
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from gp.eval.module import EvalModule
 
 SUMMARY = "summary.json"
+SETS_JSON, SETS_CSV = "sets.json", "sets.csv"
 
 
 def finish(module: EvalModule) -> list[dict[str, Any]]:
@@ -43,8 +46,20 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
         examples[split] = _paint(module, results, split)
     write_text(module.out / SUMMARY, json.dumps(rows, indent=1) + "\n")
     print_table(rows, module.console)
+    _sets(module, rows)
     _report(module, rows, examples)
     return rows
+
+
+def _sets(module: EvalModule, rows: list[dict[str, Any]]) -> None:
+    """The table of several sets, printed and as files."""
+    scores = {run.split: set_options(module.config.eval, run.split).scores[0] for run in module.runs}
+    if len(scores) < 2:
+        return
+    means = means_of_sets(rows, scores)
+    write_text(module.out / SETS_JSON, json.dumps(means, indent=1) + "\n")
+    write_text(module.out / SETS_CSV, as_csv(means))
+    print_sets(lines_of(rows, scores), module.console)
 
 
 def _paint(module: EvalModule, results: Mapping[Method, Mapping[str, Result]], split: str) -> list[Example]:

@@ -17,6 +17,7 @@ from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example, Painted
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
+from gp.eval.sets_table import LEGEND as SETS_LEGEND
 from gp.eval.svg import inline_svg
 from gp.runs.writing import write_text
 
@@ -33,6 +34,8 @@ th, td { border-bottom: 1px solid #ddd; padding: .25rem .5rem; text-align: right
 th { cursor: pointer; vertical-align: bottom }
 th.text, td.text { text-align: left }
 svg { max-width: 60rem; width: 100%; height: auto }
+table td:first-child, table th:first-child { text-align: left }
+.wide { overflow-x: auto }
 figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; width: 14rem }
 figure img { width: 100% }
 figcaption, .legend { color: #555; font-size: 13px }
@@ -62,6 +65,7 @@ def write_html(out: Path, report: EvalReport) -> Path:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style></head><body>',
         f"<h1>{title}</h1><ul>{facts}</ul>",
         _left_out(report),
+        _sets(report),
         *(_section(out, section) for section in report.sections),
         f"<h2>Settings</h2><pre>{escape(json.dumps(report.settings, indent=1))}</pre>",
         f"<script>{SCRIPT}</script></body></html>",
@@ -78,6 +82,17 @@ def _left_out(report: EvalReport) -> str:
     return f"<h2>Left out</h2><ul>{''.join(lines)}</ul>"
 
 
+def _sets(report: EvalReport) -> str:
+    """The table of several sets; empty where there is one."""
+    if not report.sets:
+        return ""
+    heads, *lines = report.sets
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+    table_of_sets = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<h2>Sets</h2><div class="wide">{table_of_sets}</div>{_legend(SETS_LEGEND)}'
+
+
 def _section(out: Path, section: Section) -> str:
     parts = [f"<h2>Split <code>{escape(section.split)}</code></h2>", _table(section.rows)]
     parts += [_legend("Click on the head of a column to sort by it."), _legend(table.LEGEND)]
@@ -88,9 +103,10 @@ def _section(out: Path, section: Section) -> str:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    kinds = ["text" if index < table.NUM_TEXT_COLUMNS else "number" for index in range(len(table.COLUMNS))]
-    heads = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, table.COLUMNS))
-    lines = ("".join(_cell(kind, column, row) for kind, column in zip(kinds, table.COLUMNS)) for row in rows)
+    columns = table.columns_of(rows)
+    kinds = ["text" if index < table.NUM_TEXT_COLUMNS else "number" for index in range(len(columns))]
+    heads = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, columns))
+    lines = ("".join(_cell(kind, column, row) for kind, column in zip(kinds, columns)) for row in rows)
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     return f'<table class="rows"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
 

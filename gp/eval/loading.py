@@ -52,17 +52,21 @@ def find_run(
     ckpt: str | Path | None,
     overrides: Sequence[str] = (),
     config_path: str | Path | Sequence[str | Path] | None = None,
+    bench: Path | None = None,
 ) -> tuple[Path | None, TrainConfig]:
     """Finds checkpoint and config without loading a model; arguments and errors as of `load_run`.
 
     Args:
         ckpt: None: the base alone, for methods that need no trained parts; then `config_path` is needed.
+        bench: a file that names splits, over the config and under the overrides; see `gp.eval.benches`.
 
     Returns:
         The checkpoint's file or folder, and the resolved config.
     """
     path = None if ckpt is None else find_checkpoint(ckpt)
-    config = load_config(find_config(path) if config_path is None else config_path, overrides)
+    given = find_config(path) if config_path is None else config_path
+    files = [given] if isinstance(given, str | Path) else list(given)
+    config = load_config([*files, *([bench] if bench else [])], overrides)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"config {config_path or find_config(path)}: expected task glimpse, got {config.task}")
     check_names(config.eval)

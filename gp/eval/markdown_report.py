@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gp.eval import figures, table
+from gp.eval import figures, sets_table, table
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example
 from gp.eval.report import EvalReport, Section
@@ -21,6 +21,8 @@ def write_markdown(out: Path, report: EvalReport) -> Path:
     parts = [f"# Evaluation of {report.name}", "\n".join(f"- {name}: {value}" for name, value in facts.items())]
     if report.left_out:
         parts += ["## Left out", "\n".join(f"- `{one.method.label}`: {one.reason}" for one in report.left_out)]
+    if report.sets:
+        parts += ["## Sets", sets_table.markdown(report.sets), sets_table.LEGEND]
     for section in report.sections:
         parts += _section(section)
     parts += ["## Settings", f"```json\n{json.dumps(report.settings, indent=1)}\n```"]

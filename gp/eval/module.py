@@ -15,7 +15,8 @@ from rich.console import Console
 
 from gp.cli import Stop
 from gp.config import TrainConfig
-from gp.data.batch import Batch, Collator
+from gp.config.sets import set_options
+from gp.data.batch import Batch
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.loading import EvalLoader
 from gp.data.shards import resolve_shards
@@ -23,12 +24,12 @@ from gp.engine.generation import notice_of_greedy
 from gp.eval.costs import BATCH_SIZE, NUM_BATCHES
 from gp.eval.finishing import finish
 from gp.eval.plan import LeftOut, Method, plan_rows
-from gp.eval.rehearsal import rehearse_rows
+from gp.eval.rehearsal import collator_of, rehearse_rows
 from gp.eval.results import Result
 from gp.eval.row_costs import RowCosts
 from gp.eval.runner import SplitRun
 from gp.eval.scores import RowScores
-from gp.eval.settings import claim, settings_of, settings_of_methods, shards_of, weights_id
+from gp.eval.settings import claim, settings_of, settings_of_methods, settings_of_sets, shards_of, weights_id
 from gp.model import GlimpseModel
 from gp.runs.companions import FAILED, Companions
 from gp.runs.ends import words_of
@@ -105,8 +106,6 @@ class EvalModule(pl.LightningModule):
         self._rehearse()
         self.runs = [self._start(split, self.methods) for split in config.eval.splits]
         self.wait()  # until all have read what is done
-        collator = Collator(self.model.processor, config.model.min_pixels, config.model.max_pixels)
-        self.data = GlimpseDataModule(config.data, collator, config.seed)
         return [self._loader(run) for run in self.runs]
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[Method, list[Result]]:
@@ -130,7 +129,7 @@ class EvalModule(pl.LightningModule):
         config = self.config
         size = min(BATCH_SIZE, config.data.eval_batch_size)
         small = replace(config.data, eval_batch_size=size, num_workers=0)
-        few = GlimpseDataModule(small, self.data.collator, config.seed)
+        few = GlimpseDataModule(small, collator_of(self.model, config, split), config.seed)
         wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples
         num_samples = wanted if limit is None else min(wanted, limit)
         return list(few.eval_loader(config.data.test[split], num_samples=num_samples))
@@ -147,7 +146,9 @@ class EvalModule(pl.LightningModule):
     def _loader(self, run: SplitRun) -> EvalLoader:
         entries, limit = self.config.data.test[run.split], self.config.eval.num_samples
         place = self.trainer.global_rank, self.trainer.world_size
-        return self.data.eval_loader(entries, *place, run.finished_numbers(), limit)
+        collator = collator_of(self.model, self.config, run.split)
+        data = GlimpseDataModule(self.config.data, collator, self.config.seed)
+        return data.eval_loader(entries, *place, run.finished_numbers(), limit)
 
     def _claim(self, left_out: list[LeftOut]) -> None:
         data = self.config.data
@@ -155,7 +156,8 @@ class EvalModule(pl.LightningModule):
             split: resolve_shards(data.test[split], data.root, data.allow_pipes) for split in self.config.eval.splits
         }
         of_methods = settings_of_methods(self.model, self.methods)
-        claim(self.out, self.settings, {split: shards_of(paths) for split, paths in shards.items()}, of_methods)
+        of_data = {split: shards_of(paths) for split, paths in shards.items()}
+        claim(self.out, self.settings, of_data, of_methods, settings_of_sets(self.config.eval))
         lines = [f"left out: {one.method.label}: {one.reason}" for one in left_out]
         for text in [*notice_of_greedy(self.model.generation_config), *lines]:
             self.console.print(text, soft_wrap=True, highlight=False, markup=False)
@@ -174,7 +176,7 @@ class EvalModule(pl.LightningModule):
             split,
             methods,
             self.out / SAMPLES,
-            max_new_tokens=self.config.eval.max_new_tokens,
+            max_new_tokens=set_options(self.config.eval, split).max_new_tokens,
             seed=self.config.seed,
             rank=self.trainer.global_rank,
             world=self.trainer.world_size,

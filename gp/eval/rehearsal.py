@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gp.config import TrainConfig
+from gp.config.sets import set_options
 from gp.data.batch import Batch, Collator
 from gp.data.counts import count_samples
 from gp.data.datamodule import GlimpseDataModule
@@ -81,10 +82,9 @@ def rehearse_rows(
         ValueError, OSError: a row or a split that cannot be run or read; the message names it.
         StageFailed: a library failed in a row; the message names it.
     """
-    collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
-    few = replace(config.data, eval_batch_size=NUM_QUESTIONS, num_workers=0)
-    data, num_rows = GlimpseDataModule(few, collator, config.seed), 0
+    few, num_rows = replace(config.data, eval_batch_size=NUM_QUESTIONS, num_workers=0), 0
     for split in config.eval.splits:
+        data = GlimpseDataModule(few, collator_of(model, config, split), config.seed)
         with stage(f"{before}: reading split {split}"):
             todo = _rows_left(config, split, methods, done)
             batch = next(iter(data.eval_loader(config.data.test[split])), None) if todo else None
@@ -92,6 +92,12 @@ def rehearse_rows(
             _run(model, batch, todo, split, config, before)
             num_rows = len(todo)
     return num_rows
+
+
+def collator_of(model: GlimpseModel, config: TrainConfig, split: str) -> Collator:
+    """Makes batches of a split, whose questions have its suffix."""
+    limits = config.model.min_pixels, config.model.max_pixels
+    return Collator(model.processor, *limits, suffix=set_options(config.eval, split).suffix)
 
 
 def _rows_left(config: TrainConfig, split: str, methods: Sequence[Method], done: Path) -> list[Method]:
@@ -110,7 +116,7 @@ def _run(
     model: GlimpseModel, batch: Batch, methods: Sequence[Method], split: str, config: TrainConfig, before: str
 ) -> None:
     """Rows in order: answers, then what costs are taken of."""
-    tokens = min(config.eval.max_new_tokens, MAX_NEW_TOKENS)
+    tokens = min(set_options(config.eval, split).max_new_tokens, MAX_NEW_TOKENS)
     with tempfile.TemporaryDirectory() as folder:
         run = SplitRun(model, split, methods, Path(folder), max_new_tokens=tokens, seed=config.seed)
         try:

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 from gp.config import TrainConfig
+from gp.config.sets import set_options
 from gp.eval.figures import accuracy_curve
 from gp.eval.overlays import FOLDER, Example
 from gp.eval.plan import LeftOut
+from gp.eval.sets_table import lines_of
 from gp.measure.machine import device_name, library_versions
 from gp.version import __version__
 
@@ -47,6 +49,7 @@ class EvalReport:
         sections: one per split.
         left_out: rows that could not be run.
         settings: what results depend on, and the sections of the config.
+        sets: lines of the table of several sets, heads first, see `gp.eval.sets_table`; none where there is one set.
     """
 
     name: str
@@ -54,6 +57,7 @@ class EvalReport:
     sections: Sequence[Section]
     left_out: Sequence[LeftOut]
     settings: Mapping[str, Any]
+    sets: Sequence[Sequence[str]] = ()
 
 
 def make_report(
@@ -85,7 +89,8 @@ def make_report(
         sections.append(Section(split, of_split, f"{FOLDER}/{curve.name}", examples.get(split, ())))
     shown = {**settings, "eval": asdict(config.eval), "data": {"root": config.data.root, "test": config.data.test}}
     facts = _facts(settings, device, command or shlex.join(["python", *sys.argv]))
-    return EvalReport(config.name, facts, sections, left_out, shown)
+    sets = lines_of(rows, {section.split: set_options(config.eval, section.split).scores[0] for section in sections})
+    return EvalReport(config.name, facts, sections, left_out, shown, sets)
 
 
 def _facts(settings: Mapping[str, Any], device: torch.device, command: str) -> dict[str, str]:

@@ -9,14 +9,16 @@ import lightning.pytorch as pl
 import torch
 from torchmetrics import MetricCollection
 
+from gp.config.sets import set_options
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.results import Result
-from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores, MeanShares
+from gp.metrics import AnswerScorers, AnswerScores, EvidenceRecall, KeepRatio, MaskScores, MeanShares
 
 if TYPE_CHECKING:
     from gp.eval.module import EvalModule
 
 SHARES = ("cache_ratio", "compute_ratio", "kv_keep_ratio")
+EXACT_MATCH = "exact_match"  # its figure is `answer_accuracy`
 ANSWERS = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
 
 
@@ -35,7 +37,9 @@ class RowScores(pl.Callback):
         self.figures: dict[str, dict[Method, dict[str, float]]] = {}
 
     def on_test_start(self, trainer: pl.Trainer, module: EvalModule) -> None:
-        self.metrics = {run.split: {m: row_metrics(module.group) for m in run.methods} for run in module.runs}
+        for run in module.runs:
+            scores = set_options(module.config.eval, run.split).scores
+            self.metrics[run.split] = {method: row_metrics(module.group, scores) for method in run.methods}
         for run in module.runs:
             update_rows(
                 self.metrics[run.split], run.results_of(run.finished[trainer.global_rank :: trainer.world_size])
@@ -58,21 +62,28 @@ class RowScores(pl.Callback):
         log_rows(module, self.figures)
 
 
-def row_metrics(group: Any = None) -> MetricCollection:
+def row_metrics(group: Any = None, scores: Sequence[str] = ()) -> MetricCollection:
     """Metrics of one row; they are kept on the CPU, as the results are.
 
     Args:
         group: of processes that `compute` syncs, for tensors on the CPU; None: this process alone.
+        scores: names of scorers, see `gp.metrics.SCORERS`.
     """
     options = {"process_group": group, "sync_on_compute": group is not None}
     metrics = {
         "answers": AnswerScores(**options),
+        "scorers": AnswerScorers([name for name in scores if name != EXACT_MATCH], **options),
         "masks": MaskScores(**options),
         "evidence_recall": EvidenceRecall(**options),
         "keep_ratio": KeepRatio(**options),
         "shares": MeanShares(SHARES, **options),
     }
     return MetricCollection(metrics, compute_groups=False)  # groups are guessed from equal states, which are no proof
+
+
+def figure_of(score: str) -> str:
+    """The key of a scorer's mean in a row."""
+    return "answer_accuracy" if score == EXACT_MATCH else score
 
 
 def update_rows(rows: Mapping[Method, MetricCollection], results: Mapping[Method, Sequence[Result]]) -> None:
@@ -116,6 +127,7 @@ def _compute(metrics: MetricCollection) -> dict[str, float]:
         "keep_ratio": metrics["keep_ratio"].compute()["keep_ratio"],
         **metrics["shares"].compute(),
         **{name: answers[name] for name in ANSWERS if name in answers},
+        **metrics["scorers"].compute(),
         **{f"mask_{name}": score for name, score in metrics["masks"].compute().items()},
         "evidence_recall": metrics["evidence_recall"].compute(),
     }

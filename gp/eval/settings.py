@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from gp.config import TrainConfig
+from gp.config import EvalConfig, TrainConfig
+from gp.config.sets import set_options
 from gp.engine.generation import switched_off
 from gp.eval.plan import Method
 from gp.model import GlimpseModel
@@ -20,7 +21,7 @@ from gp.runs.writing import write_text
 
 SETTINGS = "settings.json"
 FORMAT = 3  # of the result lines
-GROWING = ("data", "methods")  # what a later call may add to
+GROWING = ("data", "methods", "sets")  # what a later call may add to
 
 
 def settings_of(model: GlimpseModel, config: TrainConfig, ckpt_id: str) -> dict[str, Any]:
@@ -54,6 +55,16 @@ def settings_of_methods(model: GlimpseModel, methods: Sequence[Method]) -> dict[
     return json.loads(json.dumps({m.pruner: dict(model.pruner_settings.get(m.pruner, {})) for m in methods}))
 
 
+def settings_of_sets(evaluation: EvalConfig) -> dict[str, dict[str, Any]]:
+    """What the answers to each split depend on and the split says itself: `suffix`, `max_new_tokens`; most say none."""
+    given = {split: set_options(evaluation, split) for split in evaluation.splits}
+    general = {"suffix": "", "max_new_tokens": evaluation.max_new_tokens}
+    return {
+        split: {key: getattr(options, key) for key, value in general.items() if getattr(options, key) != value}
+        for split, options in given.items()
+    }
+
+
 def shards_of(shards: Sequence[str]) -> list[list]:
     """Name and size in bytes of every shard of a split (null for one that is not a local file)."""
     return [[Path(shard).name, Path(shard).stat().st_size if Path(shard).is_file() else None] for shard in shards]
@@ -64,6 +75,7 @@ def claim(
     settings: dict[str, Any],
     shards: dict[str, list[list]],
     methods: dict[str, dict[str, Any]],
+    sets: dict[str, dict[str, Any]] | None = None,
 ) -> None:
     """Writes the settings beside the results, or checks them against those that are there.
 
@@ -72,6 +84,7 @@ def claim(
         settings: see `settings_of`.
         shards: split -> its shards; a split that the folder does not have yet is added.
         methods: pruner -> its settings; one that the folder does not have yet is added.
+        sets: split -> what its answers depend on beside that, see `settings_of_sets`.
 
     Raises:
         ValueError: results of other settings are in the folder; the message names the first key that differs.
@@ -85,6 +98,11 @@ def claim(
     for split, entries in shards.items():
         if there["data"].setdefault(split, entries) != entries:
             raise ValueError(f"{path}: the results there were made with other shards of split {split!r}; {remedy}")
+    for split, value in (sets or {}).items():
+        if (before := there["sets"].setdefault(split, value)) != value:
+            raise ValueError(
+                f"{path}: the results there were made with eval.sets.{split} {before}, this run has {value}; {remedy}"
+            )
     for name, value in methods.items():
         if (before := there["methods"].setdefault(name, value)) != value:
             raise ValueError(
@@ -116,7 +134,8 @@ def _hash(tensors: dict[str, torch.Tensor]) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         there = json.loads(path.read_text(encoding="utf-8"))
-        there.setdefault("methods", {})
+        for key in ("methods", "sets"):  # folders of earlier versions have none
+            there.setdefault(key, {})
         if not all(isinstance(there[key], dict) for key in GROWING):
             raise ValueError(f"{' and '.join(GROWING)} are not mappings")
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -18,7 +18,11 @@ LONGEST = 80  # letters of a folder's name
 
 
 def evaluate_several(
-    program: Path, ckpts: Sequence[str], overrides: Sequence[str], config_paths: Sequence[Path] | None
+    program: Path,
+    ckpts: Sequence[str],
+    overrides: Sequence[str],
+    config_paths: Sequence[Path] | None,
+    bench: Path | None = None,
 ) -> None:
     """Evaluates each checkpoint into a folder of its own inside `eval.out`, then joins them.
 
@@ -27,6 +31,7 @@ def evaluate_several(
         ckpts: as of `ckpt=`.
         overrides: of the command, short keys spelled out.
         config_paths: of the command.
+        bench: of the command.
 
     Raises:
         FileNotFoundError: no such checkpoint, before the first is evaluated.
@@ -37,10 +42,11 @@ def evaluate_several(
     labels = labels_of(ckpts)
     given = dict(text.partition("=")[::2] for text in overrides)
     for ckpt in ckpts:
-        find_run(ckpt, overrides, config_paths)
+        find_run(ckpt, overrides, config_paths, bench)
     out = Path(given.pop(OUT, "") or Path("runs") / f"eval-{_short('+'.join(labels))}")
     paths = [text for path in config_paths or () for text in ("--config", str(path))]
-    rest = [text for text in overrides if text.partition("=")[0] != OUT]
+    of_bench = [f"bench={bench}"] if bench else []
+    rest = of_bench + [text for text in overrides if text.partition("=")[0] != OUT]
     with one_writer(out):
         for number, (ckpt, label) in enumerate(zip(ckpts, labels, strict=True), 1):
             what = f"checkpoint {number} of {len(ckpts)}, {label}"

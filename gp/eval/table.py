@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gp.config.schema import SCORERS
 from gp.pruners import NoPruner
 
 Row = dict[str, Any]
@@ -21,7 +22,8 @@ LEGEND = (
     "Budget: asked share of visual entries in the KV cache, mean over layers (own: the method decides; as glimpse: for "
     "each prompt what glimpse kept). Cache: the realised share. Last layer: visual tokens kept to the end. Computed: "
     "visual tokens that the prefill worked on, mean over layers. KV total: entries of the cache, text included. "
-    "Accuracy: exact match, with its 95 % bootstrap interval over questions. Agree: same answer as without pruning. "
+    "Accuracy: exact match, with its 95 % bootstrap interval over questions; other scorers by their names. "
+    "Agree: same answer as without pruning. "
     "Times: pruned / un-pruned, below 1 is faster; decode time is per token. Peak: memory while a batch is prefilled "
     "and decoded, above what was in use before; KV: that batch's cache after prefill. n: questions."
 )
@@ -48,9 +50,16 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def cells(row: Row) -> list[str]:
-    """The cells of `COLUMNS`."""
-    return [column.text(row) for column in COLUMNS]
+def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
+    """The columns of a split's table: `COLUMNS`, and behind the accuracy one for every other scorer of its rows."""
+    scored = [_figure(f"{name} %", name, percent) for name in SCORERS if name in rows[0]]
+    place = 1 + next(place for place, column in enumerate(COLUMNS) if column.name.startswith("accuracy"))
+    return (*COLUMNS[:place], *scored, *COLUMNS[place:])
+
+
+def cells(row: Row, columns: Sequence[Column] | None = None) -> list[str]:
+    """The cells of a row; None: of `columns_of` it alone."""
+    return [column.text(row) for column in columns or columns_of([row])]
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
@@ -58,7 +67,7 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     for split in dict.fromkeys(row["split"] for row in rows):
         of_split = [row for row in rows if row["split"] == split]
         table = Table(title=Text(f"split {split}"), title_justify="left", padding=(0, 1, 0, 0))
-        for index, column in enumerate(COLUMNS):
+        for index, column in enumerate(columns_of(of_split)):
             widest = max(len(column.text(row)) for row in of_split)
             head = textwrap.fill(column.name, max(widest, max(map(len, column.name.split()))))  # it widens no column
             is_text = index < NUM_TEXT_COLUMNS
@@ -69,9 +78,9 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The same as a Markdown table."""
-    heads = [column.name for column in COLUMNS]
-    rule = ["---"] * NUM_TEXT_COLUMNS + ["---:"] * (len(COLUMNS) - NUM_TEXT_COLUMNS)
+    """The same as a Markdown table, of one split."""
+    heads = [column.name for column in columns_of(rows)]
+    rule = ["---"] * NUM_TEXT_COLUMNS + ["---:"] * (len(heads) - NUM_TEXT_COLUMNS)
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *map(cells, rows)))
 
 

@@ -3,9 +3,12 @@
 from gp.metrics.answers import AnswerScores, exact_match, normalize_answer
 from gp.metrics.keep_ratio import KeepRatio
 from gp.metrics.mask import EvidenceRecall, MaskScores, mask_counts
+from gp.metrics.scorers import SCORERS, AnswerScorers
 from gp.metrics.shares import MeanShares
 
 __all__ = [
+    "SCORERS",
+    "AnswerScorers",
     "AnswerScores",
     "EvidenceRecall",
     "KeepRatio",

@@ -9,7 +9,16 @@ from functools import partial
 import torch
 import torch.distributed as dist
 
-from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores, MeanShares, mask_counts
+from gp.metrics import (
+    SCORERS,
+    AnswerScorers,
+    AnswerScores,
+    EvidenceRecall,
+    KeepRatio,
+    MaskScores,
+    MeanShares,
+    mask_counts,
+)
 
 WORLD = 2
 WORDS = ("red", "Red.", "blue", "the blue", "4 7")
@@ -25,13 +34,15 @@ def data(count: int = 23) -> list[dict]:
         counts = torch.tensor([int(keep.sum())]), torch.tensor([size])
         masks = (mask_counts(keep, evidence),)
         shares = (torch.tensor([[rng.random(), 1 / 3]], dtype=torch.double),)
-        samples.append({"masks": masks, "counts": counts, "texts": texts, "shares": shares})
+        pairs = texts[:2]
+        samples.append({"pairs": pairs, "masks": masks, "counts": counts, "texts": texts, "shares": shares})
     return samples
 
 
 def measured(samples: list[dict]) -> dict[str, list[float]]:
     updates: dict = {MaskScores: "masks", EvidenceRecall: "masks", KeepRatio: "counts", AnswerScores: "texts"}
     updates[partial(MeanShares, ("one", "third"))] = "shares"
+    updates[partial(AnswerScorers, tuple(SCORERS))] = "pairs"
     results = {}
     for make, part in updates.items():
         metric = make()
@@ -63,6 +74,6 @@ def test_two_processes_equal_one(tmp_path):
     for process in processes:
         process.join(timeout=60)
     expected = measured(data())
-    assert len(expected) == 4 + 1 + 4 + 5 + 2
+    assert len(expected) == 4 + 1 + 4 + 5 + 2 + len(SCORERS)
     for rank in range(WORLD):
         assert of_rank[rank] == expected  # to the last bit
