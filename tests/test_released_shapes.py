@@ -96,9 +96,13 @@ def test_names_and_shapes_of_the_released_parts(name):
 def test_configs_state_the_published_settings(name):
     config = load_config(ROOT / f"configs/{name}.yaml")
     prune_layer, taps, raw_logits = PUBLISHED[name]
-    base = {"model_type": "qwen2_5_vl"} if name in QWEN else {"model_type": "llava", "mm_vision_tower": "clip"}
-    layers = (QWEN.get(name) or LLAVA[name])[1]
-    published = make_config({**base, "num_hidden_layers": layers}, config.glimpse, config.vip, PruneOptions())
+    if name in QWEN:
+        base = {"model_type": "qwen2_5_vl", "vision_config": {"hidden_size": 1280}}
+    else:
+        base = {"model_type": "llava", "mm_vision_tower": "clip", "mm_hidden_size": 1024}
+    hidden, layers, heads, *_ = QWEN.get(name) or LLAVA[name]
+    base |= {"hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": heads}
+    published = make_config(base, config.glimpse, config.vip, PruneOptions())
     assert published["reduce_layer"] == prune_layer and published["selected_layers"] == [prune_layer]
     assert published["selected_visual_layers"] == taps
     assert published["use_attention_logits"] == raw_logits and published["attn_fuse_global"]
