@@ -48,6 +48,7 @@ def test_an_error_in_one_process(tmp_path, base, rank, error, status, words):
     assert (tmp_path / "runs/micro/last.ckpt").is_file()
 
 
+@pytest.mark.slow  # as a whole run on two processes in test_ddp.py shows, in the default selection
 def test_both_processes_answer(tmp_path, base):
     write_config(tmp_path, base)
     status, out, err = finish(start(tmp_path, *STEPS, *EVALUATION))
