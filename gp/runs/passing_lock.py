@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 
 @contextmanager
@@ -22,21 +23,22 @@ def passing_lock(path: Path, timeout_s: float = -1) -> Iterator[None]:
     """
     lock = FileLock(path)
     lock.acquire(timeout=timeout_s)
-    while (newer := _newer(path)) is not None:
+    while not _lies_at(lock, path):  # a holder before us removed the file that we waited for
         lock.release()
-        lock = newer
+        lock = FileLock(path)
+        lock.acquire(timeout=timeout_s)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: who waits for this file finds out by `_newer`
+        path.unlink(missing_ok=True)  # while it is held: who waits for this file finds out by `_lies_at`
         lock.release()
 
 
-def _newer(path: Path) -> FileLock | None:
-    """The lock of the file that lies at `path` by now, if a holder before us removed ours; None: it is ours."""
-    other = FileLock(path)
+def _lies_at(lock: FileLock, path: Path) -> bool:
+    """Whether the file that is locked is the one that lies at `path` by now."""
+    descriptor = lock._context.lock_file_fd  # no public name tells which file is locked
+    assert descriptor is not None  # it is held
     try:
-        other.acquire(timeout=0)
-    except Timeout:
-        return None
-    return other
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
