@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import time
 
 import pytest
-from filelock import Timeout
+from filelock import FileLock, Timeout
 
-from gp.runs.passing_lock import passing_lock
+from gp.runs.passing_lock import _lies_at, passing_lock
 
 pytestmark = pytest.mark.core
 
@@ -54,3 +55,15 @@ def test_a_dead_holders_lock_is_free(tmp_path):
     with passing_lock(tmp_path / "x.lock", 1):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_on_a_removed_file_is_no_lock(tmp_path):
+    """Also where a third one holds the new file at its place, so that it looks taken."""
+    path = tmp_path / "x.lock"
+    with FileLock(path) as waited:
+        assert _lies_at(waited, path)
+        path.unlink()
+        assert not _lies_at(waited, path)
+        with path.open("w") as third:
+            fcntl.flock(third, fcntl.LOCK_EX)
+            assert not _lies_at(waited, path)
