@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -170,10 +170,13 @@ def prefill(
     if images is None or pruner.sees_own_images:
         images = backbone.see(seen, pruner.taps, pruner.attended)
     prompt = backbone.embed(seen, pruner.taps, images, pruner.attended)
+    images = (
+        replace(images, taps={}, attention={}) if pruner.looks_closer else None
+    )  # nothing lives longer than its use
     next_position = prompt.next_positions(1)[-1, :, 0]  # before an image at the end loses its last tokens
     run = Run.start(backbone, pruner, prompt, options, evidence_masks, seed)
     crops: tuple[Crop, ...] = ()
-    if pruner.stages:
+    if images is not None:
         run.advance(max(pruner.stages))
         assert run.scores is not None  # a stage has been passed
         closer = pruner.look_closer(backbone, inputs, run.prompt.layout, run.alive, run.scores)

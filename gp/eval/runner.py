@@ -148,7 +148,7 @@ def answer_batch(
     new_ids = output_ids[:, prompt_ids.shape[1] :]
     texts = model.processor.batch_decode(new_ids, skip_special_tokens=True)
     num_new = num_new_tokens(new_ids, model.base.generation_config.eos_token_id)
-    counts = evidence_counts(done, batch.evidence_masks)
+    counts, num_kept = evidence_counts(done, batch.evidence_masks), done.num_kept
     results = []
     for row, (sample, text, (tp, fp, fn)) in enumerate(zip(batch.samples, texts, counts, strict=True)):
         result = Result(
@@ -163,7 +163,7 @@ def answer_batch(
             num_new_tokens=num_new[row],
             correct=exact_match(text, sample.answer),
             num_visual=done.full_layout.prompt_sizes[row],
-            num_kept=done.num_kept[row],
+            num_kept=num_kept[row],
             visual_run=visual_run[row],
             visual_cached=visual_cached[row],
             tp=tp,

@@ -92,6 +92,7 @@ class Pruner(nn.Module):
         compact_cache: whether the layers up to a stage forget the dropped tokens, too. Published methods that prune
             inside the LLM leave them there.
         sees_own_images: whether `prepare` changes the images, so that features of others cannot be shared.
+        looks_closer: whether `look_closer` may ask for further images behind the last stage.
         infinite_scores: whether a score may be infinite; else it shows numbers that went wrong, as NaN always does.
         decides_itself: whether `keep` is the method's own, so that even an exact budget does not tell how many stay.
     """
@@ -105,6 +106,7 @@ class Pruner(nn.Module):
     attended: tuple[int, ...] = ()
     compact_cache: bool = True
     sees_own_images: ClassVar[bool] = False
+    looks_closer: ClassVar[bool] = False
     infinite_scores: ClassVar[bool] = False
     decides_itself: ClassVar[bool] = False
 

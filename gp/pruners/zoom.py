@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import ClassVar
 
 import torch
@@ -54,6 +55,7 @@ class Zoom(Pruner):
 
     name: ClassVar[str] = "zoom"
     sees_own_images: ClassVar[bool] = True
+    looks_closer: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -75,13 +77,13 @@ class Zoom(Pruner):
                 raise ValueError(f"zoom: {name} must be one of {', '.join(known)}, got {word!r}")
         if not of.stages or of.sees_own_images:
             raise ValueError(f"zoom: {of.name!r} drops no tokens that would tell where to look: name another method")
-        self.of = of
+        self.of = copy(of)  # the caller's stays as it is
         self.glance, self.margin, self.max_crops = glance, margin, max_crops
         self.crop_keep, self.gate = crop_keep, gate
         self.stages, self.read_layers, self.log_softmax = of.stages, of.read_layers, of.log_softmax
         self.taps, self.attended = of.taps, of.attended
         self.infinite_scores, self.decides_itself = of.infinite_scores, of.decides_itself  # type: ignore[misc]
-        of.compact_cache = True  # what follows must see the same tokens in all layers
+        self.of.compact_cache = True  # what follows must see the same tokens in all layers
 
     @classmethod
     def settings(cls) -> list[str]:

@@ -13,6 +13,7 @@ from gp.backbones import backbone_of
 from gp.backbones.cropping import Crop
 from gp.engine.prefill import prefill
 from gp.model import GlimpseModel
+from gp.pruners import make_baseline
 from gp.pruners.zoom import Zoom
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
@@ -286,3 +287,8 @@ def test_masks_on_the_images_as_they_came(model, inputs, glance):
                         )
                         behind.append(bool(one.keep_mask[int(y), int(x)]))
                 assert bool(done.seen_masks[image][row, column]) == any(behind), (image, row, column)
+
+
+def test_the_method_that_is_handed_over_stays_as_it_is(model):
+    fastv = make_baseline("fastv", model.backbone)
+    assert Zoom(fastv).of.compact_cache and not fastv.compact_cache
