@@ -170,9 +170,8 @@ def prefill(
     if images is None or pruner.sees_own_images:
         images = backbone.see(seen, pruner.taps, pruner.attended)
     prompt = backbone.embed(seen, pruner.taps, images, pruner.attended)
-    images = (
-        replace(images, taps={}, attention={}) if pruner.looks_closer else None
-    )  # nothing lives longer than its use
+    # what a method taps lives no longer than its last stage
+    images = replace(images, taps={}, attention={}) if pruner.looks_closer else None
     next_position = prompt.next_positions(1)[-1, :, 0]  # before an image at the end loses its last tokens
     run = Run.start(backbone, pruner, prompt, options, evidence_masks, seed)
     crops: tuple[Crop, ...] = ()

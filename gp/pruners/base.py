@@ -107,8 +107,8 @@ class Pruner(nn.Module):
     compact_cache: bool = True
     sees_own_images: ClassVar[bool] = False
     looks_closer: ClassVar[bool] = False
-    infinite_scores: ClassVar[bool] = False
-    decides_itself: ClassVar[bool] = False
+    infinite_scores: bool = False
+    decides_itself: bool = False
 
     @classmethod
     def for_model(cls, backbone: Backbone, prune_layer: int, **settings: Any) -> Pruner:

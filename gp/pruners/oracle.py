@@ -16,7 +16,7 @@ class OraclePruner(AtPruneLayer):
     """
 
     name: ClassVar[str] = "oracle"
-    infinite_scores: ClassVar[bool] = True
+    infinite_scores = True
 
     def scores(self, view: PruneView) -> Tensor:
         return flat_evidence(view).logit()

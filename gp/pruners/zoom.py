@@ -82,7 +82,7 @@ class Zoom(Pruner):
         self.crop_keep, self.gate = crop_keep, gate
         self.stages, self.read_layers, self.log_softmax = of.stages, of.read_layers, of.log_softmax
         self.taps, self.attended = of.taps, of.attended
-        self.infinite_scores, self.decides_itself = of.infinite_scores, of.decides_itself  # type: ignore[misc]
+        self.infinite_scores, self.decides_itself = of.infinite_scores, of.decides_itself
         self.of.compact_cache = True  # what follows must see the same tokens in all layers
 
     @classmethod
