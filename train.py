@@ -5,8 +5,8 @@
     python train.py --config configs/tiny.yaml ckpt=last optim.max_steps=600
     python train.py --config configs/qwen7b.yaml --config mine.yaml trainer.devices=8 ckpt=auto
     python train.py --config configs/tiny.yaml seed=0,1,2
+    python train.py --config configs/tiny_seed.yaml
     python train.py --config configs/tiny_base.yaml
-    python train.py --config configs/tiny_base2.yaml
 
 Several values with commas are several runs, NAME-seed=0 and so on, one after the other, with one table at the end.
 Results go to runs/NAME/. ckpt=auto goes on where a run of that name stopped, and starts one where there is none, so

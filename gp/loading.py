@@ -47,7 +47,7 @@ def from_pretrained(
     """Loads a base and, if given, its trained glimpse.
 
     Args:
-        base: hub id or folder of a supported model, or "tiny" or "tiny2" (embedded, offline).
+        base: hub id or folder of a supported model, or "tiny" (embedded, offline).
         glimpse: hub id or folder of trained parts (ours or the published format), or "tiny".
         revision, glimpse_revision: of the hub ids.
         dtype: of the base and the trained parts, e.g. "bfloat16"; "auto" (the default): what the base was saved in.

@@ -1,9 +1,8 @@
 """Builds the WebDataset shards of the embedded data, or checks those that are there.
 
-    python shards/build_tiny.py                                  # of `tiny`: into data/tiny, half a minute on 2 cores
-    python shards/build_tiny.py train test test_hard             # of `tiny2`, 16x16 visual tokens: into data/tiny2
+    python shards/build_tiny.py                                  # what configs/tiny.yaml needs, into data/tiny
     python shards/build_tiny.py test@20x20 test_count@8x16       # other sizes, other kinds of question
-    python shards/build_tiny.py test --root /data/tiny2          # elsewhere
+    python shards/build_tiny.py test --root /data/tiny           # elsewhere
 
 `train.py` and `evaluate.py` build them by themselves when they are missing.
 """
@@ -19,7 +18,8 @@ from gp import cli
 from gp.config import DataConfig
 from gp.data.card_shards import CARD_SPLITS, ensure_card_shards
 from gp.data.manifest import read_manifest
-from gp.data.tiny_shards import ensure_tiny_shards
+
+DEFAULT = ("train", "val", "val_hard", "test", "test_hard")  # 16x16 visual tokens
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = ", ".join(CARD_SPLITS)
     parser.add_argument(
-        "splits", nargs="*", metavar="SPLIT[@ROWSxCOLUMNS]", help=f"of tiny2: {known}; none: all of tiny"
+        "splits", nargs="*", metavar="SPLIT[@ROWSxCOLUMNS]", help=f"{known}; none: {', '.join(DEFAULT)}"
     )
-    parser.add_argument("--root", type=Path, help="folder to build; default: data/tiny or data/tiny2")
+    parser.add_argument("--root", type=Path, help="folder of all splits; default: data/tiny")
     cli.add_traceback(parser)
     options = parser.parse_args(arguments)
     return cli.run(lambda: run(options.splits, options.root), options.traceback)
@@ -37,12 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(splits: Sequence[str], root: Path | None) -> None:
     """Builds what is missing and prints one line per split."""
-    if not splits:
-        folder = root or Path(DataConfig.root) / "tiny"
-        for split, paths in ensure_tiny_shards(folder, check_hashes=True).items():
-            print(f"{split}: {len(paths)} shards in {folder}")
-    for name in splits:
-        paths = ensure_card_shards(root or Path(DataConfig.root) / "tiny2", name, check_hashes=True)
+    for name in splits or DEFAULT:
+        paths = ensure_card_shards(root or Path(DataConfig.root) / "tiny", name, check_hashes=True)
         manifest = read_manifest(paths[0].parent)
         assert manifest is not None  # it was checked
         (info,) = manifest.sets.values()

@@ -52,7 +52,7 @@ class PretrainConfig:
     """The pretraining of the embedded model (`task: pretrain`)."""
 
     task: str = option("pretrain", "what train.py does", choices=("glimpse", "pretrain", "pretrain_cards"))
-    name: str = option("tiny_base", "results go to {runs_dir}/{name}")
+    name: str = option("tiny_seed", "results go to {runs_dir}/{name}")
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)
     ckpt: str | None = option(None, 'resume: "last", a path, or "auto": last.ckpt if there is one, else start')

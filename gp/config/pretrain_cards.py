@@ -1,4 +1,4 @@
-"""Settings of the pretraining of the second embedded base (`task: pretrain_cards`)."""
+"""Settings of the pretraining of the embedded base (`task: pretrain_cards`)."""
 
 from dataclasses import dataclass, field
 
@@ -83,17 +83,17 @@ class FinalStageConfig(JointStageConfig):
 
 @dataclass
 class CardsPretrainConfig:
-    """The pretraining of the second embedded base (`task: pretrain_cards`)."""
+    """The pretraining of the embedded base (`task: pretrain_cards`)."""
 
     task: str = option("pretrain_cards", "what train.py does", choices=("glimpse", "pretrain", "pretrain_cards"))
-    name: str = option("tiny_base2", "results go to {runs_dir}/{name}")
+    name: str = option("tiny_base", "results go to {runs_dir}/{name}")
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)
     ckpt: str | None = option(
         None, 'resume: "last" or "auto": the newest checkpoint if there is one, else start', choices=("last", "auto")
     )
     overwrite: bool = option(False, "remove the results of a run that is in the folder, and start anew")
-    init: str = option("tiny", 'base to go on from: a folder, or "tiny" (the first embedded one)')
+    init: str = option("runs/tiny_seed/base", 'base to go on from: a folder (of configs/tiny_seed.yaml), or "tiny"')
     tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
     joint_stage: JointStageConfig = field(default_factory=JointStageConfig)
     final_stage: FinalStageConfig = field(default_factory=FinalStageConfig)

@@ -37,7 +37,7 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-t
 class ModelConfig:
     """The frozen LVLM."""
 
-    base: str = option(MISSING, 'hub id, folder, or "tiny", "tiny2" (the embedded models)')
+    base: str = option(MISSING, 'hub id, folder, or "tiny" (the embedded model)')
     revision: str | None = option(None, "commit, branch or tag of a hub id; null: its main branch")
     dtype: str = option("float32", "type of the frozen weights", choices=DTYPES)
     attn_implementation: str = option("sdpa", "attention kernel", choices=ATTENTIONS)
@@ -111,7 +111,7 @@ class PruneConfig:
 @dataclass
 class DataConfig:
     """Shards: paths or urls with braces (`gqa-{000000..000019}.tar`), paths with wildcards (`gqa-*.tar`), or
-    `tiny:SPLIT`, `tiny2:SPLIT`, `tiny2:SPLIT@ROWSxCOLUMNS` for embedded data; see docs/streaming.md.
+    `tiny:SPLIT`, `tiny:SPLIT@ROWSxCOLUMNS` for embedded data; see docs/streaming.md.
     """
 
     root: str = option("data", "relative paths and the embedded data live below it")

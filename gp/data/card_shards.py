@@ -1,4 +1,4 @@
-"""WebDataset shards of the second generation's scenes (`gp.embedded.cards`); a split is built when first asked for.
+"""WebDataset shards of the embedded data (`gp.embedded.cards`); a split is built when first asked for.
 
 A split is named `SPLIT` or `SPLIT@ROWSxCOLUMNS`, the size of its scenes in visual tokens of 28 px; 16x16 unless stated.
 

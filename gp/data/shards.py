@@ -18,7 +18,7 @@ from webdataset import tariterators
 from gp.config.schema import DataConfig
 from gp.data.manifest import openable, read_manifest
 
-TINY_PREFIX, CARDS_PREFIX = "tiny:", "tiny2:"
+TINY_PREFIX = "tiny:"
 # what tarfile raises on damaged archives: a link to nothing is a KeyError, an absurd size one of memory or of overflow
 UNREADABLE = (tarfile.TarError, OSError, EOFError, ValueError, KeyError, MemoryError, OverflowError)
 PIPE = re.compile("pipe:", re.IGNORECASE)
@@ -54,8 +54,8 @@ def resolve_shards(entries: Sequence[str], root: str | Path, allow_pipes: bool =
     Args:
         entries: paths relative to `root` or absolute, urls (`http:`, `s3:`, `gs:`, `hf:`, ...), `pipe:` commands,
             each with braces ("gqa-{000000..000019}.tar"), paths also with wildcards ("gqa-*.tar", in sorted order),
-            or "tiny:SPLIT", "tiny2:SPLIT", "tiny2:SPLIT@ROWSxCOLUMNS", which build embedded data at need.
-        root: folder of relative paths; the embedded data live in its subfolders `tiny` and `tiny2`.
+            or "tiny:SPLIT", "tiny:SPLIT@ROWSxCOLUMNS", which build embedded data at need.
+        root: folder of relative paths; the embedded data live in its subfolder `tiny`.
         allow_pipes: `pipe:` entries are commands that reading the shard runs; False refuses them.
 
     Returns:
@@ -164,8 +164,6 @@ def _resolve(entry: str, root: Path, allow_pipes: bool) -> list[str]:
         raise ValueError(f"empty shard pattern {entry!r}: expected a path, url or {TINY_PREFIX}SPLIT (root {root})")
     if entry.startswith(TINY_PREFIX):
         return _tiny_shards(entry, root)
-    if entry.startswith(CARDS_PREFIX):
-        return _card_shards(entry, root)
     if PIPE.match(entry) and not allow_pipes:
         raise ValueError(f"shards {entry!r}: a command, which reading would run; data.allow_pipes=true lets it")
     if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", entry):  # a url, or pipe:
@@ -199,19 +197,9 @@ def _local(pattern: str, root: Path) -> list[Path]:
 
 
 def _tiny_shards(entry: str, root: Path) -> list[str]:
-    from gp.data.tiny_shards import ensure_tiny_shards  # draws scenes: not needed to read shards
+    from gp.data.card_shards import ensure_card_shards  # draws scenes: not needed to read shards
 
-    split = entry.removeprefix(TINY_PREFIX)
-    shards = ensure_tiny_shards(root / "tiny")
-    if split not in shards:
-        raise ValueError(f"{entry!r}: the embedded data have no split {split!r}, only {', '.join(sorted(shards))}")
-    return [str(path) for path in shards[split]]
-
-
-def _card_shards(entry: str, root: Path) -> list[str]:
-    from gp.data.card_shards import ensure_card_shards  # likewise
-
-    return [str(path) for path in ensure_card_shards(root / "tiny2", entry.removeprefix(CARDS_PREFIX))]
+    return [str(path) for path in ensure_card_shards(root / "tiny", entry.removeprefix(TINY_PREFIX))]
 
 
 def _path_of(shard: str) -> str:

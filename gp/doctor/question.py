@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from gp.answer import Answer
-    from gp.embedded.scenes import Question
+    from gp.embedded.cards.questions import Question
     from gp.model import GlimpseModel
 
-SCENE = ("test", 1, "color")  # split, seed, kind: of held-out scans and photographs
+SCENE = ("color", 16, 16, 1)  # kind, rows and columns of visual tokens, seed: of held-out scans and photographs
 
 
 def check() -> Iterator[Line]:
@@ -30,11 +30,11 @@ def check() -> Iterator[Line]:
 
 def ask_about() -> tuple[Image, Question]:
     """A scene that is painted anew, and a question whose answer is known."""
-    from gp.embedded.scenes import SceneBuilder
+    from gp.embedded.cards.samples import draw_sample
+    from gp.embedded.cards.scene import SceneBuilder
 
-    split, seed, kind = SCENE
-    scene = SceneBuilder(split).build(seed, kind)
-    return scene.image, scene.questions[0]
+    sample = draw_sample(SceneBuilder("test"), *SCENE)
+    return sample.images[0], sample.question
 
 
 def load(**options: Any) -> GlimpseModel:

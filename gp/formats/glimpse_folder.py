@@ -123,7 +123,7 @@ def load_glimpse(
     """Reads trained parts, in our format or the published one, and checks that they belong to this base.
 
     Args:
-        name: a folder, a hub id, or "tiny", "tiny2" (the embedded ones).
+        name: a folder, a hub id, or "tiny" (the embedded one).
         backbone: the base that they will sit on.
         revision: of the hub id.
         hub: how files are fetched, see `gp.backbones.source.BaseSource`.

@@ -20,7 +20,7 @@ def test_options_that_contradict_each_other(minimal, given, expected, capsys):
 
 
 def test_the_other_task_is_checked_too(capsys):
-    config = "configs/tiny_base.yaml"
+    config = "configs/tiny_seed.yaml"
     for given, expected in (
         ("joint_stage.lr=0", "command line: joint_stage.lr must be a number, more than 0, got 0"),
         ("model.vision_num_heads=3", "model.vision_hidden_size must be a multiple of 4 * model.vision_num_heads"),

@@ -31,7 +31,7 @@ def read_samples(paths):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return tmp_path_factory.mktemp("shards") / "tiny2"
+    return tmp_path_factory.mktemp("shards") / "tiny"
 
 
 def test_samples_are_those_of_the_drawing(root):
@@ -63,10 +63,10 @@ def test_the_manifest_tells_the_evidence_share(root):
 
 def test_one_split_is_built_and_no_other(root, monkeypatch):
     monkeypatch.setattr("gp.data.card_shards.CARD_SPLITS", SMALL)
-    (path,) = resolve_shards(["tiny2:test@8x8"], root.parent)
+    (path,) = resolve_shards(["tiny:test@8x8"], root.parent)
     assert path == str(root / "test-8x8" / "test-000000.tar")
     monkeypatch.setattr("gp.data.drawn_shards._build", lambda *_: pytest.fail("built again"))
-    assert resolve_shards(["tiny2:test@8x8"], root.parent) == [path]
+    assert resolve_shards(["tiny:test@8x8"], root.parent) == [path]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_one_split_is_built_and_no_other(root, monkeypatch):
 )
 def test_wrong_names_say_what_there_is(name, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        resolve_shards([f"tiny2:{name}"], tmp_path)
+        resolve_shards([f"tiny:{name}"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -59,18 +59,21 @@ def test_a_local_file_is_one_whatever_its_name(tmp_path, monkeypatch, name):
 
 
 def test_embedded_data_are_built_at_need(tmp_path, monkeypatch):
-    import gp.data.tiny_shards as tiny_shards
+    import gp.data.card_shards as card_shards
 
-    roots = []
+    asked = []
 
-    def ensure(root):
-        roots.append(root)
-        return {"train": [Path(root) / "train-000000.tar"], "val": [Path(root) / "val-000000.tar"]}
+    def ensure(root, name):
+        asked.append((root, name))
+        return [Path(root) / f"{name}-000000.tar"]
 
-    monkeypatch.setattr(tiny_shards, "ensure_tiny_shards", ensure)
-    assert resolve_shards(["tiny:val"], tmp_path) == [str(tmp_path / "tiny" / "val-000000.tar")]
-    assert roots == [tmp_path / "tiny"]
-    with pytest.raises(ValueError, match=r"'tiny:tset'.*'tset'.*train, val"):
+    monkeypatch.setattr(card_shards, "ensure_card_shards", ensure)
+    assert resolve_shards(["tiny:val@8x8"], tmp_path) == [str(tmp_path / "tiny" / "val@8x8-000000.tar")]
+    assert asked == [(tmp_path / "tiny", "val@8x8")]
+
+
+def test_an_unknown_split_of_the_embedded_data_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"'tset'.*train, val"):
         resolve_shards(["tiny:tset"], tmp_path)
 
 

@@ -7,7 +7,7 @@ import pytest
 from gp.answer import Answer
 from gp.doctor import question
 from gp.doctor.report import OK, PROBLEM
-from gp.embedded.scenes import Question
+from gp.embedded.making.scenes import Question
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformers import (
 
 from gp.backbones.processor import Qwen2_5_VLProcessor
 from gp.config.pretrain import PretrainConfig
-from gp.embedded.scenes import COLORS_RGB, IMAGE_SIZE_PX, SHAPES, TEMPLATES
+from gp.embedded.making.scenes import COLORS_RGB, IMAGE_SIZE_PX, SHAPES, TEMPLATES
 
 PAD, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VISION_START, VISION_END, IMAGE_PAD, VIDEO_PAD = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"

@@ -13,8 +13,8 @@ from gp.embedded.making.joint_stage import joint_forward
 from gp.embedded.making.model import build_model, build_tokenizer
 from gp.embedded.making.optim import MuonAdamW
 from gp.embedded.making.scene_stream import SceneStream
+from gp.embedded.making.scenes import SceneBuilder
 from gp.embedded.making.vision_stage import DenseHeads, encode_images
-from gp.embedded.scenes import SceneBuilder
 from gp.runs.checkpoint import refuse_other_shapes
 from gp.runs.resuming import NOTE, SETTINGS
 from gp.training.schedule import lr_factor

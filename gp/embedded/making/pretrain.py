@@ -1,4 +1,4 @@
-"""Pretraining of the embedded model: `python train.py --config configs/tiny_base.yaml`."""
+"""Pretraining of the small base that the embedded one grows from: `python train.py --config configs/tiny_seed.yaml`."""
 
 import copy
 import time

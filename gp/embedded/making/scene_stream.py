@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from gp.embedded.scenes import COLORS_RGB, IMAGE_SIZE_PX, SHAPES, Card, Scene, SceneBuilder
+from gp.embedded.making.scenes import COLORS_RGB, IMAGE_SIZE_PX, SHAPES, Card, Scene, SceneBuilder
 
 TOKEN_PX = 28
 GRID_SIDE = IMAGE_SIZE_PX // TOKEN_PX

@@ -2,7 +2,7 @@ import pytest
 
 from gp.embedded.making.model import build_model, build_tokenizer
 from gp.embedded.making.scene_stream import SceneStream
-from gp.embedded.scenes import SceneBuilder
+from gp.embedded.making.scenes import SceneBuilder
 from tests.support.micro_making import micro_config
 
 

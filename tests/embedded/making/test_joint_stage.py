@@ -7,7 +7,7 @@ from PIL import Image
 from gp.embedded.making.joint_stage import image_prefix_ids, joint_forward
 from gp.embedded.making.model import build_processor, build_tokenizer
 from gp.embedded.making.scene_stream import SceneStream
-from gp.embedded.scenes import SceneBuilder
+from gp.embedded.making.scenes import SceneBuilder
 
 
 def test_packed_questions_equal_single_ones(joint_case):

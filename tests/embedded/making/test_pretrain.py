@@ -12,7 +12,7 @@ from gp.config.pretrain import JointStageConfig, PretrainConfig, PretrainModelCo
 from gp.embedded.making.model import build_model
 from gp.embedded.making.pretrain import run
 from gp.embedded.making.scene_stream import SceneStream
-from gp.embedded.scenes import SceneBuilder
+from gp.embedded.making.scenes import SceneBuilder
 from tests.support.micro_making import MICRO, micro_config
 
 

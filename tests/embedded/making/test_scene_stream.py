@@ -1,7 +1,7 @@
 """Targets of scenes."""
 
 from gp.embedded.making.scene_stream import IGNORE, dense_targets
-from gp.embedded.scenes import SceneBuilder
+from gp.embedded.making.scenes import SceneBuilder
 
 
 def test_dense_targets_name_the_card_under_a_token():

@@ -20,12 +20,12 @@ from gp import cli
 from gp.backbones.processor import load_processor
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
 from gp.backbones.recording import record_calls
-from gp.embedded import BASE2_DIR
+from gp.embedded import BASE_DIR
 from gp.embedded.cards.layout import TOKEN_PX, box_coverage
 from gp.embedded.cards.material import SPLITS
 from gp.embedded.cards.samples import SAMPLE_KINDS, Sample, draw_sample
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.making.growing.evaluate import chat, parse_size
+from gp.embedded.making.evaluate import chat, parse_size
 from gp.embedded.making.growing.packing import Grid
 
 Rows = dict[tuple[int | None, str], list[bool]]
@@ -123,7 +123,7 @@ def print_table(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table of a folder; returns the exit status, see `gp.cli.run`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", type=Path, default=BASE2_DIR, help="model folder (the embedded one)")
+    parser.add_argument("--base", type=Path, default=BASE_DIR, help="model folder (the embedded one)")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--kind", nargs="+", choices=SAMPLE_KINDS, default=("color", "conjunction"))
     parser.add_argument("--size", type=parse_size, default=(16, 16), help="rows x columns of visual tokens (16x16)")

@@ -1,4 +1,4 @@
-"""Pretraining of the second embedded base: `python train.py --config configs/tiny_base2.yaml`."""
+"""Pretraining of the embedded base: `python train.py --config configs/tiny_base.yaml`."""
 
 import copy
 from collections.abc import Iterator

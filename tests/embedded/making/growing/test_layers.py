@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gp.embedded import BASE2_DIR
+from gp.embedded import BASE_DIR
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.layers import HidingReader, evidence_tokens, hidden, main
@@ -12,7 +12,7 @@ from gp.embedded.making.growing.layers import HidingReader, evidence_tokens, hid
 
 @pytest.fixture(scope="module")
 def reader():
-    return HidingReader(BASE2_DIR)
+    return HidingReader(BASE_DIR)
 
 
 @pytest.mark.parametrize("kind", ["color", "count", "second", "zoom"])

@@ -11,7 +11,7 @@ from gp.backbones.processor import load_processor
 from gp.config.pretrain_cards import FinalStageConfig, JointStageConfig
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
-from gp.embedded.making.growing.evaluate import Answerer
+from gp.embedded.making.evaluate import Answerer
 from gp.embedded.making.growing.joint_stream import JointStream
 from gp.embedded.making.growing.run import run
 from gp.embedded.making.growing.tower_stream import TowerStream

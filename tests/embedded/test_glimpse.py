@@ -11,29 +11,29 @@ import torch
 import gp
 from gp.boxes import evidence_mask, normalize_boxes
 from gp.config import load_config
-from gp.embedded import GLIMPSE2_DIR
+from gp.embedded import GLIMPSE_DIR
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
 from gp.eval.loading import find_checkpoint
 from gp.formats.glimpse_folder import read_config
 
-CONFIG = Path(__file__).parents[2] / "configs/tiny2.yaml"
+CONFIG = Path(__file__).parents[2] / "configs/tiny.yaml"
 NUM = 6  # scenes; so few that they are quick
 
 
 @pytest.fixture(scope="module")
 def model():
-    return gp.from_pretrained("tiny2", glimpse="tiny2")
+    return gp.from_pretrained("tiny", glimpse="tiny")
 
 
 def test_it_was_made_by_the_config():
-    config, (base, glimpse, vip, options) = load_config(CONFIG), read_config(GLIMPSE2_DIR)
-    assert base["name"] == "tiny2"
+    config, (base, glimpse, vip, options) = load_config(CONFIG), read_config(GLIMPSE_DIR)
+    assert base["name"] == "tiny"
     assert asdict(glimpse) == asdict(config.glimpse)
     assert asdict(vip) == asdict(config.vip)
     assert options.threshold == config.prune.threshold
     assert config.loss.answer > 0  # the published loss, with its answer term
-    assert find_checkpoint("tiny2") == GLIMPSE2_DIR
+    assert find_checkpoint("tiny") == GLIMPSE_DIR
 
 
 @pytest.mark.parametrize("kind", ["color", "conjunction"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gp.embedded.scenes import CARD_HEIGHT_PX, CARD_WIDTH_PX, GRID_PX, SPLITS, SceneBuilder, load_material
+from gp.embedded.making.scenes import CARD_HEIGHT_PX, CARD_WIDTH_PX, GRID_PX, SPLITS, SceneBuilder, load_material
 
 
 @pytest.mark.parametrize("kind", ["color", "conjunction", "dense"])
