@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import AdamW, Optimizer
+
+from gp.embedded.making.muon import Muon
 
 
 class MuonAdamW(Optimizer):
@@ -31,7 +33,6 @@ class MuonAdamW(Optimizer):
             [{"params": params, "is_vision": flag} for flag, params in matrices.items() if params],
             lr=lr,
             weight_decay=weight_decay,
-            adjust_lr_fn="match_rms_adamw",
         )
         self.adamw = AdamW(
             [
