@@ -12,6 +12,7 @@ class TowerStageConfig:
 
     steps: int = option(2000, "optimizer steps", within=FROM_0)
     lr: float = option(1.5e-3, "peak learning rate", within=ABOVE_0)
+    heads_only: bool = option(False, "train the heads alone, where the tower that goes on can read already")
 
 
 @dataclass
@@ -82,6 +83,16 @@ class FinalStageConfig(JointStageConfig):
 
 
 @dataclass
+class LastStageConfig(FinalStageConfig):
+    """Stage 4: as the final one, from its weights, half of the batches with what was learned last: counting."""
+
+    steps: int = option(1800, "optimizer steps", within=FROM_0)
+    lr: float = option(1e-3, "peak learning rate", within=ABOVE_0)
+    early_share: float = option(1.0, "has no effect: shares do not change in this stage", within=SHARE)
+    tower_every: int = option(6, "one batch in so many is the tower's own; 0: none", within=FROM_0)
+
+
+@dataclass
 class CardsPretrainConfig:
     """The pretraining of the embedded base (`task: pretrain_cards`)."""
 
@@ -93,10 +104,14 @@ class CardsPretrainConfig:
         None, 'resume: "last" or "auto": the newest checkpoint if there is one, else start', choices=("last", "auto")
     )
     overwrite: bool = option(False, "remove the results of a run that is in the folder, and start anew")
-    init: str = option("runs/tiny_seed/base", 'base to go on from: a folder (of configs/tiny_seed.yaml), or "tiny"')
+    init: str = option(
+        "runs/tiny_seed/base",
+        'base to go on from: a folder (of configs/tiny_seed.yaml), or "tiny"; one that has grown stays as it is',
+    )
     tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
     joint_stage: JointStageConfig = field(default_factory=JointStageConfig)
     final_stage: FinalStageConfig = field(default_factory=FinalStageConfig)
+    last_stage: LastStageConfig = field(default_factory=LastStageConfig)
     weight_decay: float = option(0.02, "weight decay", within=FROM_0)
     max_grad_norm: float = option(1.0, "norm that gradients are clipped to", within=ABOVE_0)
     warmup_steps: int = option(20, "optimizer steps in which the rate rises, in each stage", within=FROM_0)

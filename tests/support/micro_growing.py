@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gp.config.pretrain_cards import CardsPretrainConfig, FinalStageConfig, JointStageConfig, TowerStageConfig
+from gp.config.pretrain_cards import (
+    CardsPretrainConfig,
+    FinalStageConfig,
+    JointStageConfig,
+    LastStageConfig,
+    TowerStageConfig,
+)
 from gp.embedded.making.model import build_model
 from gp.embedded.making.pretrain import save_base
 from tests.support.micro_making import micro_config
@@ -25,6 +31,7 @@ def growing_config(folder, init: Path, **changes) -> CardsPretrainConfig:
         "tower_stage": TowerStageConfig(steps=2),
         "joint_stage": JointStageConfig(steps=4, evidence_layer=3, tower_every=3),
         "final_stage": FinalStageConfig(steps=2, evidence_layer=3, tower_every=2),
+        "last_stage": LastStageConfig(steps=1, evidence_layer=3),
         "num_workers": 0,
         "warmup_steps": 2,
         "log_every_steps": 1,

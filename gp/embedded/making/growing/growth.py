@@ -23,7 +23,7 @@ def grow_model(old: PreTrainedModel, vocab_size: int, seed: int) -> Qwen2_5_VLFo
     """A model with NUM_NEW_LAYERS more layers before layer INSERT_AT and a larger vocabulary.
 
     The new layers add nothing at first (output projections 0), so logits of old words are equal to the last bit. New
-    words start near the mean of the old ones.
+    words start near the mean of the old ones. A base that has grown already is returned as it is.
 
     Args:
         old: `Qwen2_5_VLForConditionalGeneration`, float32; stays as it is.
@@ -32,6 +32,8 @@ def grow_model(old: PreTrainedModel, vocab_size: int, seed: int) -> Qwen2_5_VLFo
     """
     config: Any = copy.deepcopy(old.config)
     text = config.text_config
+    if text.vocab_size == vocab_size:  # of a base that has grown: it knows all words
+        return old
     text.num_hidden_layers += NUM_NEW_LAYERS
     text.layer_types = text.layer_types[:1] * text.num_hidden_layers
     text.vocab_size = vocab_size

@@ -17,7 +17,7 @@ from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
 from gp.embedded.making.growing.images import encode_images
 from gp.embedded.making.growing.joint_forward import joint_forward
 from gp.embedded.making.growing.joint_stream import JointStream
-from gp.embedded.making.growing.plans import VALIDATION
+from gp.embedded.making.growing.plans import PHASES_OF_STAGES, VALIDATION
 from gp.embedded.making.growing.terms import carried_loss
 from gp.embedded.making.growing.tower_stream import LARGE_BATCHES, TOWER_BATCHES, TowerStream
 from gp.embedded.making.optim import MuonAdamW
@@ -29,7 +29,7 @@ class JointStage(CardsStage):
 
     Args:
         base: the grown `Qwen2_5_VLForConditionalGeneration`. heads: of the tower stage. tokenizer: of the base.
-        stage: the joint or the final one.
+        stage: of the settings, one of those behind the tower's.
     """
 
     def __init__(
@@ -121,24 +121,27 @@ class _Mixed(torch.utils.data.IterableDataset):
 
 
 class JointData(pl.LightningDataModule):
-    """Scenes and questions made on the fly; after a resume the stream goes on at the next step."""
+    """Scenes and questions made on the fly; after a resume the stream goes on at the next step.
 
-    def __init__(self, cfg: CardsPretrainConfig, tokenizer, hidden_size: int, stage: JointStageConfig):
+    `stage`: name of one of PHASES_OF_STAGES.
+    """
+
+    def __init__(self, cfg: CardsPretrainConfig, tokenizer, hidden_size: int, stage: str):
         super().__init__()
-        self.stage, self.is_final = stage, stage is cfg.final_stage
+        self.name, self.stage = stage, getattr(cfg, f"{stage}_stage")
         self.cfg, self.tokenizer, self.hidden_size = cfg, tokenizer, hidden_size
 
     def train_dataloader(self) -> DataLoader:
         cfg, stage = self.cfg, self.stage
         steps = range(self.trainer.global_step, stage.steps)
-        seed = cfg.seed + 1 + int(self.is_final)
+        seed = cfg.seed + 1 + list(PHASES_OF_STAGES).index(self.name)
         builder = SceneBuilder("train", augment=True)
         late_from = round(stage.early_share * stage.steps)
         joint = JointStream(
             builder, self.tokenizer, steps, seed, noise_size=self.hidden_size, late_from=late_from,
-            is_final=self.is_final, large=stage.large_share
+            phases=PHASES_OF_STAGES[self.name], large=stage.large_share
         )  # fmt: skip
-        plans = (*TOWER_BATCHES, *LARGE_BATCHES) if self.is_final else TOWER_BATCHES
+        plans = (*TOWER_BATCHES, *LARGE_BATCHES) if self.name != "joint" else TOWER_BATCHES
         tower = TowerStream(builder, steps, seed, plans)
         stream = _Mixed(joint, tower, steps, stage.tower_every)
         return DataLoader(stream, batch_size=None, num_workers=cfg.num_workers)

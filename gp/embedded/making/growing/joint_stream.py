@@ -20,7 +20,7 @@ from gp.embedded.making.growing.blocks import IGNORE, NOTHING, Block, build_bloc
 from gp.embedded.making.growing.dense import dense_targets
 from gp.embedded.making.growing.images import sometimes_through_jpeg, to_tensor
 from gp.embedded.making.growing.packing import Grid
-from gp.embedded.making.growing.plans import SIZES, TASKS, Size, Task, tasks_of
+from gp.embedded.making.growing.plans import PHASES_OF_STAGES, SIZES, TASKS, Size, Task, tasks_of
 
 ATTRIBUTES = (*COLORS_RGB, *SHAPES, *map(str, range(10)))  # words by which questions name cards
 MAX_ASKED = 2
@@ -39,8 +39,8 @@ class JointStream(IterableDataset):
         steps: numbers of the batches to yield.
         seed: the stream's.
         only: a setting and a size, whose tasks are taken in turn; None: all are drawn by their shares.
-        late_from: step from which tasks have their late shares.
-        is_final: whether they are those of the final stage.
+        late_from: step from which tasks have the second of their two shares.
+        phases: indices of these in PHASES.
         large: share of the scenes most of whose cards are made large, with large ink.
         noise_size: width of the vectors put in before answers; 0: nothing is put in and no position jumps.
 
@@ -62,11 +62,11 @@ class JointStream(IterableDataset):
 
     def __init__(self, builder: SceneBuilder, tokenizer, steps: range, seed: int,
                  only: tuple[str, Size] | None = None, noise_size: int = 0, late_from: int = 0,
-                 is_final: bool = False, large: float = 0.0):  # fmt: skip
+                 phases: tuple[int, int] = PHASES_OF_STAGES["joint"], large: float = 0.0):  # fmt: skip
         super().__init__()
         self.builder, self.tokenizer, self.steps, self.seed = builder, tokenizer, steps, seed
         self.only, self.noise_size, self.late_from = only, noise_size, late_from
-        self.is_final, self.large = is_final, large
+        self.phases, self.large = phases, large
 
     def __iter__(self) -> Iterator[dict]:
         return map(self.batch, self.steps)
@@ -82,7 +82,7 @@ class JointStream(IterableDataset):
         if self.only is not None:
             tasks = tasks_of(self.only[0])
             return tasks[step % len(tasks)], self.only[1]
-        phase = 2 * int(self.is_final) + int(step >= self.late_from)
+        phase = self.phases[step >= self.late_from]
         task = _weighted(rng, TASKS, [task.shares[phase] for task in TASKS])
         sizes = SIZES[task.setting]
         return task, _weighted(rng, sizes, [size.share for size in sizes])

@@ -32,7 +32,9 @@ class TowerStage(CardsStage):
 
     def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
         """Loss of one batch of `TowerStream`."""
-        loss, accuracies = self.heads(encode_images(self._base[0], batch["images"]), batch["targets"])
+        with torch.set_grad_enabled(not self.cfg.tower_stage.heads_only):
+            tokens = encode_images(self._base[0], batch["images"])
+        loss, accuracies = self.heads(tokens, batch["targets"])
         self.log("train/loss", loss.detach(), batch_size=1)
         self.log_dict({f"train/{n}": a for n, a in zip(DENSE_NAMES, accuracies, strict=True)}, batch_size=1)
         return loss
