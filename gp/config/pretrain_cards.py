@@ -83,7 +83,7 @@ class FinalStageConfig(JointStageConfig):
 
 
 @dataclass
-class LastStageConfig(FinalStageConfig):
+class CountStageConfig(FinalStageConfig):
     """Stage 4: as the final one, from its weights, half of the batches with what was learned last: counting."""
 
     steps: int = option(1800, "optimizer steps", within=FROM_0)
@@ -111,7 +111,7 @@ class CardsPretrainConfig:
     tower_stage: TowerStageConfig = field(default_factory=TowerStageConfig)
     joint_stage: JointStageConfig = field(default_factory=JointStageConfig)
     final_stage: FinalStageConfig = field(default_factory=FinalStageConfig)
-    last_stage: LastStageConfig = field(default_factory=LastStageConfig)
+    count_stage: CountStageConfig = field(default_factory=CountStageConfig)
     weight_decay: float = option(0.02, "weight decay", within=FROM_0)
     max_grad_norm: float = option(1.0, "norm that gradients are clipped to", within=ABOVE_0)
     warmup_steps: int = option(20, "optimizer steps in which the rate rises, in each stage", within=FROM_0)

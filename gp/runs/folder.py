@@ -34,7 +34,7 @@ from gp.runs.writing import write_text
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
 BEST = "best-*.ckpt"
 BASE, VISION, LOG = "base", "vision.ckpt", "pretrain.log"
-STAGES = ("tower", "joint", "final", "last")  # of a pretraining on cards, each with a checkpoint and a log
+STAGES = ("tower", "joint", "final", "count")  # of a pretraining on cards, each with a checkpoint and a log
 STAGE_CHECKPOINTS = tuple(f"{stage}.ckpt" for stage in STAGES)
 LOGS = (LOG, *(f"{stage}.log" for stage in STAGES))
 RESULTS = (

@@ -72,7 +72,7 @@ CARDS_PRETRAINING = {  # the same for `task=pretrain_cards`; the peak rate of th
     **dict.fromkeys(("name", "runs_dir", "ckpt", "overwrite"), FREE),
     **dict.fromkeys(("task", "init", "weight_decay"), REFUSED),
     "seed": APPLIED,
-    **dict.fromkeys(("tower_stage", "joint_stage", "final_stage", "last_stage"), APPLIED),
+    **dict.fromkeys(("tower_stage", "joint_stage", "final_stage", "count_stage"), APPLIED),
     **dict.fromkeys(("max_grad_norm", "warmup_steps", "min_lr_factor", "val_batches", "val_every_steps"), APPLIED),
     **dict.fromkeys(("num_threads", "num_workers", "log_every_steps", "checkpoint_every_steps"), FREE),
 }

@@ -8,7 +8,7 @@ from gp.config.pretrain_cards import (
     CardsPretrainConfig,
     FinalStageConfig,
     JointStageConfig,
-    LastStageConfig,
+    CountStageConfig,
     TowerStageConfig,
 )
 from gp.embedded.making.model import build_model
@@ -31,7 +31,7 @@ def growing_config(folder, init: Path, **changes) -> CardsPretrainConfig:
         "tower_stage": TowerStageConfig(steps=2),
         "joint_stage": JointStageConfig(steps=4, evidence_layer=3, tower_every=3),
         "final_stage": FinalStageConfig(steps=2, evidence_layer=3, tower_every=2),
-        "last_stage": LastStageConfig(steps=1, evidence_layer=3),
+        "count_stage": CountStageConfig(steps=1, evidence_layer=3),
         "num_workers": 0,
         "warmup_steps": 2,
         "log_every_steps": 1,

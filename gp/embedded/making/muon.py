@@ -1,4 +1,4 @@
-"""Muon with its iteration in float32: torch's own takes bfloat16, seven times slower on CPUs that have no unit for it."""
+"""Muon with its iteration in float32: torch's takes bfloat16, many times slower on CPUs without a unit for it."""
 
 from collections.abc import Iterable
 

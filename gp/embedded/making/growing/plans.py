@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from gp.embedded.making.growing.packing import Grid
 
 # Before and after the turn of a stage (`early_share` of its steps).
-PHASES = ("joint_early", "joint_late", "final_early", "final_late", "last")
-PHASES_OF_STAGES = {"joint": (0, 1), "final": (2, 3), "last": (4, 4)}
+PHASES = ("joint_early", "joint_late", "final_early", "final_late", "count")
+PHASES_OF_STAGES = {"joint": (0, 1), "final": (2, 3), "count": (4, 4)}
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ def run(cfg: CardsPretrainConfig) -> None:
     """Pretrains the base and writes `<runs_dir>/<name>/`; `ckpt=last` goes on after an interruption.
 
     The folder holds `base/` (a transformers model folder with processor, float16 weights), a checkpoint and a log of
-    each stage (`tower.ckpt`, `joint.ckpt`, `final.ckpt`, `last.ckpt`: their ends, or how far they came), `config.yaml`, `run.json`
-    (commit and versions) and TensorBoard events under `tb/`.
+    each stage (`tower.ckpt`, `joint.ckpt`, `final.ckpt`, `count.ckpt`: their ends, or how far they came), `config.yaml`,
+    `run.json` (commit and versions) and TensorBoard events under `tb/`.
 
     Raises:
         FileNotFoundError: `cfg.ckpt` is "last", but no run of that name is there.
@@ -95,7 +95,7 @@ def make_stages(
     """The stages in order; each trains parts of `model` in place, and the dense heads of those before."""
     tower = TowerStage(cfg, model)
     yield "tower", tower, TowerData(cfg)
-    for name, stage in (("joint", cfg.joint_stage), ("final", cfg.final_stage), ("last", cfg.last_stage)):
+    for name, stage in (("joint", cfg.joint_stage), ("final", cfg.final_stage), ("count", cfg.count_stage)):
         data = JointData(cfg, tokenizer, model.config.text_config.hidden_size, name)
         yield name, JointStage(cfg, model, tower.heads, tokenizer, stage), data
 

@@ -6,19 +6,18 @@ import numpy as np
 import torch
 
 from gp.backbones.processor import Qwen2_5_VLProcessor, load_processor
-from gp.embedded import BASE_DIR
 from gp.embedded.cards.questions import KINDS, LAYOUTS_OF_KIND, PLACES, ask
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.blocks import question_ids
 from gp.embedded.making.growing.growth import INSERT_AT, NUM_NEW_LAYERS, grow_model, save_grown_processor
 
 
-def test_logits_are_equal_to_the_last_bit(first_base, tokenizer):
+def test_logits_are_equal_to_the_last_bit(seed_base, first_base, tokenizer):
     grown = grow_model(first_base, len(tokenizer), seed=0).eval()
     assert (
         grown.config.text_config.num_hidden_layers == first_base.config.text_config.num_hidden_layers + NUM_NEW_LAYERS
     )
-    processor = load_processor(BASE_DIR)
+    processor = load_processor(seed_base)
     image = SceneBuilder("val").build(0, "color", 8, 8).image
     text = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>what number is on the red card ?"
     inputs = processor(images=[image], text=[text], return_tensors="pt")
@@ -36,8 +35,8 @@ def test_new_layers_can_learn(first_base, tokenizer):
         assert layer.mlp.down_proj.weight.grad.abs().max() > 0
 
 
-def test_old_words_keep_their_ids_and_no_question_has_an_unknown_one(tokenizer):
-    old = load_processor(BASE_DIR).tokenizer.get_vocab()
+def test_old_words_keep_their_ids_and_no_question_has_an_unknown_one(seed_base, tokenizer):
+    old = load_processor(seed_base).tokenizer.get_vocab()
     new = tokenizer.get_vocab()
     assert all(new[word] == index for word, index in old.items())
     assert sorted(new.values()) == list(range(len(new)))
@@ -50,8 +49,8 @@ def test_old_words_keep_their_ids_and_no_question_has_an_unknown_one(tokenizer):
             assert tokenizer.decode(answer, skip_special_tokens=True) == question.answer
 
 
-def test_the_processor_folder_has_the_files_that_other_programs_look_for(tmp_path):
-    save_grown_processor(BASE_DIR, tmp_path)
+def test_the_processor_folder_has_the_files_that_other_programs_look_for(seed_base, tmp_path):
+    save_grown_processor(seed_base, tmp_path)
     images = json.loads((tmp_path / "preprocessor_config.json").read_text())
     video = json.loads((tmp_path / "video_preprocessor_config.json").read_text())
     assert images["image_processor_type"] == "Qwen2VLImageProcessor"
@@ -59,3 +58,7 @@ def test_the_processor_folder_has_the_files_that_other_programs_look_for(tmp_pat
     size = Qwen2_5_VLProcessor.from_pretrained(tmp_path).image_processor.size
     assert images["size"] == video["size"] == {"shortest_edge": size.shortest_edge, "longest_edge": size.longest_edge}
     assert size.longest_edge == 784**2
+
+
+def test_a_base_that_has_grown_goes_on_as_it_is(grown, tokenizer):
+    assert grow_model(grown, len(tokenizer), seed=0) is grown

@@ -64,23 +64,23 @@ def error(capsys) -> str:
 
 def test_a_run_says_that_it_is_finished(done):
     info = json.loads((done / "micro/run.json").read_text())
-    assert info["step"] == 8 and "finished" in info and "command" in info
+    assert info["step"] == 9 and "finished" in info and "command" in info
 
 
 def test_the_same_command_leaves_results_alone(copied, capsys):
     before = weights(copied)
     assert call(copied) == 2
     line = error(capsys)
-    assert "holds base, tower.ckpt, joint.ckpt, final.ckpt of a run: give ckpt=auto" in line
+    assert "holds base, tower.ckpt, joint.ckpt, final.ckpt, count.ckpt of a run: give ckpt=auto" in line
     assert "overwrite=true" in line and weights(copied) == before
 
 
 def test_overwriting(copied, capsys):
-    before, log = weights(copied), copied / "micro/final.log"
+    before, log = weights(copied), copied / "micro/count.log"
     num_lines = len(log.read_text().splitlines())
     assert call(copied, "overwrite=true", "seed=1") == 0
     assert len(log.read_text().splitlines()) == num_lines  # none of the run before
-    assert "overwrites base, tower.ckpt, joint.ckpt, final.ckpt of the run before" in capsys.readouterr().out
+    assert "overwrites base, tower.ckpt, joint.ckpt, final.ckpt, count.ckpt of the run before" in capsys.readouterr().out
     assert weights(copied) != before
     assert yaml.safe_load((copied / "micro/config.yaml").read_text())["overwrite"] is False
 
@@ -103,23 +103,23 @@ def test_one_writer(copied):
     assert process.returncode == 2 and f"is being written to by process {os.getpid()}" in err
 
 
-@pytest.mark.parametrize("setting", ["weight_decay=0.5", "final_stage.lr=0.1"])
+@pytest.mark.parametrize("setting", ["weight_decay=0.5", "count_stage.lr=0.1"])
 def test_what_the_optimizer_has_is_refused(copied, capsys, setting):
-    assert call(copied, "ckpt=last", "final_stage.steps=3", setting) == 2
+    assert call(copied, "ckpt=last", "count_stage.steps=2", setting) == 2
     key, value = setting.split("=")
     assert f"{key} " in (line := error(capsys)) and f"there, {value} here; a run that goes on cannot change it" in line
 
 
-def test_a_longer_final_stage_goes_on(copied, capsys):
-    assert call(copied, "ckpt=last", "final_stage.steps=3", "tower_stage.lr=0.1") == 0
+def test_a_longer_count_stage_goes_on(copied, capsys):
+    assert call(copied, "ckpt=last", "count_stage.steps=2", "tower_stage.lr=0.1") == 0
     out = capsys.readouterr().out
-    assert "resumes with final_stage.steps 2 there, 3 here" in out
-    assert torch.load(copied / "micro/final.ckpt", weights_only=True)["global_step"] == 3
+    assert "resumes with count_stage.steps 1 there, 2 here" in out
+    assert torch.load(copied / "micro/count.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_fewer_steps_than_are_done_are_refused(copied, capsys):
-    assert call(copied, "ckpt=last", "final_stage.steps=1") == 2
-    assert "has done 2 steps" in error(capsys)
+    assert call(copied, "ckpt=last", "count_stage.steps=0") == 2
+    assert "has done 1 steps" in error(capsys)
 
 
 def test_a_run_that_is_not_there_is_named(init, tmp_path, capsys):
