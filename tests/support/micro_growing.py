@@ -1,4 +1,4 @@
-"""The least pretraining of the second embedded base."""
+"""The least pretraining of the embedded base."""
 
 from __future__ import annotations
 

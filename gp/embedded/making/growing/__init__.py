@@ -1,1 +1,1 @@
-"""The recipe of the second embedded base: the first one goes on, with more layers, sizes, images and kinds."""
+"""The recipe of the embedded base: a smaller one goes on, with more layers, sizes, images and kinds."""
