@@ -13,6 +13,7 @@
     torchrun --nproc_per_node 8 evaluate.py ckpt=runs/qwen7b
     python evaluate.py --config configs/qwen7b.yaml pruner=fastv,visionzip budget=0.2
     python evaluate.py ckpt=runs/qwen7b bench=viscot eval.costs=false
+    python evaluate.py ckpt=runs/tiny calibrate=val agreement=0.99
 
 Without ckpt the base alone is evaluated: methods other than glimpse, at budgets.
 
@@ -29,7 +30,11 @@ Short keys, lists with commas:
     num_samples=N     eval.num_samples
     bench=NAME        configs/bench/NAME.yaml, or a path: splits with their shards, suffix, scorers and longest answer;
                       results go to eval-NAME/ (docs/benches.md)
+    threshold=A,B     eval.thresholds: rows of glimpse at other thresholds
     out=FOLDER        eval.out; default: eval/ beside the checkpoint
+    calibrate=SPLIT   finds the largest threshold whose answers are the un-pruned ones on a share agreement=0.99 of the
+                      questions at least, confidence=0.95 sure, on a split of data.test or on val (data.val); writes it
+                      into the trained parts and tries it on the other splits; results go to eval-calibration/
 
 Any other key is an option of the config; eval.methods.METHOD.SETTING=VALUE sets what a method takes.
 A method that cannot meet a budget on this base is left out there, with the reason. Results are appended as they come:
@@ -53,8 +58,9 @@ from gp.config.reference import help_text
 # threads that spin while they wait make small steps many times slower on a shared machine; read when torch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-LIST_KEYS = {"pruner": "eval.pruners", "budget": "eval.budgets", "split": "eval.splits"}
+LIST_KEYS = {"pruner": "eval.pruners", "budget": "eval.budgets", "split": "eval.splits", "threshold": "eval.thresholds"}
 BENCHES = Path(__file__).parent / "configs" / "bench"
+CALIBRATION = ("calibrate", "agreement", "confidence")
 SHORT_KEYS = {"num_samples": "eval.num_samples", "out": "eval.out"}
 
 
@@ -90,7 +96,10 @@ def run(
     settings: Sequence[str], config_paths: Sequence[Path] | None, framed: Callable[[Callable[[], None]], int]
 ) -> None:
     """Finds the checkpoint and hands over to the devices; `framed` is how work of a process becomes its status."""
-    bench_name, rest = take_bench(settings)
+    bench_name, rest = take(settings, "bench")
+    wanted = {}
+    for key in CALIBRATION:
+        wanted[key], rest = take(rest, key)
     ckpt, overrides = split_settings(rest)
     bench = None
     if bench_name:
@@ -98,6 +107,9 @@ def run(
 
         bench = find_bench(bench_name, BENCHES)
 
+    if any(wanted.values()):
+        start_calibration(wanted, bench_name, ckpt, overrides, config_paths)
+        return
     if ckpt and len(found := several(ckpt)) > 1:
         from gp.eval.several import evaluate_several
 
@@ -144,10 +156,36 @@ def several(ckpt: str) -> list[str]:
     return list(dict.fromkeys(named))
 
 
-def take_bench(settings: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Takes `bench=` out of the settings: its value, of several the last one, and what is left."""
-    given = [text.partition("=")[2] for text in settings if text.startswith("bench=")]
-    return (given[-1] if given else None), [text for text in settings if not text.startswith("bench=")]
+def start_calibration(
+    wanted: dict[str, str | None],
+    bench: str | None,
+    ckpt: str | None,
+    overrides: Sequence[str],
+    config_paths: Sequence[Path] | None,
+) -> None:
+    """Hands over to the calibration; ValueError for what does not go with it."""
+    from gp.eval.calibrating import Promise, calibrate
+
+    if not wanted["calibrate"]:
+        raise ValueError("agreement= and confidence= go with calibrate=SPLIT")
+    if bench or not ckpt or len(several(ckpt)) > 1:
+        raise ValueError("calibrate= needs ckpt=PATH of one checkpoint, and no bench=")
+    numbers = {key: number(key, text) for key, text in wanted.items() if key != "calibrate" and text}
+    calibrate(Path(__file__), ckpt, Promise(wanted["calibrate"], **numbers), overrides, config_paths)
+
+
+def number(key: str, text: str) -> float:
+    """A number of the command line; ValueError names its key."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError(f"{key}={text}: expected a number") from error
+
+
+def take(settings: Sequence[str], key: str) -> tuple[str | None, list[str]]:
+    """Takes `key=` out of the settings: its value, of several the last one, and what is left."""
+    given = [text.partition("=")[2] for text in settings if text.startswith(f"{key}=")]
+    return (given[-1] if given else None), [text for text in settings if not text.startswith(f"{key}=")]
 
 
 def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -204,6 +204,9 @@ class EvalConfig:
         within="(0, 1]",
         length=FROM_1,
     )
+    thresholds: list[float] = option(
+        [], "thresholds of glimpse, a row for each beside that of prune.threshold", within="(0, 1)", distinct=True
+    )
     methods: dict[str, dict[str, Any]] = option(
         {}, "method -> settings that are not the published ones, e.g. eval.methods.fastv.layer=1"
     )

@@ -90,13 +90,17 @@ def means_of(rows: Iterable[Row], labels: Sequence[str]) -> list[Row]:
     kinds: dict[tuple, list[Row]] = {}
     for row in rows:
         if row["run"] in labels:
-            kinds.setdefault((row["split"], row["pruner"], row["budget"], row["matched"]), []).append(row)
+            kinds.setdefault(
+                (row["split"], row["pruner"], row["budget"], row["matched"], row.get("threshold")), []
+            ).append(row)
     return [_mean(members, labels) for members in kinds.values() if len(members) == len(labels)]
 
 
 def _mean(members: Sequence[Row], labels: Sequence[str]) -> Row:
     first = members[0]
-    mean: Row = {key: first[key] for key in ("split", "pruner", "budget", "matched", "num_samples")}
+    mean: Row = {key: first[key] for key in ("split", "pruner", "budget", "matched", "num_samples")} | {
+        "threshold": first.get("threshold")
+    }
     mean |= {"run": f"mean of {len(members)}", "runs": list(labels)}
     for name in AVERAGED:
         values = [row[name] for row in members]

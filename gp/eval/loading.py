@@ -98,7 +98,7 @@ def check_rows_before_training(config: TrainConfig) -> None:
 def _check_rows(base: Backbone, parts: GlimpsePruner | None, config: TrainConfig) -> None:
     model = GlimpseModel(base.model, parts, prune_options(config))
     model.pruner_settings = config.eval.methods
-    plan_rows(model, config.eval.pruners, config.eval.budgets)
+    plan_rows(model, config.eval.pruners, config.eval.budgets, config.eval.thresholds)
 
 
 def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:

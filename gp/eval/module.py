@@ -98,7 +98,9 @@ class EvalModule(pl.LightningModule):
         """
         config, trainer = self.config, self.trainer
         self.others.adopt()  # Lightning has set its signals just now
-        self.methods, self.left_out = plan_rows(self.model, config.eval.pruners, config.eval.budgets)
+        self.methods, self.left_out = plan_rows(
+            self.model, config.eval.pruners, config.eval.budgets, config.eval.thresholds
+        )
         self.settings = settings_of(self.model, config, self.ckpt_id or weights_id(self.model))
         if trainer.is_global_zero:
             self._claim(self.left_out)

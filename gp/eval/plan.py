@@ -23,16 +23,19 @@ class Method:
         pruner: a pruner's name.
         budget: share of visual entries in the KV cache, in (0, 1]; None: the method's own decision.
         matched: the method only ranks and has no budget: each prompt's budget is what `glimpse` kept of it.
+        threshold: of the method's own decision; None: the model's.
     """
 
     pruner: str
     budget: float | None = None
     matched: bool = False
+    threshold: float | None = None
 
     @property
     def label(self) -> str:
         """Short and unique within an evaluation, e.g. `glimpse-own`, `random-0.111`; used in file names."""
-        return f"{self.pruner}-{'own' if self.budget is None else format(self.budget, 'g')}"
+        own = "own" if self.threshold is None else f"t{self.threshold:g}"
+        return f"{self.pruner}-{own if self.budget is None else format(self.budget, 'g')}"
 
 
 UNPRUNED = Method(NoPruner.name)
@@ -48,7 +51,7 @@ class LeftOut:
 
 
 def plan_rows(
-    model: GlimpseModel, pruners: Sequence[str], budgets: Sequence[float | None]
+    model: GlimpseModel, pruners: Sequence[str], budgets: Sequence[float | None], thresholds: Sequence[float] = ()
 ) -> tuple[list[Method], list[LeftOut]]:
     """Rows to run, those first that others are compared with or matched to; and rows that cannot be run.
 
@@ -60,6 +63,7 @@ def plan_rows(
         model: its base and its `pruner_settings` decide which budgets a method can meet.
         pruners: names, or `all`.
         budgets: see `Method`; None: the method's own decision.
+        thresholds: one more row of `glimpse` for each.
 
     Raises:
         ValueError: an unknown name, settings that a method does not take, nothing to run, or `glimpse` on a model
@@ -70,7 +74,7 @@ def plan_rows(
         raise ValueError("eval.budgets is empty: give kept ratios, or null for the method's own decision")
     _check_settings(model)
     ordered = sorted(names, key=place_of)
-    wanted = [UNPRUNED, *(method for name in ordered for method in _rows(name, budgets))]
+    wanted = [UNPRUNED, *(method for name in ordered for method in _rows(name, budgets, thresholds))]
     if model.glimpse is None and any(method.matched or needs_glimpse(method.pruner) for method in wanted):
         raise ValueError("eval.pruners: this model has no trained glimpse; name other pruners and give eval.budgets")
     reasons = {method: _why_not(model, method) for method in wanted}
@@ -99,13 +103,17 @@ def options_of(method: Method, default: PruneOptions, num_keep: Sequence[int] | 
         return PruneOptions(num_keep=tuple(num_keep), min_kept=0)
     if method.pruner == OraclePruner.name:
         return PruneOptions()
+    if method.threshold is not None:
+        return default.but(threshold=method.threshold)
     return default if method.budget is None else default.but(fixed_keep_ratio=method.budget)
 
 
-def _rows(name: str, budgets: Sequence[float | None]) -> list[Method]:
+def _rows(name: str, budgets: Sequence[float | None], thresholds: Sequence[float]) -> list[Method]:
     """The rows of one pruner."""
     wanted = (None,) if name in WITHOUT_BUDGET else budgets
-    return [Method(name, budget, matched=budget is None and only_ranks(name)) for budget in wanted]
+    rows = [Method(name, budget, matched=budget is None and only_ranks(name)) for budget in wanted]
+    own = thresholds if name == GlimpsePruner.name else ()
+    return [*rows, *(Method(name, threshold=threshold) for threshold in own)]
 
 
 def _why_not(model: GlimpseModel, method: Method) -> str | None:

@@ -48,7 +48,7 @@ def rehearse_evaluation(model: GlimpseModel, config: TrainConfig) -> str:
     try:
         with stage(before):
             model.pruner_settings = {**settings, **config.eval.methods}
-            methods, _ = plan_rows(model, config.eval.pruners, config.eval.budgets)
+            methods, _ = plan_rows(model, config.eval.pruners, config.eval.budgets, config.eval.thresholds)
             _check_out(config)
         num_rows = rehearse_rows(model.eval(), config, methods, before=before)
     finally:

@@ -34,14 +34,14 @@ def means_of_sets(rows: Sequence[Row], scores: Mapping[str, str]) -> list[Row]:
         scores: split -> its scorer, in the order of the table.
 
     Returns:
-        One entry per method: `pruner`, `budget`, `matched`, `score` and `keep_ratio` (unweighted means over sets), and
-        `sets`: split -> `scorer`, `score`, `keep_ratio`, `num_samples`.
+        One entry per method: `pruner`, `budget`, `matched`, `threshold`, `score` and `keep_ratio` (unweighted means
+        over sets), and `sets`: split -> `scorer`, `score`, `keep_ratio`, `num_samples`.
     """
     methods: dict[tuple, dict[str, Row]] = {}
     for row in rows:
-        methods.setdefault((row["pruner"], row["budget"], row["matched"]), {})[row["split"]] = row
+        methods.setdefault((row["pruner"], row["budget"], row["matched"], row.get("threshold")), {})[row["split"]] = row
     return [
-        _mean(dict(zip(("pruner", "budget", "matched"), key)), of_sets, scores)
+        _mean(dict(zip(("pruner", "budget", "matched", "threshold"), key)), of_sets, scores)
         for key, of_sets in methods.items()
         if of_sets.keys() >= scores.keys()
     ]

@@ -38,7 +38,7 @@ def summarize(
 
     Returns:
         The rows of `summary.json`, with the keys split, pruner, budget (null: the method's own decision), matched
-        (whether its budget is what `glimpse` kept);
+        (whether its budget is what `glimpse` kept), threshold (of a row of eval.thresholds);
         shares, mean over samples: keep_ratio, visual tokens that the last layer saw / all; cache_ratio, visual entries
         in the KV cache / all, mean over layers: the realised budget; compute_ratio, visual tokens that the prefill
         worked on / all, mean over layers; kv_keep_ratio, entries in the KV cache / all, text included;
@@ -62,6 +62,7 @@ def summarize(
             "pruner": method.pruner,
             "budget": method.budget,
             "matched": method.matched,
+            "threshold": method.threshold,
             **{name: round(value, DECIMALS) for name, value in scores[method].items() if name != COUNT},
             "answer_accuracy_ci95": interval,
             **asdict(costs[method]),

@@ -90,6 +90,8 @@ def budget_text(row: Row) -> str:
         return "-"
     if row["budget"] is not None:
         return f"{100 * row['budget']:g} %"
+    if row.get("threshold") is not None:
+        return f"p > {row['threshold']:g}"
     return "as glimpse" if row["matched"] else "own"
 
 

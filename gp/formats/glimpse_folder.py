@@ -111,6 +111,14 @@ def write_config(
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
+def write_calibration(folder: Path, threshold: float, facts: dict[str, Any]) -> None:
+    """Writes a calibrated threshold into `config.json` of our format, and what was promised for it (JSON)."""
+    path = folder / "config.json"
+    config = read_object(path)
+    config["prune"]["threshold"] = threshold
+    write_text(path, json.dumps({**config, "calibration": {"threshold": threshold, **facts}}, indent=2) + "\n")
+
+
 def checksum(folder: Path, config: Mapping[str, Any]) -> str:
     """Digest of the weights and of what gives them their meaning; pruning options may be edited by hand."""
     meaning = json.dumps({key: config[key] for key in ("base", "glimpse", "vip")}, sort_keys=True)

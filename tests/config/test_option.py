@@ -23,7 +23,12 @@ TEXT = (str, str | None, int | str)
 
 
 # names in trainer.extra are held against lightning.Trainer, which reading a config does not wait for
-SENSE = {("prune.anchors", "[]"), ("eval.methods", NONSENSE[0]), ("trainer.extra", NONSENSE[0])}
+SENSE = {
+    ("prune.anchors", "[]"),
+    ("eval.thresholds", "[]"),
+    ("eval.methods", NONSENSE[0]),
+    ("trainer.extra", NONSENSE[0]),
+}
 
 
 @pytest.mark.parametrize("one", list(options_of(TrainConfig)), ids=lambda one: one.key)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from gp.config.pretrain_cards import (
     CardsPretrainConfig,
+    CountStageConfig,
     FinalStageConfig,
     JointStageConfig,
-    CountStageConfig,
     TowerStageConfig,
 )
 from gp.embedded.making.model import build_model

@@ -41,8 +41,8 @@ def run(cfg: CardsPretrainConfig) -> None:
     """Pretrains the base and writes `<runs_dir>/<name>/`; `ckpt=last` goes on after an interruption.
 
     The folder holds `base/` (a transformers model folder with processor, float16 weights), a checkpoint and a log of
-    each stage (`tower.ckpt`, `joint.ckpt`, `final.ckpt`, `count.ckpt`: their ends, or how far they came), `config.yaml`,
-    `run.json` (commit and versions) and TensorBoard events under `tb/`.
+    each stage (`tower.ckpt`, `joint.ckpt`, `final.ckpt`, `count.ckpt`: their ends, or how far they came),
+    `config.yaml`, `run.json` (commit and versions) and TensorBoard events under `tb/`.
 
     Raises:
         FileNotFoundError: `cfg.ckpt` is "last", but no run of that name is there.

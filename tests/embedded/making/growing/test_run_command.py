@@ -80,7 +80,9 @@ def test_overwriting(copied, capsys):
     num_lines = len(log.read_text().splitlines())
     assert call(copied, "overwrite=true", "seed=1") == 0
     assert len(log.read_text().splitlines()) == num_lines  # none of the run before
-    assert "overwrites base, tower.ckpt, joint.ckpt, final.ckpt, count.ckpt of the run before" in capsys.readouterr().out
+    assert (
+        "overwrites base, tower.ckpt, joint.ckpt, final.ckpt, count.ckpt of the run before" in capsys.readouterr().out
+    )
     assert weights(copied) != before
     assert yaml.safe_load((copied / "micro/config.yaml").read_text())["overwrite"] is False
 
