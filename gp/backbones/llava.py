@@ -1,12 +1,13 @@
-"""LLaVA-1.5 (7B, 13B) on transformers' stock `LlavaForConditionalGeneration`."""
+"""LLaVA-1.5 (7B, 13B), and models built like it, on transformers' stock `LlavaForConditionalGeneration`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from gp.backbones.base import Backbone
@@ -14,20 +15,20 @@ from gp.backbones.cropping import Crop
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.llava_original import is_original, load_original, original_config
 from gp.backbones.llava_processor import LlavaProcessor
+from gp.backbones.llava_towers import TOWERS, ClipTower, SiglipTower, attention_of, patches
 from gp.backbones.recording import record_calls, record_outputs
 from gp.backbones.source import BaseSource
-from gp.types import ImageFeatures, VisionAttention
+from gp.types import ImageFeatures
 
 
 class Llava(Backbone):
-    """One rotary axis; every image is a square of CLIP patches, 24 x 24 unless downsampled."""
+    """One rotary axis; every image is a square of patches, 24 x 24 for LLaVA-1.5 unless downsampled."""
 
     model_type = "llava"
     processor = LlavaProcessor
     prompt_keys = ("input_ids", "attention_mask", "pixel_values")
     image_frame = (0, 1)  # a line break behind
     one_image_size = True
-    attends_from_cls = True
 
     @classmethod
     def reads(cls, config: Mapping[str, Any]) -> bool:
@@ -42,14 +43,14 @@ class Llava(Backbone):
     def check_base(self) -> None:
         super().check_base()
         config = self.model.config
-        if self.vision_config.model_type != "clip_vision_model":
+        kind, strategy = self.vision_config.model_type, config.vision_feature_select_strategy
+        if kind not in TOWERS:
+            raise ValueError(f"LLaVA with a vision tower of type {kind!r}; {' and '.join(map(repr, TOWERS))} work")
+        if strategy != self.tower.strategy:
             raise ValueError(
-                f"LLaVA with a vision tower of type {self.vision_config.model_type!r}; only 'clip_vision_model' works"
-            )
-        if config.vision_feature_select_strategy != "default":
-            raise ValueError(
-                f"LLaVA with vision_feature_select_strategy {config.vision_feature_select_strategy!r}; only 'default' "
-                "works, which leaves the [CLS] token out: it has no place in the grid of an image's tokens"
+                f"LLaVA with vision_feature_select_strategy {strategy!r}; a tower of type {kind!r} works with "
+                f"{self.tower.strategy!r}, which takes all patches and no [CLS] token: it has no place in the grid "
+                "of an image's tokens"
             )
         if hasattr(self.text_model.layers[0].self_attn, "q_norm"):
             raise ValueError(
@@ -69,6 +70,15 @@ class Llava(Backbone):
     @property
     def vision_config(self):
         return self.model.config.vision_config
+
+    @property
+    def tower(self) -> type[ClipTower] | type[SiglipTower]:
+        """What is peculiar to the base's vision tower."""
+        return TOWERS[self.vision_config.model_type]
+
+    @property
+    def attends_from_cls(self) -> bool:  # type: ignore[override]
+        return self.tower.num_cls > 0
 
     @property
     def vision_hidden_size(self) -> int:
@@ -96,18 +106,20 @@ class Llava(Backbone):
     def encode_images(
         self, inputs: Mapping[str, Tensor], taps: Sequence[int], attended: Sequence[int] = ()
     ) -> ImageFeatures:
-        """Tap k is CLIP's hidden state k: 0 is the embedding output, k the output of block k - 1; without [CLS]."""
-        states = self._hidden_state_modules()
+        """Tap k is the tower's hidden state k: 0 is the embedding output, k that of block k - 1; without [CLS]."""
+        tower = self.tower
+        states: list[Any] = tower.states(self.model.model.vision_tower)
         attention = [states[k + 1].self_attn for k in attended]
         pixels = self.send(inputs["pixel_values"]).to(self.dtype)
         full_side = tuple(pixels.shape[-2:]) == (self.vision_config.image_size,) * 2
         smaller = {} if full_side else {"interpolate_pos_encoding": True}
-        with record_outputs([states[k] for k in taps], _patches) as outputs, record_calls(attention) as calls:
+        without_cls = partial(patches, num_cls=tower.num_cls)
+        with record_outputs([states[k] for k in taps], without_cls) as outputs, record_calls(attention) as calls:
             per_image = self.model.get_image_features(pixel_values=pixels, **smaller).pooler_output
         return ImageFeatures(
             torch.cat([features.flatten(0, -2) for features in per_image]),
             dict(zip(taps, outputs)),
-            {k: _attention(module, *call) for k, module, call in zip(attended, attention, calls)},
+            {k: attention_of(tower, module, *call) for k, module, call in zip(attended, attention, calls)},
         )
 
     def downsample(self, inputs: Mapping[str, Tensor], sizes: Sequence[tuple[int, int]]) -> dict[str, Tensor]:
@@ -140,23 +152,3 @@ class Llava(Backbone):
     def positions(self, inputs: Mapping[str, Tensor], attention_mask: Tensor) -> Tensor:
         """Positions counted from each row's first real token."""
         return (attention_mask.long().cumsum(1) - 1).clamp(min=0).unsqueeze(0)
-
-    def _hidden_state_modules(self) -> list[Any]:
-        """The modules whose outputs are CLIP's hidden states 0, 1, ..."""
-        tower = self.model.model.vision_tower
-        return [tower.pre_layrnorm, *tower.encoder.layers]
-
-
-def _patches(states: Tensor) -> Tensor:
-    """Leaves [CLS] out: [n, 1 + V, C] -> [N, C]."""
-    return states[:, 1:].flatten(0, 1)
-
-
-def _attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any]) -> VisionAttention:
-    """Attention from [CLS] to every patch, and the patches' keys; the call has hidden states [n, 1 + K, C]."""
-    hidden = args[0] if args else kwargs["hidden_states"]
-    split = (attn.num_heads, -1)
-    query = attn.q_proj(hidden[:, :1]).unflatten(-1, split).transpose(1, 2).float()
-    keys = attn.k_proj(hidden).unflatten(-1, split).transpose(1, 2).float()
-    weights = (query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)  # [n, H, 1, 1 + K]
-    return VisionAttention(weights.mean(1)[:, 0, 1:].flatten(), keys.mean(1)[:, 1:].flatten(0, 1))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from transformers import MistralConfig, SiglipVisionConfig
+from transformers import Dinov2Config, MistralConfig, SiglipVisionConfig
 
 import gp
 from gp.backbones import backbone_of
@@ -52,12 +52,13 @@ def like_llava(text=None, vision=None, **changes):
     [
         ({"text": MistralConfig(sliding_window=16)}, "decoder layers with sliding_attention"),
         (
-            {"vision": SiglipVisionConfig()},
-            "vision tower of type 'siglip_vision_model'; only 'clip_vision_model' works",
+            {"vision": Dinov2Config()},
+            "vision tower of type 'dinov2'; 'clip_vision_model' and 'siglip_vision_model' work",
         ),
         ({"vision_feature_select_strategy": "full"}, r"vision_feature_select_strategy 'full'.*\[CLS\]"),
+        ({"vision": SiglipVisionConfig()}, "'default'; a tower of type 'siglip_vision_model' works with 'full'"),
     ],
-    ids=["mistral", "siglip", "full"],
+    ids=["mistral", "dinov2", "full", "siglip"],
 )
 def test_llava_of_other_parts(changes, message):
     with pytest.raises(ValueError, match=message):
