@@ -306,17 +306,17 @@ def processed(model: gp.GlimpseModel) -> dict:
 
 def test_a_processors_output_goes_to_the_models_device(tiny):
     ids = tiny.generate(**processed(tiny).to(tiny.device), max_new_tokens=8)
-    assert tiny.processor.batch_decode(ids, skip_special_tokens=True)[0].endswith("0 4")
+    assert tiny.processor.batch_decode(ids, skip_special_tokens=True)[0].endswith("5 3")
 
 
 def test_a_pipeline_of_transformers(tiny):
     pipe = pipeline("image-text-to-text", model=tiny, processor=tiny.processor)
     how = {"max_new_tokens": 8, "return_full_text": False}
-    assert pipe(text=chat(), **how)[0]["generated_text"] == " 0 4"
+    assert pipe(text=chat(), **how)[0]["generated_text"] == " 5 3"
     both = pipe(text=[chat(), chat()], **how, batch_size=2, generate_kwargs={"budget": 0.1})
-    assert [one[0]["generated_text"] for one in both] == [" 0 4"] * 2
+    assert [one[0]["generated_text"] for one in both] == [" 5 3"] * 2
     full = pipe(text=chat(), max_new_tokens=8)[0]["generated_text"]
-    assert full[-1] == {"role": "assistant", "content": " 0 4"}
+    assert full[-1] == {"role": "assistant", "content": " 5 3"}
     assert "float32" in repr(pipe)
 
 
@@ -324,7 +324,7 @@ def test_tokens_stream_from_a_thread(tiny):
     streamer = TextIteratorStreamer(tiny.processor.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=60)
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(tiny.generate, **processed(tiny), streamer=streamer, max_new_tokens=8)
-        assert "".join(streamer) == "0 4"
+        assert "".join(streamer) == "5 3"
         done.result()
 
 
@@ -420,7 +420,7 @@ def test_one_answer_to_a_question(tiny):
 
 def test_an_answer_shows_what_was_kept(tiny, tmp_path):
     answer = tiny.ask(SCENE, QUESTION)
-    assert str(answer) == "Answer(text='0 4', num_kept=4, num_visual=64)"
+    assert str(answer) == "Answer(text='5 3', num_kept=3, num_visual=256)"
     bright = np.asarray(answer.overlay()).mean(2) > 0.6 * np.asarray(Image.open(SCENE).convert("RGB")).mean(2)
     assert bright.shape == (224, 224) and abs(bright.mean() - 4 / 64) < 0.02
     assert Image.open(answer.save(tmp_path / "kept.png")).size == (224, 224)

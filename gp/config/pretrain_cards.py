@@ -86,7 +86,7 @@ class FinalStageConfig(JointStageConfig):
 class CountStageConfig(FinalStageConfig):
     """Stage 4: as the final one, from its weights, half of the batches with what was learned last: counting."""
 
-    steps: int = option(1800, "optimizer steps", within=FROM_0)
+    steps: int = option(0, "optimizer steps; 0: the stage is left out", within=FROM_0)
     lr: float = option(1e-3, "peak learning rate", within=ABOVE_0)
     early_share: float = option(1.0, "has no effect: shares do not change in this stage", within=SHARE)
     tower_every: int = option(6, "one batch in so many is the tower's own; 0: none", within=FROM_0)
