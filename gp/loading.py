@@ -19,7 +19,7 @@ from gp.embedded import EMBEDDED_BASES
 from gp.formats.glimpse_folder import load_glimpse
 from gp.model import GlimpseModel
 
-OWN = ("glimpse", "revision", "glimpse_revision", "dtype", "attn_implementation", "device_map")
+OWN = ("glimpse", "revision", "glimpse_revision", "dtype", "attn_implementation", "device_map", "compile_decode")
 OF_HUB = ("cache_dir", "token", "local_files_only", "force_download")
 OF_MODEL = ("quantization_config", "max_memory", "offload_folder", "offload_buffers", "use_safetensors", "variant")
 OF_PROCESSOR = ("min_pixels", "max_pixels", "do_pad")
@@ -42,6 +42,7 @@ def from_pretrained(
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
     device_map: Any = None,
+    compile_decode: bool = False,
     **options: Any,
 ) -> GlimpseModel:
     """Loads a base and, if given, its trained glimpse.
@@ -54,6 +55,7 @@ def from_pretrained(
             `torch_dtype` is the same.
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
         device_map: as in transformers; needs accelerate.
+        compile_decode: whether calls that do not say it compile the decoding, see `GlimpseModel.generate`.
         options: of the base: transformers' `quantization_config` (its own config objects), `max_memory`,
             `offload_folder`, `offload_buffers`, `use_safetensors`, `variant`. Of the processor: `min_pixels`,
             `max_pixels` or `do_pad`, see `gp.backbones.processor.load_processor`. Of every download: `cache_dir`,
@@ -82,9 +84,10 @@ def from_pretrained(
     processor = load_processor(place, revision, hub, **of_processor)
     backbone = backbone_of(model)
     if glimpse is None:
-        return GlimpseModel(model, processor=processor)
+        return GlimpseModel(model, processor=processor, compile_decode=compile_decode)
     parts, prune = load_glimpse(glimpse, backbone, glimpse_revision, hub)
-    return GlimpseModel(model, parts.to(backbone.device, backbone.dtype), prune, processor)
+    parts = parts.to(backbone.device, backbone.dtype)
+    return GlimpseModel(model, parts, prune, processor, compile_decode=compile_decode)
 
 
 def outline(settings: ModelConfig) -> Backbone:

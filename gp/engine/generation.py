@@ -13,7 +13,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from gp.backbones import CACHE, Backbone, LayerMasks
+from gp.engine.compiled import CompiledDecoding
 from gp.engine.prefill import Prefill
+from gp.engine.static_cache import StaticCache
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 # Options of a generation config that make greedy decoding choose another token than the most likely one, and the
@@ -67,12 +69,14 @@ class Handover:
             cannot be decoded again then.
         positions: [B * copies] int64, of the first new token.
         growing: the prefill's distinct masks, over copies and new tokens.
+        static: the cache, where the step is compiled.
     """
 
     prefill: Prefill
     consume: bool = False
     positions: Tensor | None = None
     growing: list[GrowingMask] = field(default_factory=list)
+    static: StaticCache | None = None
 
     def __post_init__(self) -> None:
         if not self.prefill.cache.layers:
@@ -85,6 +89,14 @@ class Handover:
         """Repeats positions and masks as often as `generate` repeats the prompts."""
         self.positions = self.prefill.next_position.repeat_interleave(copies)
         self.growing = [GrowingMask(mask.repeat_interleave(copies, 0)) for mask in self.prefill.cache_masks.distinct]
+
+    def finish(self, out: Any = None) -> None:
+        """Gives back what the call borrowed; an output of `generate` loses the cache that it would name."""
+        if self.static is not None:
+            self.static.release()
+            self.static = None
+            if isinstance(out, ModelOutput):
+                out[CACHE] = None
 
     def masks(self, num_new: int) -> LayerMasks:
         """Masks over the pruned prompt and so many new tokens: [B * copies, R + num_new] bool for every layer."""
@@ -114,10 +126,14 @@ class PrunedDecoder(GenerationMixin):
     Whatever else `generate` asks of a model (config, device, generation config, ...) the stock model answers.
     All state of a call travels in `generate`'s own arguments (`handover` and the cache), none on the object, so
     one decoder serves many threads. Beams and `num_return_sequences` share one prefill, which is repeated afterwards.
+
+    Args:
+        backbone: adapter of the frozen model.
+        compiled: the base's compiled step, if later calls are to take it.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, compiled: CompiledDecoding | None = None) -> None:
+        self.backbone, self.compiled = backbone, compiled
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["backbone"].model, name)
@@ -155,10 +171,11 @@ class PrunedDecoder(GenerationMixin):
         cache: Any = kwargs.pop(CACHE)
         if cache.get_seq_length() == 0:
             copies = input_ids.shape[0] // prefill.logits.shape[0]
-            handover.start(copies)
-            cache = fill_cache(cache, prefill.cache, copies, handover.consume)
+            cache = self._take_cache(handover, cache, copies, kwargs)
             return CausalLMOutputWithPast(logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), **{CACHE: cache})
         prefill.insist()  # `generate` has waited for the first token
+        if isinstance(cache, StaticCache):
+            return CausalLMOutputWithPast(logits=self.compiled.logits(cache, input_ids), **{CACHE: cache})
         num_new = cache.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
         position_ids, masks = (handover.positions + num_new - 1).unsqueeze(1), handover.masks(num_new)
         if masks.is_ragged:
@@ -173,6 +190,16 @@ class PrunedDecoder(GenerationMixin):
             attentions=out.attentions,
             **{CACHE: cache},
         )
+
+    def _take_cache(self, handover: Handover, cache: Cache, copies: int, wanted: dict[str, Any]) -> Cache:
+        """The pruned prompt's cache in the form in which it is decoded."""
+        prefill = handover.prefill
+        if self.compiled is not None:
+            handover.static = self.compiled.take(prefill, cache, copies, handover.consume, wanted)
+            if handover.static is not None:
+                return handover.static
+        handover.start(copies)
+        return fill_cache(cache, prefill.cache, copies, handover.consume)
 
 
 def add_masks(out: ModelOutput, done: Prefill) -> None:
