@@ -45,6 +45,7 @@ GREEDY: dict[str, Any] = {
     **dict.fromkeys((*SAMPLING, *SWAYING)),
 }
 SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
+ALIGNED = 8  # entries; where rows of a mask start elsewhere, CUDA's kernel copies it in every layer
 
 
 def switched_off(generation_config: Any) -> dict[str, Any]:
@@ -85,10 +86,11 @@ class Handover:
                 "or decode it without consume"
             )
 
-    def start(self, copies: int) -> None:
-        """Repeats positions and masks as often as `generate` repeats the prompts."""
+    def start(self, copies: int, dtype: torch.dtype | None = None) -> None:
+        """Repeats positions and masks as often as `generate` repeats the prompts; `dtype` as of `GrowingMask`."""
         self.positions = self.prefill.next_position.repeat_interleave(copies)
-        self.growing = [GrowingMask(mask.repeat_interleave(copies, 0)) for mask in self.prefill.cache_masks.distinct]
+        repeated = [mask.repeat_interleave(copies, 0) for mask in self.prefill.cache_masks.distinct]
+        self.growing = [GrowingMask(mask, dtype) for mask in repeated]
 
     def finish(self, out: Any = None) -> None:
         """Gives back what the call borrowed; an output of `generate` loses the cache that it would name."""
@@ -99,24 +101,32 @@ class Handover:
                 out[CACHE] = None
 
     def masks(self, num_new: int) -> LayerMasks:
-        """Masks over the pruned prompt and so many new tokens: [B * copies, R + num_new] bool for every layer."""
+        """Masks over the pruned prompt and so many new tokens: [B * copies, R + num_new] for every layer."""
         if not self.prefill.cache_masks.has_padding:
             return self.prefill.cache_masks  # nobody looks into them
         return replace(self.prefill.cache_masks, distinct=[mask.longer(num_new) for mask in self.growing])
 
 
 class GrowingMask:
-    """Mask [B, R] with True for the new tokens behind it: built with room for many, sliced for each."""
+    """Mask [B, R] with True for the new tokens behind it: built with room for many, sliced for each.
 
-    def __init__(self, mask: Tensor) -> None:
-        self._mask, self._length = mask, mask.shape[1]
+    Args:
+        mask: [B, R] bool.
+        dtype: of the logits, if the mask is to be added to them: 0 for what is seen and -inf for the rest. A kernel that
+            is given it so, with rows that start where the kernel wants them, has nothing left to build in any layer.
+    """
+
+    def __init__(self, mask: Tensor, dtype: torch.dtype | None = None) -> None:
+        self._length, self._seen = mask.shape[1], True if dtype is None else 0.0
+        self._mask = mask if dtype is None else torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
     def longer(self, num_new: int) -> Tensor:
-        """Returns the mask over `num_new` tokens more, [B, R + num_new] bool."""
+        """Returns the mask over `num_new` tokens more, [B, R + num_new]."""
         end = self._length + num_new
         if end > self._mask.shape[1]:
-            room = self._mask.new_ones(len(self._mask), end - self._mask.shape[1] + SPARE_TOKENS)
-            self._mask = torch.cat([self._mask, room], dim=1)
+            room = end + SPARE_TOKENS + -(end + SPARE_TOKENS) % ALIGNED
+            old, self._mask = self._mask, self._mask.new_full((len(self._mask), room), self._seen)
+            self._mask[:, : old.shape[1]] = old
         return self._mask[:, :end]
 
 
@@ -198,8 +208,9 @@ class PrunedDecoder(GenerationMixin):
             handover.static = self.compiled.take(prefill, cache, copies, handover.consume, wanted)
             if handover.static is not None:
                 return handover.static
-        handover.start(copies)
-        return fill_cache(cache, prefill.cache, copies, handover.consume)
+        cache = fill_cache(cache, prefill.cache, copies, handover.consume)
+        handover.start(copies, self.backbone.dtype_of_mask(cache))
+        return cache
 
 
 def add_masks(out: ModelOutput, done: Prefill) -> None:
