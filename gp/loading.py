@@ -19,7 +19,16 @@ from gp.embedded import EMBEDDED_BASES
 from gp.formats.glimpse_folder import load_glimpse
 from gp.model import GlimpseModel
 
-OWN = ("glimpse", "revision", "glimpse_revision", "dtype", "attn_implementation", "device_map", "compile_decode", "pad_tower")
+OWN = (
+    "glimpse",
+    "revision",
+    "glimpse_revision",
+    "dtype",
+    "attn_implementation",
+    "device_map",
+    "compile_decode",
+    "pad_tower",
+)
 OF_HUB = ("cache_dir", "token", "local_files_only", "force_download")
 OF_MODEL = ("quantization_config", "max_memory", "offload_folder", "offload_buffers", "use_safetensors", "variant")
 OF_PROCESSOR = ("min_pixels", "max_pixels", "do_pad")
