@@ -66,8 +66,8 @@ def from_pretrained(
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
         device_map: as in transformers; needs accelerate.
         compile_decode: whether calls that do not say it compile the decoding, see `GlimpseModel.generate`.
-        pad_tower: whether the vision tower's MLPs, where their width is no multiple of 128, run on copies of their weights
-            that zeros fill up to one: the same features, for a GPU's faster kernels. Families with such towers only.
+        pad_tower: whether MLPs of the vision tower whose width is no multiple of 128 run on copies of their weights
+            that zeros fill up to one: the same features, for a GPU's faster kernels. Qwen's towers only.
         options: of the base: transformers' `quantization_config` (its own config objects), `max_memory`,
             `offload_folder`, `offload_buffers`, `use_safetensors`, `variant`. Of the processor: `min_pixels`,
             `max_pixels` or `do_pad`, see `gp.backbones.processor.load_processor`. Of every download: `cache_dir`,

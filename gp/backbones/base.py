@@ -258,7 +258,7 @@ class Backbone(Family):
         return built
 
     def dtype_of_mask(self, cache: Cache) -> torch.dtype | None:
-        """Type of the masks of single new tokens that the kernel adds to its logits as they are; None: it wants bool."""
+        """Type of masks of single new tokens that the kernel adds to its logits as they are; None: it wants bool."""
         layers: Sequence[Any] = cache.layers
         return layers[0].keys.dtype if self._takes_plain_mask(1, layers) else None
 

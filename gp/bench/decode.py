@@ -1,9 +1,9 @@
 """Decoding: a token's time and memory behind a pruned prompt, an un-pruned one, and one that was short from the start.
 
 The short prompt's image has as many visual tokens as the pruned one kept. Time: transformers' `generate` behind each
-finished prefill, in turn in one process, per token; with --compile also with the compiled step. Memory: each way in a process of its own; what prompt and
-generation hold at their peak above the model and the batch. The bound is the ratio of bytes that a token must read:
-weights and cache.
+finished prefill, in turn in one process, per token; with --compile also with the compiled step. Memory: each way in a
+process of its own; what prompt and generation hold at their peak above the model and the batch. The bound is the ratio
+of bytes that a token must read: weights and cache.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def make_ways(setup: Setup, model: GlimpseModel, new_tokens: int, compiled: bool
 
 
 def compare_ids(ways: dict[str, Callable[[], Any]]) -> dict[str, dict[str, Any]]:
-    """Runs each compiled way once: seconds until its ids are there, graphs compiled for it, and ids like the plain way's."""
+    """Runs each compiled way once: seconds until its ids are there, graphs compiled, share of equal ids."""
     found = {}
     for name, way in COMPILED.items():
         before, start = graphs_compiled(), time.perf_counter()

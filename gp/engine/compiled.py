@@ -8,6 +8,7 @@ they do. Here a step is a function of tensors whose shapes stay the same (`gp.ba
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from threading import Lock
 from types import FunctionType
 from typing import Any
@@ -15,13 +16,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from transformers.cache_utils import Cache, DynamicLayer
 
 from gp.backbones import Backbone
 from gp.backbones.one_token import OneToken
 from gp.engine.prefill import Prefill
-from gp.engine.static_cache import BufferPool, StaticCache, static_cache
+from gp.engine.static_cache import BufferPool, Buffers, StaticCache, static_cache
 
 SPARE = 4  # buffers that are kept on a GPU when no call has them, with the graphs that know their addresses
 OUTPUTS = ("output_attentions", "output_hidden_states")
@@ -39,17 +40,21 @@ class CompiledDecoding:
     """
 
     def __init__(self, backbone: Backbone, backend: Any = "inductor") -> None:
-        on_gpu = backbone.device.type == "cuda"
+        self.device_type = backbone.device.type
+        on_gpu = self.device_type == "cuda"
         # 16-bit values are rounded where the stock model rounds them, or ids would differ
         options = {"emulate_precision_casts": True, "triton.cudagraphs": on_gpu} if backend == "inductor" else None
+        self._how: dict[str, Any] = {"fullgraph": True, "dynamic": True, "backend": backend, "options": options}
         self._one = OneToken(backbone)
-        self._step = torch.compile(_own_code(_step), fullgraph=True, dynamic=True, backend=backend, options=options)
+        self._steps: dict[tuple[int, ...], Callable[..., Tensor]] = {}
         self.pool = BufferPool(SPARE if on_gpu else 0)
         self.broken = ""
         self._told: set[str] = set()
 
-    def take(self, prefill: Prefill, cache: Cache, copies: int, consume: bool, wanted: dict[str, Any]):
-        """The cache to decode this prefill with; None, with one warning for each reason, where it must be the plain way.
+    def take(
+        self, prefill: Prefill, cache: Cache, copies: int, consume: bool, wanted: dict[str, Any]
+    ) -> StaticCache | None:
+        """The cache to decode this prefill with; None, with one warning per reason, where it must be the plain way.
 
         Args:
             prefill: the pruned prompt.
@@ -74,13 +79,24 @@ class CompiledDecoding:
             torch.compiler.cudagraph_mark_step_begin()
             try:
                 if not self.broken:
-                    return self._run(self._step, buffers).clone()  # the next replay writes where this one wrote
-            except TorchDynamoException as error:
+                    step = self._compiled(buffers.shape.of_layer)
+                    return self._run(step, buffers).clone()  # the next replay writes where this one wrote
+            except (TorchDynamoException, FailOnRecompileLimitHit) as error:
                 self.broken = f"torch.compile failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
                 self._tell(self.broken)
             return self._run(_step, buffers)
 
-    def _run(self, step: Any, buffers: Any) -> Tensor:
+    def _compiled(self, of_layer: tuple[int, ...]) -> Callable[..., Tensor]:
+        """The step for layers that hold different numbers of tokens in this way, or compiled as soon as it runs.
+
+        Each has code of its own, for which torch counts and bounds recompiles.
+        """
+        if of_layer not in self._steps:
+            own = FunctionType(_step.__code__.replace(), _step.__globals__, _step.__name__)
+            self._steps.setdefault(of_layer, torch.compile(own, **self._how))
+        return self._steps[of_layer]
+
+    def _run(self, step: Callable[..., Tensor], buffers: Buffers) -> Tensor:
         tensors = (buffers.input_ids, buffers.start, buffers.slot, buffers.masks, buffers.keys, buffers.values)
         return step(self._one, *tensors, buffers.shape.of_layer)
 
@@ -95,20 +111,16 @@ _LOCK = Lock()
 
 
 def compiled_decoding(backbone: Backbone) -> CompiledDecoding:
-    """The compiled step of a base: made once, and gone with the base's adapter."""
+    """The compiled step of a base: made once for each kind of device, and gone with the base's adapter."""
     with _LOCK:
-        if backbone not in _OF_BASES:
-            _OF_BASES[backbone] = CompiledDecoding(backbone)
-        return _OF_BASES[backbone]
+        found = _OF_BASES.get(backbone)
+        if found is None or found.device_type != backbone.device.type:
+            found = _OF_BASES[backbone] = CompiledDecoding(backbone)
+        return found
 
 
 def _step(one: OneToken, *tensors: Any) -> Tensor:
     return one.logits(*tensors)
-
-
-def _own_code(function: Any) -> FunctionType:
-    """The same function with code of its own: torch counts and bounds recompiles for each code, not for each base."""
-    return FunctionType(function.__code__.replace(), function.__globals__, function.__name__)
 
 
 def _why_not(cache: Cache, wanted: dict[str, Any]) -> str:

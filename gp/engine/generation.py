@@ -112,8 +112,8 @@ class GrowingMask:
 
     Args:
         mask: [B, R] bool.
-        dtype: of the logits, if the mask is to be added to them: 0 for what is seen and -inf for the rest. A kernel that
-            is given it so, with rows that start where the kernel wants them, has nothing left to build in any layer.
+        dtype: of the logits, if the mask is to be added to them: 0 for what is seen and -inf for the rest. A kernel
+            that is given it so, with rows that start where it wants them, has nothing left to build in any layer.
     """
 
     def __init__(self, mask: Tensor, dtype: torch.dtype | None = None) -> None:

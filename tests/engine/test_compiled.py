@@ -1,7 +1,7 @@
 """Compiled decoding: one graph without a break, the same ids as the plain way, and one warning where it cannot be.
 
-The graph is captured by `torch.compile(fullgraph=True)` and run as it is; that the default backend makes code of it that
-gives the same ids is a slow test, for which a C++ compiler is needed.
+The graph is captured by `torch.compile(fullgraph=True)` and run as it is; that the code which the default backend makes
+of it gives the same ids is a slow test, for which a C++ compiler is needed.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import LogitsProcessor
 
+import gp
 from gp.backbones import CACHE
 from gp.backbones.one_token import NAME
 from gp.engine import compiled, static_cache
@@ -25,6 +27,7 @@ from tests.support.tiny_models import FAMILIES
 
 pytestmark = pytest.mark.core
 
+ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = [([(4, 6)], 9), ([(2, 3), (6, 4)], 7), ([], 5)]
 HALF = PruneOptions(fixed_keep_ratio=0.5)
 GREEDY = {"max_new_tokens": 6, "do_sample": False}
@@ -187,6 +190,20 @@ def test_it_is_off_unless_asked_for_by_the_model_or_the_call(qwen, monkeypatch):
     assert not taken
     qwen.model.generate(**how)
     assert taken
+
+
+def test_asking_and_talking_take_it_too(monkeypatch):
+    model = gp.from_pretrained("tiny", glimpse="tiny", compile_decode=True)
+    taken, steps = [], compiled.CompiledDecoding(model.backbone)
+    monkeypatch.setattr(steps, "take", lambda *arguments: taken.append(len(arguments)))  # None: goes on the plain way
+    monkeypatch.setitem(compiled._OF_BASES, model.backbone, steps)
+    picture, question = ROOT / "docs" / "images" / "scene.png", "what number is on the green card ?"
+    assert model.ask(picture, question).text == "0 4" and len(taken) == 1
+    assert model.ask(picture, question, compile_decode=False).text == "0 4" and len(taken) == 1
+    model.compile_decode = False
+    chat = model.chat(picture)
+    assert chat.ask(question, compile_decode=True).text == "0 4" and len(taken) == 2
+    assert chat.ask(question).text and len(taken) == 2
 
 
 def test_buckets_are_few_and_close():
