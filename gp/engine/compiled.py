@@ -25,6 +25,7 @@ from gp.engine.prefill import Prefill
 from gp.engine.static_cache import BufferPool, Buffers, StaticCache, static_cache
 
 SPARE = 4  # buffers that are kept on a GPU when no call has them, with the graphs that know their addresses
+MESSAGE = 300  # characters of what the compiler says; there may be pages
 OUTPUTS = ("output_attentions", "output_hidden_states")
 
 
@@ -82,7 +83,8 @@ class CompiledDecoding:
                     step = self._compiled(buffers.shape.of_layer)
                     return self._run(step, buffers).clone()  # the next replay writes where this one wrote
             except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-                self.broken = f"torch.compile failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                said = " ".join(str(error).split())[:MESSAGE]
+                self.broken = f"torch.compile failed: {type(error).__name__}: {said}"
                 self._tell(self.broken)
             return self._run(_step, buffers)
 

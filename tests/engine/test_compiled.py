@@ -6,6 +6,7 @@ of it gives the same ids is a slow test, for which a C++ compiler is needed.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import LogitsProcessor
 
@@ -57,15 +59,21 @@ class Compiled:
 
 
 @pytest.fixture(scope="module")
-def qwen() -> Compiled:
-    return Compiled("qwen2_5_vl")
+def of_family():
+    """One of each family for all tests: capturing a graph takes seconds."""
+    return functools.cache(Compiled)
+
+
+@pytest.fixture
+def qwen(of_family) -> Compiled:
+    return of_family("qwen2_5_vl")
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_one_graph_gives_the_same_ids_and_logits(name, monkeypatch):
+def test_one_graph_gives_the_same_ids_and_logits(name, of_family, monkeypatch):
     """Rows of different lengths, over a room that fills up twice, and then at another length: compiled once."""
     monkeypatch.setattr(static_cache, "ROOM", 2)
-    one = Compiled(name)
+    one = of_family(name)
     full = {"return_dict_in_generate": True, "output_logits": True}
     plain, fast = one.both(**full)
     assert torch.equal(plain.sequences, fast.sequences) and fast[CACHE] is None
@@ -94,14 +102,23 @@ def test_every_mode_is_the_plain_one(qwen, how):
     assert qwen.counter.frame_count == 1
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl", *(pytest.param(n, marks=pytest.mark.slow) for n in list(FAMILIES)[1:])])
-def test_layers_of_different_lengths_and_single_rows(name):
-    """One graph for each way in which layers hold different numbers of tokens, and one for a batch of one row."""
-    one, most = Compiled(name, layers=4), PruneOptions(fixed_keep_ratio=0.7)
+def test_a_row_alone_over_layers_of_different_lengths():
+    one, most = Compiled("qwen2_5_vl", layers=4), PruneOptions(fixed_keep_ratio=0.7)
+    one.inputs = one.family.inputs(one.family.fit(PROMPTS[1:2]))
     assert one.model.prefill(one.inputs, "fastv", most).cache_masks.is_ragged
     assert torch.equal(*one.both(pruner="fastv", options=most)) and one.counter.frame_count == 1
-    one.inputs = one.family.inputs(one.family.fit(PROMPTS[1:2]))
-    assert torch.equal(*one.both(pruner="fastv", options=most)) and one.counter.frame_count == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_graph_for_each_layout_of_layers_and_for_single_rows(name):
+    one, most = Compiled(name, layers=4), PruneOptions(fixed_keep_ratio=0.7)
+    rows, alone = (one.family.inputs(one.family.fit(prompts)) for prompts in (PROMPTS, PROMPTS[1:2]))
+    for number, (inputs, method) in enumerate([(rows, "fastv"), (rows, "random"), (alone, "fastv"), (alone, "random")]):
+        one.inputs = inputs
+        for options in (most, PruneOptions(fixed_keep_ratio=0.8)):
+            assert torch.equal(*one.both(pruner=method, options=options))
+        assert one.counter.frame_count == number + 1
 
 
 def test_a_prefill_can_be_decoded_again_unless_it_is_consumed(qwen):
@@ -169,11 +186,16 @@ def test_what_cannot_be_captured_goes_on_with_one_warning(how, reason):
     assert one.counter.frame_count == 0
 
 
-def test_a_compiler_that_fails_costs_one_warning():
-    def fails(graph, inputs):
-        raise RuntimeError("no compiler here")
+@pytest.mark.parametrize(
+    "real", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["raised by the step", "by the backend"]
+)
+def test_a_compiler_that_fails_costs_one_warning(real, monkeypatch):
+    def fails(*arguments, **kwargs):
+        raise (RuntimeError if real else FailOnRecompileLimitHit)("no compiler here")
 
     one = Compiled("qwen2_5_vl", fails)
+    if not real:
+        monkeypatch.setattr(one.steps, "_compiled", lambda of_layer: fails)
     with pytest.warns(UserWarning, match="torch.compile failed: .*no compiler here") as told:
         for _ in range(2):
             assert torch.equal(*one.both())
