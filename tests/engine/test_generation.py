@@ -192,7 +192,7 @@ def test_a_consumed_prefill_gives_its_cache_away(family, prompts, model, how):
 def test_generate_never_holds_a_cache_twice(family, prompts, model, monkeypatch):
     handed = []
     start = Handover.start
-    monkeypatch.setattr(Handover, "start", lambda self, copies: handed.append(self) or start(self, copies))
+    monkeypatch.setattr(Handover, "start", lambda self, *given: handed.append(self) or start(self, *given))
     model.generate(**family.inputs(prompts), max_new_tokens=3)
     assert handed[0].consume and not handed[0].prefill.cache.layers
 
