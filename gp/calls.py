@@ -55,6 +55,7 @@ BUDGET = "budget"  # evaluate.py's word for `fixed_keep_ratio`
 OF_FORWARD = ("labels", "logits_to_keep", "return_dict", "use_cache", "num_items_in_batch")
 OUTPUTS = ("output_attentions", "output_hidden_states")
 OF_GENERATE = ("tokenizer",)  # what it takes without naming it in its signature
+OF_DECODE = ("compile_decode",)  # our own, of every call that decodes
 
 
 def take_inputs(backbone: Backbone, kwargs: dict[str, Any], where: str) -> dict[str, Tensor]:
@@ -143,7 +144,7 @@ def refuse(backbone: Backbone, kwargs: Mapping[str, Any]) -> None:
     """
     base = backbone.model
     given = kwargs.get("generation_config")
-    known = {*inspect.signature(base.generate).parameters, *OF_GENERATE, *REFUSED}
+    known = {*inspect.signature(base.generate).parameters, *OF_GENERATE, *OF_DECODE, *REFUSED}
     known |= {name for name in vars(base.generation_config) if not name.startswith("_")} - {"transformers_version"}
     if callable(kwargs.get("custom_generate")):
         known |= set(inspect.signature(kwargs["custom_generate"]).parameters)

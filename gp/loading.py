@@ -19,7 +19,16 @@ from gp.embedded import EMBEDDED_BASES
 from gp.formats.glimpse_folder import load_glimpse
 from gp.model import GlimpseModel
 
-OWN = ("glimpse", "revision", "glimpse_revision", "dtype", "attn_implementation", "device_map")
+OWN = (
+    "glimpse",
+    "revision",
+    "glimpse_revision",
+    "dtype",
+    "attn_implementation",
+    "device_map",
+    "compile_decode",
+    "pad_tower",
+)
 OF_HUB = ("cache_dir", "token", "local_files_only", "force_download")
 OF_MODEL = ("quantization_config", "max_memory", "offload_folder", "offload_buffers", "use_safetensors", "variant")
 OF_PROCESSOR = ("min_pixels", "max_pixels", "do_pad")
@@ -42,6 +51,8 @@ def from_pretrained(
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
     device_map: Any = None,
+    compile_decode: bool = False,
+    pad_tower: bool = False,
     **options: Any,
 ) -> GlimpseModel:
     """Loads a base and, if given, its trained glimpse.
@@ -54,6 +65,9 @@ def from_pretrained(
             `torch_dtype` is the same.
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
         device_map: as in transformers; needs accelerate.
+        compile_decode: whether calls that do not say it compile the decoding, see `GlimpseModel.generate`.
+        pad_tower: whether MLPs of the vision tower whose width is no multiple of 128 run on copies of their weights
+            that zeros fill up to one: the same features, for a GPU's faster kernels. Qwen's towers only.
         options: of the base: transformers' `quantization_config` (its own config objects), `max_memory`,
             `offload_folder`, `offload_buffers`, `use_safetensors`, `variant`. Of the processor: `min_pixels`,
             `max_pixels` or `do_pad`, see `gp.backbones.processor.load_processor`. Of every download: `cache_dir`,
@@ -81,10 +95,13 @@ def from_pretrained(
         model.config.name_or_path = str(base)
     processor = load_processor(place, revision, hub, **of_processor)
     backbone = backbone_of(model)
-    if glimpse is None:
-        return GlimpseModel(model, processor=processor)
-    parts, prune = load_glimpse(glimpse, backbone, glimpse_revision, hub)
-    return GlimpseModel(model, parts.to(backbone.device, backbone.dtype), prune, processor)
+    parts, prune = None, None
+    if glimpse is not None:
+        parts, prune = load_glimpse(glimpse, backbone, glimpse_revision, hub)
+        parts = parts.to(backbone.device, backbone.dtype)
+    loaded = GlimpseModel(model, parts, prune, processor, compile_decode=compile_decode)
+    loaded.backbone.pad_tower = pad_tower
+    return loaded
 
 
 def outline(settings: ModelConfig) -> Backbone:

@@ -16,6 +16,7 @@ from gp.answer import Answer
 from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
 from gp.backbones import CACHE, Backbone, backbone_of
 from gp.chat import Chat
+from gp.engine.compiled import compiled_decoding
 from gp.engine.forward import PrunedOutput, forward
 from gp.engine.generation import Handover, PrunedDecoder, add_masks
 from gp.engine.prefill import Prefill, prefill
@@ -48,6 +49,7 @@ class GlimpseModel(nn.Module):
         options: defaults of every call.
         processor: the base's own, for `ask`.
         pruner_settings: method -> its settings where they are not the published ones, see `gp.pruners.make_baseline`.
+        compile_decode: whether calls that do not say it compile the decoding, see `generate`.
 
     Raises:
         ValueError: settings of a method that there is not, or a base that the engine does not compute exactly.
@@ -62,6 +64,7 @@ class GlimpseModel(nn.Module):
         options: PruneOptions | None = None,
         processor: Any = None,
         pruner_settings: Mapping[str, Mapping[str, Any]] | None = None,
+        compile_decode: bool = False,
     ) -> None:
         super().__init__()
         self.base = base.eval()
@@ -75,6 +78,7 @@ class GlimpseModel(nn.Module):
             except ValueError as error:
                 raise ValueError(f"pruner_settings: {error}") from error
         self.pruner_settings = pruner_settings or {}
+        self.compile_decode = compile_decode
 
     # ---- being a model ------------------------------------------------------------------------------------------
 
@@ -184,6 +188,7 @@ class GlimpseModel(nn.Module):
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
         images: ImageFeatures | None = None,
+        compile_decode: bool | None = None,
         **kwargs: Any,
     ) -> Tensor | ModelOutput:
         """transformers' `generate` behind one pruned prefill.
@@ -200,6 +205,9 @@ class GlimpseModel(nn.Module):
             evidence_masks: for `oracle`, one [h, w] mask per image.
             seed: for methods that draw; one for the batch, or one per prompt.
             images: of `see`, if the images were seen already.
+            compile_decode: whether new tokens come from a compiled step, which the first call waits for
+                (`gp.engine.compiled`); None: the model's own `compile_decode`. What cannot be compiled goes on as ever,
+                with one warning. The output then names no cache.
             kwargs: the processor's output, and anything that `generate` takes.
 
         Returns:
@@ -222,7 +230,7 @@ class GlimpseModel(nn.Module):
         method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
         calls.refuse(self.backbone, kwargs)
         done = self.prefill(prompt, method, chosen, evidence_masks, seed, images)
-        out = self.decode(prompt["input_ids"], done, consume=True, **kwargs)
+        out = self.decode(prompt["input_ids"], done, True, compile_decode, **kwargs)
         if isinstance(out, ModelOutput):
             add_masks(out, done)
         return out
@@ -332,20 +340,32 @@ class GlimpseModel(nn.Module):
         attended = {block for pruner in found for block in pruner.attended}
         return self.backbone.see(inputs, sorted(taps), sorted(attended))
 
-    def decode(self, input_ids: Tensor, done: Prefill, consume: bool = False, **kwargs: Any) -> Tensor | ModelOutput:
+    def decode(
+        self,
+        input_ids: Tensor,
+        done: Prefill,
+        consume: bool = False,
+        compile_decode: bool | None = None,
+        **kwargs: Any,
+    ) -> Tensor | ModelOutput:
         """Runs only the decoding: `generate` on a finished prefill.
 
         Args:
             input_ids: [B, S], of the prompts as they came.
             done: of `prefill`; can be decoded any number of times.
             consume: this is the last time: the cache is moved, not kept, which halves the memory of decoding.
-            kwargs: as for `generate`.
+            compile_decode, kwargs: as for `generate`.
 
         Raises:
             ValueError: the prefill was consumed before, or its scores were no finite numbers.
         """
-        decoder, handover = PrunedDecoder(self.backbone), Handover(done, consume)
-        out = decoder.generate(input_ids.to(self.backbone.device), handover=handover, **kwargs)
+        wanted = self.compile_decode if compile_decode is None else compile_decode
+        decoder = PrunedDecoder(self.backbone, compiled_decoding(self.backbone) if wanted else None)
+        handover, out = Handover(done, consume), None
+        try:
+            out = decoder.generate(input_ids.to(self.backbone.device), handover=handover, **kwargs)
+        finally:
+            handover.finish(out)
         done.insist()  # the device has worked off everything
         return out
 

@@ -23,6 +23,7 @@ def prune(
     options: PruneOptions | None = None,
     pruner_settings: Mapping[str, Mapping[str, Any]] | None = None,
     glimpse_revision: str | None = None,
+    compile_decode: bool = False,
 ) -> Any:
     """Puts pruning around a loaded model, or a pipeline of transformers, which stays as it is and usable beside it.
 
@@ -36,6 +37,7 @@ def prune(
         options: defaults of every call; None: those that the trained parts were saved with.
         pruner_settings: see `GlimpseModel`.
         glimpse_revision: of the hub id.
+        compile_decode: see `GlimpseModel`.
 
     Returns:
         A `GlimpseModel`, or a copy of the pipeline that has one.
@@ -54,6 +56,7 @@ def prune(
             options=options,
             pruner_settings=pruner_settings,
             glimpse_revision=glimpse_revision,
+            compile_decode=compile_decode,
         )
         setattr(pruned, UNPRUNED, model)
         return pruned
@@ -64,10 +67,11 @@ def prune(
             "prune: the model is in training mode, in which its answers are not its own: call model.eval()"
         )
     if glimpse is None:
-        return GlimpseModel(model, None, options, processor, pruner_settings)
+        return GlimpseModel(model, None, options, processor, pruner_settings, compile_decode)
     backbone = backbone_of(model)
     parts, saved = load_glimpse(glimpse, backbone, glimpse_revision)
-    return GlimpseModel(model, parts.to(backbone.device, backbone.dtype), options or saved, processor, pruner_settings)
+    parts = parts.to(backbone.device, backbone.dtype)
+    return GlimpseModel(model, parts, options or saved, processor, pruner_settings, compile_decode)
 
 
 def unwrap(model: Any) -> Any:

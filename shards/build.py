@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gp import cli
-from gp.data.building import build, describe_options, load_build_config
+from gp.data.building import describe_options, load_build_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,6 +41,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def run(path: Path | None, overrides: Sequence[str]) -> None:
     """Builds what the options say and prints one line per set."""
     config = load_build_config(path, overrides)
+    from gp.data.building.build import build  # only now: `--help` and mistakes do not wait for torch
+
     entries = build(config)
     for name in sorted({entry.set for entry in entries.values()}):
         mine = [entry for entry in entries.values() if entry.set == name]

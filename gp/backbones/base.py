@@ -6,6 +6,7 @@ A backbone adapts one *unmodified* transformers model. It holds no state of a re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -208,13 +209,13 @@ class Backbone(Family):
         Args:
             input_ids: [B, Q].
             position_ids: [B, Q], equal on all rotary axes.
-            attention_mask: [B, cached + Q] bool, or None without padding.
+            attention_mask: [B, cached + Q] bool or, if `dtype_of_mask` says so, 0 and -inf; None without padding.
             kwargs: e.g. `output_hidden_states`.
 
         Returns:
             The decoder's own output; `last_hidden_state` is behind the final norm.
         """
-        if attention_mask is not None and self._takes_plain_mask(input_ids, cache.layers):
+        if attention_mask is not None and self._takes_plain_mask(input_ids.shape[1], cache.layers):
             attention_mask = attention_mask[:, None, None]
         return self.text_model(
             input_ids=input_ids,
@@ -231,7 +232,7 @@ class Backbone(Family):
         Args:
             input_ids: [B, Q].
             position_ids: [B, Q], equal on all rotary axes.
-            masks: of each layer, [B, cached in that layer + Q] bool.
+            masks: of each layer, [B, cached in that layer + Q], like the mask of `decode`.
             cache: keys and values.
 
         Returns:
@@ -247,7 +248,7 @@ class Backbone(Family):
     def _kernel_masks(self, hidden: Tensor, masks: LayerMasks, cache: Cache) -> list[Tensor | None]:
         """Masks in the attention kernel's form for the new tokens, one per distinct padding mask."""
         padding_masks = masks.distinct if masks.has_padding else [None] * len(masks.distinct)
-        if self._takes_plain_mask(hidden, cache.layers):
+        if self._takes_plain_mask(hidden.shape[1], cache.layers):
             return [mask if mask is None else mask[:, None, None] for mask in padding_masks]
         built = []
         for number, mask in enumerate(padding_masks):
@@ -256,13 +257,18 @@ class Backbone(Family):
             built.append(create_causal_mask(self.text_config, hidden, mask, one_layer))
         return built
 
-    def _takes_plain_mask(self, new_tokens: Tensor, layers: Sequence[object]) -> bool:
+    def dtype_of_mask(self, cache: Cache) -> torch.dtype | None:
+        """Type of masks of single new tokens that the kernel adds to its logits as they are; None: it wants bool."""
+        layers: Sequence[Any] = cache.layers
+        return layers[0].keys.dtype if self._takes_plain_mask(1, layers) else None
+
+    def _takes_plain_mask(self, num_new: int, layers: Sequence[object]) -> bool:
         """Tells if the kernel's mask for a single new token is the padding mask itself, so that none has to be built.
 
         It is under `sdpa`; other kernels want another form, and a static cache has room that must be masked, too.
         """
         dynamic = all(type(layer) is DynamicLayer for layer in layers)
-        return dynamic and new_tokens.shape[1] == 1 and self.text_config._attn_implementation == "sdpa"
+        return dynamic and num_new == 1 and self.text_config._attn_implementation == "sdpa"
 
     def run_layer(self, index: int, prompt: Prompt, mask: Tensor | None, rotary: Rotary, cache: DynamicCache) -> Tensor:
         """Runs one stock decoder layer on a prompt, and adds what the family has for its visual tokens behind it."""

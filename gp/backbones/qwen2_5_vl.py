@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from gp.backbones.base import Backbone
@@ -13,6 +14,8 @@ from gp.backbones.cropping import Crop
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.processor import ImageGrids, Qwen2_5_VLProcessor
 from gp.backbones.recording import record_calls, record_outputs
+from gp.backbones.tower import PaddedMLPs, patch_products
+from gp.backbones.views import view_with_parts
 from gp.backbones.vision_attention import fused_attention
 from gp.backbones.vision_index import VisionIndex
 from gp.backbones.windows import batched_view
@@ -27,6 +30,10 @@ class Qwen2_5_VL(Backbone):
     prompt_keys = ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")
     num_position_axes = 3
     image_frame = (1, 1)
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__(model)
+        self._padded = PaddedMLPs()
 
     @property
     def text_model(self):
@@ -77,7 +84,7 @@ class Qwen2_5_VL(Backbone):
         attention = [visual.blocks[k].attn for k in attended]
         tapped = [visual.blocks[k] for k in taps]
         with record_outputs(tapped, self._merged) as outputs, record_calls(attention) as calls:
-            seen = batched_view(visual)(
+            seen = self._tower(visual)(
                 pixels, grid_thw=self.send(inputs["image_grid_thw"]), **index.arguments(self.device)
             )
         raster = self.send(index.raster) if taps or attended else None
@@ -88,6 +95,13 @@ class Qwen2_5_VL(Backbone):
             {k: VisionAttention(look.received[raster], look.keys[raster]) for k, look in zip(attended, looks)},
             self._deepstack(seen),
         )
+
+    def _tower(self, visual: nn.Module) -> nn.Module:
+        """The tower as it is called: windows in batches, patches embedded by a product, and MLPs padded if wanted."""
+        parts = patch_products(visual.patch_embed)
+        if self.pad_tower:
+            parts |= self._padded.of(block.mlp for block in visual.blocks)
+        return view_with_parts(batched_view(visual), parts)
 
     def _merged(self, block_output: Tensor) -> Tensor:
         """Mean over the patches of each visual token: [4 N, C] -> [N, C]."""

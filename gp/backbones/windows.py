@@ -7,7 +7,6 @@ windows of equal length as a batch.
 
 from __future__ import annotations
 
-from copy import copy
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from gp.backbones.views import view_with_kernel
 
 NAME = "sdpa_called_like_flash_attention"  # transformers hands over all windows at once if "flash" is in the name
 
@@ -62,27 +63,11 @@ AttentionInterface.register(NAME, attend_in_windows)
 def batched_view(tower: nn.Module) -> nn.Module:
     """The tower itself, or where its kernel is `sdpa` a view on it whose attention blocks take the above instead.
 
-    The base belongs to its user: its config says which kernel its own calls take, so it must not change, not even for
-    the time of a call, in which another thread may ask the base. A view has modules of its own that share everything
-    with the tower's (weights, buffers, hooks) but that config. It takes a few microseconds per module to make, and
-    is made for each call, so that it follows whatever happens to the tower.
+    It is made for each call, so that it follows whatever happens to the tower.
     """
     if tower.config._attn_implementation != "sdpa":
         return tower
-    config = copy(tower.config)
-    config._attn_implementation = NAME
-    return _view(tower, tower.config, config)
-
-
-def _view(module: nn.Module, config: Any, other: Any) -> Any:
-    """Copies the modules that hold a config, and those that they are in; the rest is shared."""
-    children, holds = module._modules, module.__dict__.get("config") is config
-    parts = {name: part and _view(part, config, other) for name, part in children.items()} if children else {}
-    if not holds and all(part is children[name] for name, part in parts.items()):
-        return module
-    view = object.__new__(type(module))
-    view.__dict__ = {**module.__dict__, "_modules": parts, **({"config": other} if holds else {})}
-    return view
+    return view_with_kernel(tower, tower.config, NAME)
 
 
 def side_by_side(order: Tensor, ends: Tensor, image_ends: Tensor) -> tuple[Tensor, Tensor]:

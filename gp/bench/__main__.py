@@ -3,7 +3,7 @@
 python -m gp.bench train             prefix without gradients against the whole sequence under autograd
 python -m gp.bench prefill           pruned against un-pruned, and where the time goes
 python -m gp.bench zoom              a small copy and a crop against un-pruned, pruned and downsampled
-python -m gp.bench decode            step time and memory behind a pruned, an un-pruned and a short prompt
+python -m gp.bench decode            step time and memory behind a pruned, an un-pruned and a short prompt; compiled
 python -m gp.bench overhead          un-pruned generate through gp against the stock model's own
 python -m gp.bench batch             throughput by batch size, with rows that keep different numbers
 python -m gp.bench kernels           attention kernels and lengths of prompts, pruned against un-pruned

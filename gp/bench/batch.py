@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from gp.bench.cost import total
-from gp.bench.decode import add_new_tokens, generate
+from gp.bench.decode import add_compile, add_new_tokens, generate
 from gp.bench.options import Setup, check_at_least, read_numbers, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
 from gp.bench.prefill import cost_model
@@ -27,7 +27,8 @@ from gp.types import PruneOptions
 
 UNPRUNED, EQUAL, UNEVEN = "un-pruned", "equal", "uneven"
 WAYS = (UNPRUNED, EQUAL, UNEVEN)
-PREFILL, DECODE = "prefill", "decode"
+PREFILL, DECODE, COMPILED_DECODE = "prefill", "decode", "compiled decode"
+COMPILED = ", compiled"
 PAIRS = ((UNPRUNED, UNEVEN), (UNEVEN, EQUAL))  # what pruning saves, and what padding costs
 
 
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser, ("visual", "text", "prune_layer"))
     parser.add_argument("--batch-sizes", default="1,2,4,8", help="prompts, a list with commas (1,2,4,8)")
     add_new_tokens(parser)
+    add_compile(parser)
 
 
 def run(options: argparse.Namespace) -> BenchReport:
@@ -43,8 +45,8 @@ def run(options: argparse.Namespace) -> BenchReport:
     sizes = read_numbers("--batch-sizes", options.batch_sizes)
     check_at_least(2, options, ("new_tokens",))
     model = setup.model()
-    seconds = {size: measure(setup, model, size, options.new_tokens) for size in sizes}
-    return summarize(setup, options.new_tokens, seconds)
+    seconds = {size: measure(setup, model, size, options.new_tokens, options.compile) for size in sizes}
+    return summarize(setup, options.new_tokens, seconds, options.compile)
 
 
 def kept_numbers(setup: Setup, size: int) -> dict[str, tuple[int, ...] | None]:
@@ -53,22 +55,35 @@ def kept_numbers(setup: Setup, size: int) -> dict[str, tuple[int, ...] | None]:
     return {UNPRUNED: None, EQUAL: (setup.kept,) * size, UNEVEN: uneven}
 
 
-def measure(setup: Setup, model: GlimpseModel, size: int, new_tokens: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds of the prefill and of the generation behind it, by way, at one batch size."""
+def measure(
+    setup: Setup, model: GlimpseModel, size: int, new_tokens: int, compiled: bool = False
+) -> dict[str, dict[str, list[float]]]:
+    """Seconds of the prefill and of the generation behind it, by way, at one batch size.
+
+    Args:
+        compiled: each generation is measured with the compiled step, too.
+    """
     inputs = random_inputs(replace(setup.preset, batch=size), setup.device)
     prefills, generations = {}, {}
     for way, kept in kept_numbers(setup, size).items():
         options = PruneOptions() if kept is None else PruneOptions(num_keep=kept, min_kept=0)
         prefills[way] = partial(model.prefill, inputs, "none" if kept is None else "glimpse", options)
         generations[way] = partial(generate, model, inputs["input_ids"], prefills[way](), new_tokens)
-    return {
+    plain = dict(generations)
+    if compiled:
+        generations |= {f"{way}{COMPILED}": partial(run, compiled=True) for way, run in plain.items()}
+    times = interleaved(generations, setup.repeats, setup.device, f"batch {size}, generations")
+    measured = {
         PREFILL: interleaved(prefills, setup.repeats, setup.device, f"batch {size}, prefills"),
-        DECODE: interleaved(generations, setup.repeats, setup.device, f"batch {size}, generations"),
+        DECODE: {way: times[way] for way in plain},
     }
+    return {**measured, COMPILED_DECODE: {way: times[f"{way}{COMPILED}"] for way in plain}} if compiled else measured
 
 
-def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[str, list[float]]]]) -> BenchReport:
-    """Tables and figures of all batch sizes."""
+def summarize(
+    setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[str, list[float]]]], compiled: bool = False
+) -> BenchReport:
+    """Tables and figures of all batch sizes; with `compiled` of both ways to decode, and one against the other."""
     model = f"{setup.preset.layers} layers of {setup.preset.hidden}, {setup.preset.visual} visual"
     title = f"Throughput, {model} + {setup.preset.text} text tokens; {setup.kept} kept on average"
     rates = TextTable(title, ("batch", "rows", "padding", "prompts per second", "tokens per second"))
@@ -83,11 +98,15 @@ def summarize(setup: Setup, new_tokens: int, seconds: dict[int, dict[str, dict[s
             rates.add(str(size), way, f"{100 * padding:.0f} %", f"{prompts:.2f}", f"{tokens:.1f}")
             entry["rows"][way] = {"kept": kept, "padding": padding, "prompts_per_s": prompts, "tokens_per_s": tokens}
         for slow, fast in PAIRS:
-            for part in (PREFILL, DECODE):
+            for part in measured:
                 speed_up = ratio(measured[part][slow], measured[part][fast])
                 bound = _work(setup, size, slow, part, new_tokens) / _work(setup, size, fast, part, new_tokens)
                 what = f"{part}: {slow} / {fast}"
                 entry["ratios"][what] = ratios.compare(f"batch {size}, {what}", speed_up, bound)
+        for way in WAYS if compiled else ():
+            speed_up = ratio(measured[DECODE][way], measured[COMPILED_DECODE][way])
+            what = f"decode, {way}: plain / compiled"
+            entry["ratios"][what] = ratios.compare(f"batch {size}, {what}", speed_up, 1.0)
         figures["batches"][size] = entry
     return BenchReport(environment(setup), figures, [rates, ratios])
 

@@ -38,7 +38,8 @@ from PIL import Image
 from gp.bench.options import add_repeats, check_at_least, check_choice, read_numbers
 from gp.bench.report import BenchReport, TextTable, machine
 from gp.bench.rounds import in_turn
-from gp.data.building import BuildConfig, build
+from gp.data.building import BuildConfig
+from gp.data.building.build import build
 from gp.data.building.options import CHECKS
 from gp.measure.peak_memory import MIB, family, forget_peak, resident_peak_mib
 from gp.measure.spread import Spread, ratio

@@ -222,7 +222,10 @@ class EvalConfig:
     )
     max_new_tokens: int = option(64, "longest answer", within=FROM_1)
     num_samples: int | None = option(None, "questions per split, drawn from all its shards; null: all", within=FROM_1)
-    costs: bool = option(True, "measure time and memory of every row")
+    costs: bool = option(True, "measure time and memory of every row, once, on questions of the first split")
+    compile_decode: bool = option(
+        False, "compile the step that decodes a token: the same answers; the first one waits for the compiler"
+    )
     overlays: int = option(8, "example images in the report", within=FROM_0)
     after_training: bool = option(True, "train.py evaluates at its end")
     out: str | None = option(None, "folder of the results; null: eval/ beside the checkpoint")

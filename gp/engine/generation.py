@@ -13,7 +13,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from gp.backbones import CACHE, Backbone, LayerMasks
+from gp.engine.compiled import CompiledDecoding
 from gp.engine.prefill import Prefill
+from gp.engine.static_cache import StaticCache
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 # Options of a generation config that make greedy decoding choose another token than the most likely one, and the
@@ -43,6 +45,7 @@ GREEDY: dict[str, Any] = {
     **dict.fromkeys((*SAMPLING, *SWAYING)),
 }
 SPARE_TOKENS = 128  # room that a mask is given for new tokens whenever it is full
+ALIGNED = 8  # entries; where rows of a mask start elsewhere, CUDA's kernel copies it in every layer
 
 
 def switched_off(generation_config: Any) -> dict[str, Any]:
@@ -67,12 +70,14 @@ class Handover:
             cannot be decoded again then.
         positions: [B * copies] int64, of the first new token.
         growing: the prefill's distinct masks, over copies and new tokens.
+        static: the cache, where the step is compiled.
     """
 
     prefill: Prefill
     consume: bool = False
     positions: Tensor | None = None
     growing: list[GrowingMask] = field(default_factory=list)
+    static: StaticCache | None = None
 
     def __post_init__(self) -> None:
         if not self.prefill.cache.layers:
@@ -81,30 +86,47 @@ class Handover:
                 "or decode it without consume"
             )
 
-    def start(self, copies: int) -> None:
-        """Repeats positions and masks as often as `generate` repeats the prompts."""
+    def start(self, copies: int, dtype: torch.dtype | None = None) -> None:
+        """Repeats positions and masks as often as `generate` repeats the prompts; `dtype` as of `GrowingMask`."""
         self.positions = self.prefill.next_position.repeat_interleave(copies)
-        self.growing = [GrowingMask(mask.repeat_interleave(copies, 0)) for mask in self.prefill.cache_masks.distinct]
+        repeated = [mask.repeat_interleave(copies, 0) for mask in self.prefill.cache_masks.distinct]
+        self.growing = [GrowingMask(mask, dtype) for mask in repeated]
+
+    def finish(self, out: Any = None) -> None:
+        """Gives back what the call borrowed; an output of `generate` loses the cache that it would name."""
+        if self.static is not None:
+            self.static.release()
+            self.static = None
+            if isinstance(out, ModelOutput):
+                out[CACHE] = None
 
     def masks(self, num_new: int) -> LayerMasks:
-        """Masks over the pruned prompt and so many new tokens: [B * copies, R + num_new] bool for every layer."""
+        """Masks over the pruned prompt and so many new tokens: [B * copies, R + num_new] for every layer."""
         if not self.prefill.cache_masks.has_padding:
             return self.prefill.cache_masks  # nobody looks into them
         return replace(self.prefill.cache_masks, distinct=[mask.longer(num_new) for mask in self.growing])
 
 
 class GrowingMask:
-    """Mask [B, R] with True for the new tokens behind it: built with room for many, sliced for each."""
+    """Mask [B, R] with True for the new tokens behind it: built with room for many, sliced for each.
 
-    def __init__(self, mask: Tensor) -> None:
-        self._mask, self._length = mask, mask.shape[1]
+    Args:
+        mask: [B, R] bool.
+        dtype: of the logits, if the mask is to be added to them: 0 for what is seen and -inf for the rest. A kernel
+            that is given it so, with rows that start where it wants them, has nothing left to build in any layer.
+    """
+
+    def __init__(self, mask: Tensor, dtype: torch.dtype | None = None) -> None:
+        self._length, self._seen = mask.shape[1], True if dtype is None else 0.0
+        self._mask = mask if dtype is None else torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
     def longer(self, num_new: int) -> Tensor:
-        """Returns the mask over `num_new` tokens more, [B, R + num_new] bool."""
+        """Returns the mask over `num_new` tokens more, [B, R + num_new]."""
         end = self._length + num_new
         if end > self._mask.shape[1]:
-            room = self._mask.new_ones(len(self._mask), end - self._mask.shape[1] + SPARE_TOKENS)
-            self._mask = torch.cat([self._mask, room], dim=1)
+            room = end + SPARE_TOKENS + -(end + SPARE_TOKENS) % ALIGNED
+            old, self._mask = self._mask, self._mask.new_full((len(self._mask), room), self._seen)
+            self._mask[:, : old.shape[1]] = old
         return self._mask[:, :end]
 
 
@@ -114,10 +136,14 @@ class PrunedDecoder(GenerationMixin):
     Whatever else `generate` asks of a model (config, device, generation config, ...) the stock model answers.
     All state of a call travels in `generate`'s own arguments (`handover` and the cache), none on the object, so
     one decoder serves many threads. Beams and `num_return_sequences` share one prefill, which is repeated afterwards.
+
+    Args:
+        backbone: adapter of the frozen model.
+        compiled: the base's compiled step, if later calls are to take it.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Backbone, compiled: CompiledDecoding | None = None) -> None:
+        self.backbone, self.compiled = backbone, compiled
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["backbone"].model, name)
@@ -155,10 +181,11 @@ class PrunedDecoder(GenerationMixin):
         cache: Any = kwargs.pop(CACHE)
         if cache.get_seq_length() == 0:
             copies = input_ids.shape[0] // prefill.logits.shape[0]
-            handover.start(copies)
-            cache = fill_cache(cache, prefill.cache, copies, handover.consume)
+            cache = self._take_cache(handover, cache, copies, kwargs)
             return CausalLMOutputWithPast(logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), **{CACHE: cache})
         prefill.insist()  # `generate` has waited for the first token
+        if isinstance(cache, StaticCache):
+            return CausalLMOutputWithPast(logits=self.compiled.logits(cache, input_ids), **{CACHE: cache})
         num_new = cache.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
         position_ids, masks = (handover.positions + num_new - 1).unsqueeze(1), handover.masks(num_new)
         if masks.is_ragged:
@@ -173,6 +200,17 @@ class PrunedDecoder(GenerationMixin):
             attentions=out.attentions,
             **{CACHE: cache},
         )
+
+    def _take_cache(self, handover: Handover, cache: Cache, copies: int, wanted: dict[str, Any]) -> Cache:
+        """The pruned prompt's cache in the form in which it is decoded."""
+        prefill = handover.prefill
+        if self.compiled is not None:
+            handover.static = self.compiled.take(prefill, cache, copies, handover.consume, wanted)
+            if handover.static is not None:
+                return handover.static
+        cache = fill_cache(cache, prefill.cache, copies, handover.consume)
+        handover.start(copies, self.backbone.dtype_of_mask(cache))
+        return cache
 
 
 def add_masks(out: ModelOutput, done: Prefill) -> None:

@@ -63,7 +63,8 @@ def measure_costs(
 ) -> dict[Method, RowCost]:
     """Measures every row that was not measured yet, and keeps the figures on disk.
 
-    Figures found beside them count if they were taken on the same batches by the same kind of device.
+    Figures found beside them count if they were taken on the same batches by the same kind of device, decoding the
+    same way.
 
     Args:
         model: on its device.
@@ -75,7 +76,8 @@ def measure_costs(
         split: name of the split.
         advance: called with each row when it is done.
     """
-    taken_on = {"batch_sizes": [len(batch) for batch in batches], "device": model.backbone.device.type}
+    taken_on: dict[str, Any] = {"batch_sizes": [len(batch) for batch in batches]}
+    taken_on |= {"device": model.backbone.device.type, "compile_decode": model.compile_decode}
     names = {f"{split}-{method.label}": method for method in methods}
     costs = {}
     for file in sorted(path.parent.glob(FILES)):

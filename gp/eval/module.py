@@ -87,6 +87,7 @@ class EvalModule(pl.LightningModule):
         """Loads the model, which is no submodule: Lightning would take it from its device at the end."""
         self.others.adopt()
         model = self.load().to(self.trainer.strategy.root_device).eval()
+        model.compile_decode = self.config.eval.compile_decode
         model.pruner_settings = {**model.pruner_settings, **self.config.eval.methods}
         self.__dict__["model"] = model
         if self.trainer.world_size > 1:

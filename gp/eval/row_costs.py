@@ -25,41 +25,39 @@ NAMES = tuple(field.name for field in fields(RowCost))
 
 
 class RowCosts(pl.Callback):
-    """Owns the costs of every split and row; they are taken when all questions are answered.
+    """Owns the costs of every row; they are taken when all questions are answered, once: they tell of the model.
 
-    `figures` (split -> row -> `RowCost`) are there then, and in `trainer.callback_metrics` and loggers as
-    `SPLIT/ROW/NAME`.
+    `figures` (split -> row -> `RowCost`, the same for all splits) are there then, and in `trainer.callback_metrics` and
+    loggers as `SPLIT/ROW/NAME`.
     """
 
     def __init__(self) -> None:
-        self.metrics: dict[str, dict[Method, MetricCollection]] = {}
+        self.metrics: dict[Method, MetricCollection] = {}
         self.figures: dict[str, dict[Method, RowCost]] = {}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, module: EvalModule) -> None:
         if not module.config.eval.costs:
             self.figures = {run.split: dict.fromkeys(run.methods, NOT_MEASURED) for run in module.runs}
             return
-        self.metrics = {run.split: {m: cost_metrics(module.group) for m in run.methods} for run in module.runs}
-        for run in module.runs:
-            measured = self._measure(trainer, module, run)
-            for method, metrics in self.metrics[run.split].items():
-                update_costs(metrics, measured.get(method, NOT_MEASURED))
+        first = module.runs[0]
+        self.metrics = {method: cost_metrics(module.group) for method in first.methods}
+        measured = self._measure(trainer, module, first)
+        for method, metrics in self.metrics.items():
+            update_costs(metrics, measured.get(method, NOT_MEASURED))
         module.wait()
-        self.figures = {
-            split: {method: compute_costs(metrics) for method, metrics in rows.items()}
-            for split, rows in self.metrics.items()
-        }
-        log_rows(module, {split: {m: asdict(cost) for m, cost in rows.items()} for split, rows in self.figures.items()})
+        rows = {method: compute_costs(metrics) for method, metrics in self.metrics.items()}
+        self.figures = {run.split: rows for run in module.runs}
+        log_rows(module, {split: {m: asdict(cost) for m, cost in rows.items()} for split in self.figures})
 
     def _measure(self, trainer: pl.Trainer, module: EvalModule, run: SplitRun) -> dict[Method, RowCost]:
-        """Costs of the rows that fall to this process."""
+        """Costs of the rows that fall to this process, on the first questions of a split."""
         rank, methods = trainer.global_rank, rows_to_measure(run.methods, trainer, module)
         if not methods:
             return {}
         batches = module.first_batches(run.split)[:NUM_BATCHES]
         num_keep = kept_by_id(read_results(run.folder, run.split, OWN_GLIMPSE))
         console = module.console if trainer.is_global_zero else None
-        with Progress(f"{run.split}, time and memory", len(methods), unit="rows", console=console) as progress:
+        with Progress(f"time and memory, on {run.split}", len(methods), unit="rows", console=console) as progress:
 
             def advance(method: Method) -> None:
                 progress.update(method.label, advance=1)

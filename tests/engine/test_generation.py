@@ -11,7 +11,16 @@ from transformers import LogitsProcessor, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from gp.backbones import CACHE
-from gp.engine.generation import GREEDY, SPARE_TOKENS, SWAYING, GrowingMask, Handover, notice_of_greedy, switched_off
+from gp.engine.generation import (
+    ALIGNED,
+    GREEDY,
+    SPARE_TOKENS,
+    SWAYING,
+    GrowingMask,
+    Handover,
+    notice_of_greedy,
+    switched_off,
+)
 from gp.pruners import METHODS
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
@@ -183,7 +192,7 @@ def test_a_consumed_prefill_gives_its_cache_away(family, prompts, model, how):
 def test_generate_never_holds_a_cache_twice(family, prompts, model, monkeypatch):
     handed = []
     start = Handover.start
-    monkeypatch.setattr(Handover, "start", lambda self, copies: handed.append(self) or start(self, copies))
+    monkeypatch.setattr(Handover, "start", lambda self, *given: handed.append(self) or start(self, *given))
     model.generate(**family.inputs(prompts), max_new_tokens=3)
     assert handed[0].consume and not handed[0].prefill.cache.layers
 
@@ -194,6 +203,29 @@ def test_a_growing_mask_is_the_mask_and_ones():
     for num_new in (1, 2, SPARE_TOKENS, SPARE_TOKENS + 3):
         expected = torch.cat([mask, torch.ones(2, num_new, dtype=torch.bool)], dim=1)
         assert torch.equal(growing.longer(num_new), expected)
+
+
+def test_a_mask_to_add_is_built_once_and_starts_where_the_kernel_wants_it():
+    mask = torch.tensor([[False, True, True], [True, True, True]])
+    growing = GrowingMask(mask, torch.float32)
+    first = growing.longer(1)
+    for num_new in (1, 2, SPARE_TOKENS):
+        longer = growing.longer(num_new)
+        assert longer.data_ptr() == first.data_ptr() and longer.stride(0) % ALIGNED == 0
+        assert torch.equal(longer == 0, torch.cat([mask, torch.ones(2, num_new, dtype=torch.bool)], dim=1))
+        assert set(longer.unique().tolist()) == {-torch.inf, 0.0}
+
+
+@pytest.mark.parametrize(("attention", "dtype"), [("sdpa", torch.float32), ("eager", torch.bool)])
+def test_padded_rows_decode_under_the_mask_that_the_kernel_takes(attention, dtype, monkeypatch):
+    family, seen = FAMILIES["qwen2_5_vl"], []
+    model = micro_glimpse(family.make(attn_implementation=attention))
+    decode = type(model.backbone).decode
+    monkeypatch.setattr(
+        type(model.backbone), "decode", lambda self, *a, **k: seen.append(a[2]) or decode(self, *a, **k)
+    )
+    model.generate(**family.inputs(PROMPTS), num_keep=(3, 11), max_new_tokens=3, do_sample=False)
+    assert [mask.dtype for mask in seen] == [dtype] * 2
 
 
 def test_answers_longer_than_the_masks_room(family, model, prompts):

@@ -82,6 +82,36 @@ def test_who_measures(device, of_ranks):
         assert "".join(row_costs.rows_to_measure(list("abcde"), trainer, module)) == rows
 
 
+def test_they_are_taken_once_for_all_splits(calls, tmp_path, monkeypatch):
+    methods, logged = [UNPRUNED, OWN_GLIMPSE], []
+    monkeypatch.setattr(row_costs, "log_rows", lambda module, rows: logged.append(rows))
+    module = SimpleNamespace(
+        config=SimpleNamespace(eval=SimpleNamespace(costs=True), seed=0),
+        runs=[SimpleNamespace(split=split, methods=methods, folder=tmp_path) for split in ("test", "test_hard")],
+        **{"group": None, "model": Model, "out": tmp_path, "console": None},
+        first_batches=lambda split: [Batch([1])] if split == "test" else pytest.fail("measured on a second split"),
+        wait=lambda: None,
+    )
+    rows = row_costs.RowCosts()
+    rows.on_test_epoch_end(SimpleNamespace(global_rank=0, is_global_zero=True), module)
+    assert rows.figures["test"] == rows.figures["test_hard"] and rows.figures["test"][UNPRUNED].decode_ratio == 1.0
+    assert set(json.loads((tmp_path / "costs.json").read_text())) == {"test-none-own", "test-glimpse-own"}
+    assert set(logged[0]) == {"test", "test_hard"}
+
+
+def test_figures_of_another_way_to_decode_do_not_count(calls, tmp_path, monkeypatch):
+    path = costs.costs_path(tmp_path)
+    costs.measure_costs(Model, [Batch([1])], [UNPRUNED], 0, {}, path, "test")
+    done = len(calls)
+    again = SimpleNamespace(backbone=Model.backbone, compile_decode=True)
+    costs.measure_costs(again, [Batch([1])], [OWN_GLIMPSE], 0, {}, path, "test")
+    with_it = len(calls) - done
+    costs.measure_costs(again, [Batch([1])], [OWN_GLIMPSE], 0, {}, path, "test")
+    assert len(calls) == done + with_it
+    costs.measure_costs(Model, [Batch([1])], [OWN_GLIMPSE], 0, {}, path, "test")
+    assert len(calls) == done + 2 * with_it
+
+
 def test_kv_cache_from_tensors():
     cache = DynamicCache()
     for layer, length in enumerate((512, 256)):

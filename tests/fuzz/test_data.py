@@ -15,7 +15,7 @@ import pytest
 
 from gp.boxes import has_area
 from gp.data.batch import Collator
-from gp.data.building import build
+from gp.data.building.build import build
 from gp.data.loading import EvalLoader, collate_eval
 from gp.data.manifest import check_shard, read_manifest
 from gp.data.sample import Sample, parse_record

@@ -10,6 +10,8 @@ class Batch(list):
 
 
 class Model:
+    compile_decode = False
+
     class backbone:
         class device:
             type = "cpu"

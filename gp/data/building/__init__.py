@@ -1,6 +1,8 @@
-"""Building WebDataset shards: annotations and images in, tars and a manifest out."""
+"""Building WebDataset shards: annotations and images in, tars and a manifest out.
 
-from gp.data.building.build import build
+The options are here; `gp.data.building.build`, which needs torch, is imported by who builds.
+"""
+
 from gp.data.building.options import BuildConfig, describe_options, load_build_config
 
-__all__ = ["BuildConfig", "build", "describe_options", "load_build_config"]
+__all__ = ["BuildConfig", "describe_options", "load_build_config"]

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gp.data.building import build, packer
+from gp.data.building import packer
+from gp.data.building.build import build
 from gp.data.building.packer import Packer
 from gp.data.building.shard_file import ShardFile
 from gp.data.manifest import MANIFEST, check_shard, read_manifest

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
@@ -29,6 +31,20 @@ def test_every_documented_command_is_accepted():
     assert len(COMMANDS) == 4
     for command in COMMANDS:
         options_of(command)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sede=1"]], ids=["help", "mistake"])
+def test_help_and_mistakes_do_not_wait_for_torch(words):
+    """Importing it takes more than a second."""
+    program = f"""import runpy, sys
+sys.argv = ["shards/build.py", *{words!r}]
+try:
+    runpy.run_path("shards/build.py", run_name="__main__")
+except SystemExit:
+    pass
+print("\\ntorch:", "torch" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("torch: False\n")
 
 
 @pytest.mark.parametrize("name", ["qwen3b", "qwen7b", "llava7b", "llava13b", "qwen3vl8b"])

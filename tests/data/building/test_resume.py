@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gp.data.building import BuildConfig, build
+from gp.data.building import BuildConfig
+from gp.data.building.build import build
 from gp.data.building.journal import STATE
 from gp.data.building.packer import Packer
 from gp.data.manifest import read_manifest

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gp.data.building import build
+from gp.data.building.build import build
 from gp.data.inspecting import inspect_shards, token_counter
 from gp.data.inspecting.reading import named_shards
 from gp.data.inspecting.report import evidence_area
