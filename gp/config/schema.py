@@ -217,6 +217,9 @@ class EvalConfig:
     sets: dict[str, dict[str, Any]] = option(
         {}, "split -> its own suffix (behind each question), scores and max_new_tokens; see configs/bench"
     )
+    reference: str = option(
+        "none", "row that every other one is compared with: a method (its first row), or METHOD-BUDGET as random-0.111"
+    )
     max_new_tokens: int = option(64, "longest answer", within=FROM_1)
     num_samples: int | None = option(None, "questions per split, drawn from all its shards; null: all", within=FROM_1)
     costs: bool = option(True, "measure time and memory of every row")

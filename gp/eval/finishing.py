@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gp.config.sets import set_options
+from gp.eval.exports import write_tables
 from gp.eval.html_report import write_html
 from gp.eval.markdown_report import write_markdown
 from gp.eval.overlays import Example, paint_examples
@@ -14,7 +15,7 @@ from gp.eval.plan import OWN_GLIMPSE, Method
 from gp.eval.report import make_report
 from gp.eval.results import Result
 from gp.eval.runner import kept_by_id
-from gp.eval.sets_table import as_csv, lines_of, means_of_sets, print_sets
+from gp.eval.sets_table import as_csv, as_latex, lines_of, means_of_sets, print_sets
 from gp.eval.settings import settings_of_methods
 from gp.eval.summary import summarize
 from gp.eval.table import print_table
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from gp.eval.module import EvalModule
 
 SUMMARY = "summary.json"
-SETS_JSON, SETS_CSV = "sets.json", "sets.csv"
+SETS_JSON, SETS_CSV, SETS_LATEX = "sets.json", "sets.csv", "sets.tex"
 
 
 def finish(module: EvalModule) -> list[dict[str, Any]]:
@@ -42,9 +43,12 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
     rows, examples = [], {}
     for run in module.runs:
         results, split = run.results(), run.split
-        rows += summarize(split, module.scores.figures[split], module.costs.figures[split], results, module.config.seed)
+        scorer = set_options(module.config.eval, split).scores[0]
+        figures = module.scores.figures[split], module.costs.figures[split]
+        rows += summarize(split, *figures, results, module.config.seed, module.reference, scorer)
         examples[split] = _paint(module, results, split)
     write_text(module.out / SUMMARY, json.dumps(rows, indent=1) + "\n")
+    write_tables(module.out, rows)
     print_table(rows, module.console)
     _sets(module, rows)
     _report(module, rows, examples)
@@ -59,7 +63,9 @@ def _sets(module: EvalModule, rows: list[dict[str, Any]]) -> None:
     means = means_of_sets(rows, scores)
     write_text(module.out / SETS_JSON, json.dumps(means, indent=1) + "\n")
     write_text(module.out / SETS_CSV, as_csv(means))
-    print_sets(lines_of(rows, scores), module.console)
+    lines = lines_of(rows, scores)
+    write_text(module.out / SETS_LATEX, as_latex(lines))
+    print_sets(lines, module.console)
 
 
 def _paint(module: EvalModule, results: Mapping[Method, Mapping[str, Result]], split: str) -> list[Example]:

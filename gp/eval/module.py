@@ -23,7 +23,7 @@ from gp.data.shards import resolve_shards
 from gp.engine.generation import notice_of_greedy
 from gp.eval.costs import BATCH_SIZE, NUM_BATCHES
 from gp.eval.finishing import finish
-from gp.eval.plan import LeftOut, Method, plan_rows
+from gp.eval.plan import LeftOut, Method, find_reference, plan_rows
 from gp.eval.rehearsal import collator_of, rehearse_rows
 from gp.eval.results import Result
 from gp.eval.row_costs import RowCosts
@@ -57,6 +57,7 @@ class EvalModule(pl.LightningModule):
     Attributes:
         rows: those of the summary, on the first process, after `trainer.test`.
         runs: one per split.
+        reference: the row that every other one is compared with.
         scores, costs: callbacks that own the metrics.
         group: of all processes, for tensors on the CPU; None: there is one process.
     """
@@ -99,6 +100,7 @@ class EvalModule(pl.LightningModule):
         config, trainer = self.config, self.trainer
         self.others.adopt()  # Lightning has set its signals just now
         self.methods, self.left_out = plan_rows(self.model, config.eval.pruners, config.eval.budgets)
+        self.reference = find_reference(self.methods, config.eval.reference)
         self.settings = settings_of(self.model, config, self.ckpt_id or weights_id(self.model))
         if trainer.is_global_zero:
             self._claim(self.left_out)

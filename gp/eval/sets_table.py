@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gp.eval.latex import booktabs, document
 from gp.eval.scores import figure_of
 from gp.eval.table import budget_text, percent
 from gp.pruners import NoPruner
@@ -19,6 +20,7 @@ from gp.pruners import NoPruner
 Row = dict[str, Any]
 
 MEAN = "mean"
+TITLE = "score % (kept %)"
 NUM_TEXT_COLUMNS = 2
 LEGEND = (
     "Score of each set in percent, by the scorer named; in brackets the share of visual tokens that the last layer "
@@ -64,7 +66,7 @@ def print_sets(lines: Sequence[Sequence[str]], console: Console) -> None:
     """Prints the lines of `lines_of`, if there are any."""
     if not lines:
         return
-    table = Table(title=Text("sets: score % (kept %)"), title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(title=Text(f"sets: {TITLE}"), title_justify="left", padding=(0, 1, 0, 0))
     for index, head in enumerate(lines[0]):
         table.add_column(
             head, justify="left" if index < NUM_TEXT_COLUMNS else "right", no_wrap=index < NUM_TEXT_COLUMNS
@@ -78,6 +80,11 @@ def markdown(lines: Sequence[Sequence[str]]) -> str:
     """The lines of `lines_of` as a Markdown table."""
     rule = ["---"] * NUM_TEXT_COLUMNS + ["---:"] * (len(lines[0]) - NUM_TEXT_COLUMNS)
     return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
+
+
+def as_latex(lines: Sequence[Sequence[str]]) -> str:
+    """The lines of `lines_of` as a file for LaTeX, the mean below a rule."""
+    return document([booktabs(lines[0], lines[1:], TITLE, NUM_TEXT_COLUMNS, last_apart=True)])
 
 
 def as_csv(means: Sequence[Row]) -> str:
