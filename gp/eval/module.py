@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,16 @@ class EvalModule(pl.LightningModule):
         wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples
         num_samples = wanted if limit is None else min(wanted, limit)
         return list(few.eval_loader(config.data.test[split], num_samples=num_samples))
+
+    def single_batches(self, split: str, numbers: Collection[int]) -> Iterator[Batch]:
+        """Samples of a split by their numbers, with images, each as a batch; nothing else is read."""
+        config = self.config
+        alone = replace(config.data, eval_batch_size=1, num_workers=0)
+        data = GlimpseDataModule(alone, collator_of(self.model, config, split), config.seed)
+        others = set(range(max(numbers) + 1)) - set(numbers)
+        loader = data.eval_loader(config.data.test[split], done=others)
+        for batch in islice(loader, len(numbers)):  # behind the last one there is nothing to find
+            yield batch.to(self.model.backbone.device)
 
     @property
     def how_to_go_on(self) -> str:

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from gp.eval.latex import booktabs, document
+from gp.eval.lines import print_lines
 from gp.eval.scores import figure_of
 from gp.eval.table import budget_text, percent
 from gp.pruners import NoPruner
@@ -64,22 +63,8 @@ def lines_of(rows: Sequence[Row], scores: Mapping[str, str]) -> list[list[str]]:
 
 def print_sets(lines: Sequence[Sequence[str]], console: Console) -> None:
     """Prints the lines of `lines_of`, if there are any."""
-    if not lines:
-        return
-    table = Table(title=Text(f"sets: {TITLE}"), title_justify="left", padding=(0, 1, 0, 0))
-    for index, head in enumerate(lines[0]):
-        table.add_column(
-            head, justify="left" if index < NUM_TEXT_COLUMNS else "right", no_wrap=index < NUM_TEXT_COLUMNS
-        )
-    for line in lines[1:]:
-        table.add_row(*map(Text, line), end_section=line is lines[-2])
-    console.print(table)
-
-
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """The lines of `lines_of` as a Markdown table."""
-    rule = ["---"] * NUM_TEXT_COLUMNS + ["---:"] * (len(lines[0]) - NUM_TEXT_COLUMNS)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
+    if lines:
+        print_lines(lines, f"sets: {TITLE}", console, NUM_TEXT_COLUMNS, last_apart=True)
 
 
 def as_latex(lines: Sequence[Sequence[str]]) -> str:
@@ -87,7 +72,7 @@ def as_latex(lines: Sequence[Sequence[str]]) -> str:
     return document([booktabs(lines[0], lines[1:], TITLE, NUM_TEXT_COLUMNS, last_apart=True)])
 
 
-def as_csv(means: Sequence[Row]) -> str:
+def sets_csv(means: Sequence[Row]) -> str:
     """Entries of `means_of_sets` as CSV, a line per method and set, the mean as a set of its own."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

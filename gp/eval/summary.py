@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from gp.eval.bootstrap import accuracy_intervals, paired_differences
+from gp.eval.bootstrap import accuracy_intervals
+from gp.eval.comparison import compare
 from gp.eval.costs import RowCost
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.results import Result
-from gp.eval.scores import EXACT_MATCH
-from gp.metrics import SCORERS
+from gp.eval.scores import EXACT_MATCH, VIP_ECE
 
 DECIMALS = 6
 COUNT = "num_samples"
-COMPARED = ("difference", "difference_ci95", "difference_p")
-NOTHING = (None,) * len(COMPARED)  # a row is not compared with itself
 
 
 def summarize(
@@ -53,10 +51,13 @@ def summarize(
         answer_accuracy, answer_accuracy_unpruned, and agreement: share of the answers that equal the un-pruned model's;
         answer_accuracy_ci95, the 95 % bootstrap interval [low, high] of the accuracy;
         reference, the label of the row that this one is compared with; difference, difference_ci95 and difference_p:
-        of the split's score, this row's less that row's, see `paired_differences` (null in that row itself);
+        of the split's score, this row's less that row's, see `gp.eval.comparison`;
         mask_iou, mask_precision, mask_recall, mask_f1: from counts of visual tokens added up over all samples;
         evidence_recall: mean over samples of the kept share of the evidence;
-        prefill_ratio, decode_ratio, peak_mib, kv_cache_mib: see `RowCost`; num_samples.
+        vip_ece: expected calibration error of the importance that `glimpse` predicts, in its row without a budget (null
+        elsewhere);
+        prefill_ratio, decode_ratio, peak_mib, kv_cache_mib, prefill_ms, decode_ms, questions_per_s: see `RowCost`;
+        num_samples.
 
     Raises:
         ValueError: no sample is common to all rows.
@@ -66,14 +67,15 @@ def summarize(
         raise ValueError(f"split {split!r}: no sample was answered by every method")
     correct = np.array([[row[key].correct for key in common] for row in results.values()])
     intervals = accuracy_intervals(correct, seed).round(DECIMALS).tolist()
-    compared = compare(results, common, reference, scorer, seed)
+    compared = compare(results, common, scorer, reference, seed)[1]
     return [
         {
             "split": split,
             "pruner": method.pruner,
             "budget": method.budget,
             "matched": method.matched,
-            **{name: round(value, DECIMALS) for name, value in scores[method].items() if name != COUNT},
+            **{name: round(value, DECIMALS) for name, value in scores[method].items() if name not in (COUNT, VIP_ECE)},
+            VIP_ECE: round(scores[method][VIP_ECE], DECIMALS) if VIP_ECE in scores[method] else None,
             "answer_accuracy_ci95": interval,
             **compared[method],
             **asdict(costs[method]),
@@ -81,17 +83,3 @@ def summarize(
         }
         for method, interval in zip(results, intervals, strict=True)
     ]
-
-
-def compare(
-    results: Mapping[Method, Mapping[str, Result]], common: Sequence[str], reference: Method, scorer: str, seed: int
-) -> dict[Method, dict[str, Any]]:
-    """The comparison of every row with one of them, by the keys of `summarize`; `common`: ids of the questions."""
-    score = SCORERS[scorer]
-    scores = np.array([[score(row[key].prediction, row[key].answer) for key in common] for row in results.values()])
-    found = paired_differences(scores, scores[list(results).index(reference)], seed)
-    columns = zip(results, *(part.round(DECIMALS).tolist() for part in found), strict=True)
-    return {
-        method: {"reference": reference.label, **dict(zip(COMPARED, figures if method != reference else NOTHING))}
-        for method, *figures in columns
-    }

@@ -28,8 +28,10 @@ LEGEND = (
     "Accuracy: exact match, with its 95 % bootstrap interval over questions; other scorers by their names. "
     "Agree: same answer as without pruning. Against a row: the split's score less that row's, in points, with the 95 % "
     "interval of a paired bootstrap over questions, and its p; a star stands where the interval leaves out 0. "
-    "Times: pruned / un-pruned, below 1 is faster; decode time is per token. Peak: memory while a batch is prefilled "
-    "and decoded, above what was in use before; KV: that batch's cache after prefill. n: questions."
+    "Times: pruned / un-pruned, below 1 is faster; decode time is per token. Prefill ms: of a batch; token ms: of a "
+    "step that decodes a token of each of its questions; questions/s: of both, with 8 tokens an answer. Peak: memory "
+    "while a batch is prefilled and decoded, above what was in use before; KV: that batch's cache after prefill. "
+    "n: questions."
 )
 
 
@@ -148,6 +150,11 @@ def accuracy_text(row: Row) -> str:
     return f"{percent(row['answer_accuracy'])} [{percent(low)}, {percent(high)}]"
 
 
+def vip_ece(rows: Sequence[Row]) -> str:
+    """`ECE 0.0123`, of the row that has one."""
+    return "".join(f"ECE {row['vip_ece']:.4f}." for row in rows if row["vip_ece"] is not None)
+
+
 def reference_name(row: Row) -> str:
     """The row that one is compared with, as users name it: `none`, `random-0.111`."""
     return row["reference"].removesuffix("-own")
@@ -187,6 +194,9 @@ COLUMNS = (
     _figure("mask recall", "mask_recall", "{:.3f}".format),
     _figure("prefill time", "prefill_ratio", "{:.2f}".format, EVERYWHERE),
     _figure("decode time", "decode_ratio", "{:.2f}".format),
+    _figure("prefill ms", "prefill_ms", "{:.1f}".format, (REPORT,)),
+    _figure("token ms", "decode_ms", "{:.2f}".format, (REPORT,)),
+    _figure("questions/s", "questions_per_s", "{:.2f}".format, (REPORT, PAPER)),
     _figure("peak MiB", "peak_mib", mib),
     _figure("KV MiB", "kv_cache_mib", mib),
     _figure("n", "num_samples", str),

@@ -105,5 +105,7 @@ def test_the_reference_is_a_label_or_the_first_row_of_a_pruner():
     rows = [UNPRUNED, OWN_GLIMPSE, Method("glimpse", 0.5), Method("random", 0.5)]
     found = [find_reference(rows, name) for name in ("none", "glimpse", "glimpse-0.5", "random")]
     assert found == [UNPRUNED, OWN_GLIMPSE, rows[2], rows[3]]
-    with pytest.raises(ValueError, match="eval.reference: no row 'random-0.4' to compare with, there are none-own, gl"):
+    with pytest.raises(
+        ValueError, match=r"eval\.reference: no row 'random-0\.4' to compare with, there are none-own, gl"
+    ):
         find_reference(rows, "random-0.4")

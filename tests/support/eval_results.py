@@ -7,7 +7,10 @@ from pathlib import Path
 
 OVERRIDES = ("eval.pruners=[glimpse,random,oracle]", "eval.budgets=[null,0.5]")
 # what depends on the machine and on the batch size
-COSTS = ("prefill_s", "decode_s", "prefill_ratio", "decode_ratio", "peak_mib", "kv_cache_mib")
+COSTS = (
+    *("prefill_s", "decode_s", "prefill_ratio", "decode_ratio", "peak_mib", "kv_cache_mib"),
+    *("prefill_ms", "decode_ms", "questions_per_s"),
+)
 
 
 def lines_of(out: Path, label: str) -> dict[str, dict]:
