@@ -38,12 +38,14 @@ th.text, td.text { text-align: left }
 svg { max-width: 60rem; width: 100%; height: auto }
 table td:first-child, table th:first-child { text-align: left }
 .wide { overflow-x: auto }
+.wide svg { min-width: 34rem }
 .small svg { max-width: 30rem }
 summary { cursor: pointer; margin: .5rem 0 }
 figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; width: 14rem }
 figure img { width: 100% }
 figcaption, .legend { color: #555; font-size: 13px }
 code, pre { background: #f5f5f5; overflow-x: auto }
+code { overflow-wrap: anywhere }
 """
 # cells without a value come last in both directions
 SCRIPT = """
@@ -99,15 +101,20 @@ def _plain_table(lines: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in lines[0])
     body = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines[1:])
     table_of_lines = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="wide">{table_of_lines}</div>'
+    return _wide(table_of_lines)
+
+
+def _wide(content: str) -> str:
+    """What scrolls by itself where the page is narrower."""
+    return f'<div class="wide">{content}</div>'
 
 
 def _section(out: Path, section: Section) -> str:
     parts = [f"<h2>Split <code>{escape(section.split)}</code></h2>", _table(section.rows)]
     parts += [_legend("Click on the head of a column to sort by it."), _legend(table.LEGEND)]
-    parts += [inline_svg(*figures.draw(section.rows), name=section.split), _legend(figures.LEGEND)]
+    parts += [_wide(inline_svg(*figures.draw(section.rows), name=section.split)), _legend(figures.LEGEND)]
     if drawn := figures.draw_speed(section.rows):
-        parts += [inline_svg(*drawn, name=f"{section.split}-speed"), _legend(figures.SPEED_LEGEND)]
+        parts += [_wide(inline_svg(*drawn, name=f"{section.split}-speed")), _legend(figures.SPEED_LEGEND)]
     if section.calibration:
         drawn = figures.draw_reliability(section.calibration)
         parts += [f'<div class="small">{inline_svg(*drawn, name=f"{section.split}-reliability")}</div>']
@@ -149,7 +156,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     heads = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, columns))
     lines = ("".join(_cell(kind, column, row) for kind, column in zip(kinds, columns)) for row in rows)
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="wide"><table class="rows"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    return _wide(f'<table class="rows"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>')
 
 
 def _cell(kind: str, column: table.Column, row: dict[str, Any]) -> str:

@@ -57,7 +57,8 @@ def test_figures_of_each_group_by_hand():
     pruned = {key: replace(one, prediction=said[key], num_kept=25) for key, one in unpruned.items()}
     rows = break_down("test", {UNPRUNED: unpruned, HALF: {**pruned, "only here": pruned["0"]}}, "exact_match")
     assert [(row["group"], row["pruner"], row["score"]) for row in rows] == [
-        ("1 to 5 %", "none", 1.0), ("1 to 5 %", "random", 0.75), ("5 to 20 %", "none", 1.0), ("5 to 20 %", "random", 0.5),
+        ("1 to 5 %", "none", 1.0), ("1 to 5 %", "random", 0.75),
+        ("5 to 20 %", "none", 1.0), ("5 to 20 %", "random", 0.5),
     ]  # fmt: skip
     last = rows[-1]
     assert (last["num_samples"], last["keep_ratio"], last["agreement"], last["difference"]) == (4, 0.25, 0.5, -0.5)
