@@ -114,7 +114,8 @@ def draw_reliability(curve: Mapping[str, Sequence[float]]) -> tuple[Figure, dict
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color="grey", linestyle="--", linewidth=1)
-    total, notes = sum(curve["tokens"]), {}
+    total = sum(curve["tokens"])
+    notes: dict[str, str] = {}
     bins = [one for one in zip(curve["predicted"], curve["observed"], curve["tokens"], strict=True) if one[2]]
     axes.plot([100 * one[0] for one in bins], [100 * one[1] for one in bins], color=COLORS[1], linewidth=1.2)
     for predicted, observed, tokens in bins:
