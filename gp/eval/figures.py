@@ -162,10 +162,11 @@ def _draw_pruner(axes: Axes, axis: Axis, rows: Sequence[dict[str, Any]], notes: 
     """The rows of one pruner; its colour and marker are the same in every figure."""
     number = place_of(rows[0]["pruner"]) - 1  # without `none`
     style = {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)], "markersize": 5}
+    decides = rows[0]["pruner"] != NoPruner.name and not rows[0]["matched"]
     if rows[0]["pruner"] == NoPruner.name:
         style |= {"color": "grey", "marker": "o"}
     budgeted = sorted((row for row in rows if row["budget"] is not None), key=lambda row: row[axis.key])
-    shown = {"linewidth": 1.2} if budgeted else {"linestyle": "none", **({} if rows[0]["matched"] else OWN)}
+    shown = {"linewidth": 1.2} if budgeted else {"linestyle": "none", **(OWN if decides else {})}
     axes.plot([], [], label=rows[0]["pruner"], **{**style, **shown})
     line = [[axis.scale * row[axis.key] for row in budgeted], [100 * row["answer_accuracy"] for row in budgeted]]
     axes.plot(*line, color=style["color"], linewidth=1.2)
@@ -174,7 +175,7 @@ def _draw_pruner(axes: Axes, axis: Axis, rows: Sequence[dict[str, Any]], notes: 
         low, high = row["answer_accuracy_ci95"]
         bar = [[max(y - 100 * low, 0)], [max(100 * high - y, 0)]]
         axes.errorbar([x], [y], yerr=bar, fmt="none", ecolor=style["color"], elinewidth=0.9, capsize=2)
-        is_own = row["budget"] is None and not row["matched"]
+        is_own = decides and row["budget"] is None and not row["matched"]
         hollow = {"markerfacecolor": "white"} if row["matched"] else {}
         point = f"point-{len(notes)}"
         axes.plot([x], [y], linestyle="none", gid=point, **{**style, **(OWN if is_own else {}), **hollow})
