@@ -218,7 +218,10 @@ class EvalConfig:
         distinct=True,
     )
     sets: dict[str, dict[str, Any]] = option(
-        {}, "split -> its own suffix (behind each question), scores and max_new_tokens; see configs/bench"
+        {}, "split -> its own suffix (behind each question), scores, max_new_tokens and categories; see configs/bench"
+    )
+    reference: str = option(
+        "none", "row that every other one is compared with: a method (its first row), or METHOD-BUDGET as random-0.111"
     )
     max_new_tokens: int = option(64, "longest answer", within=FROM_1)
     num_samples: int | None = option(None, "questions per split, drawn from all its shards; null: all", within=FROM_1)
@@ -227,6 +230,9 @@ class EvalConfig:
         False, "compile the step that decodes a token: the same answers; the first one waits for the compiler"
     )
     overlays: int = option(8, "example images in the report", within=FROM_0)
+    failures: int = option(
+        4, "questions whose answer pruning changed, shown with what was kept, per method", within=FROM_0
+    )
     after_training: bool = option(True, "train.py evaluates at its end")
     out: str | None = option(None, "folder of the results; null: eval/ beside the checkpoint")
 

@@ -13,6 +13,7 @@ RULES = {
     "suffix": Rule("text behind each question; it is not part of the question in results"),
     "scores": Rule("the first one is the set's score", choices=SCORERS, length=Interval(FROM_1), distinct=True),
     "max_new_tokens": Rule("longest answer", within=Interval(FROM_1)),
+    "categories": Rule("accuracy is shown for each; a question's is what its source_id begins with", distinct=True),
 }
 
 
@@ -24,16 +25,18 @@ class SetOptions:
         suffix: behind each question, as it is; "": nothing.
         scores: names of scorers; the first one is the set's score.
         max_new_tokens: of an answer.
+        categories: into which results are broken down; a question is of the one that its `source_id` begins with.
     """
 
     suffix: str
     scores: list[str]
     max_new_tokens: int
+    categories: list[str]
 
 
 def set_options(evaluation: EvalConfig, split: str) -> SetOptions:
     """The options of a split: its own, else those of the section `eval`."""
-    general = {"suffix": "", "scores": evaluation.scores, "max_new_tokens": evaluation.max_new_tokens}
+    general = {"suffix": "", "scores": evaluation.scores, "max_new_tokens": evaluation.max_new_tokens, "categories": []}
     return SetOptions(**{**general, **evaluation.sets.get(split, {})})
 
 

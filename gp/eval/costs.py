@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from gp.data.batch import Batch
 from gp.engine.prefill import Prefill
 from gp.eval.plan import UNPRUNED, Method
 from gp.eval.runner import prefill_batch
-from gp.eval.timing import decode_some, time_ratios
+from gp.eval.timing import decode_some, time_rows
 from gp.measure.peak_memory import MIB, PeakMemory
 from gp.model import GlimpseModel
 from gp.runs.writing import write_text
@@ -31,16 +31,20 @@ class RowCost:
     """Time and memory of one row.
 
     Args:
-        prefill_ratio, decode_ratio: time pruned / un-pruned, see `gp.eval.timing.time_ratios`.
+        prefill_ratio, decode_ratio: time pruned / un-pruned, see `gp.eval.timing.RowTimes`.
         peak_mib: peak of memory while the larger batch is prefilled and decoded, above what was in use before; None
             where the system cannot tell. On a CPU good to some MiB: the C library decides when pages go back.
         kv_cache_mib: after prefill, padding included, of the batch where it is larger.
+        prefill_ms, decode_ms, questions_per_s: times as they were measured, see `gp.eval.timing.RowTimes`.
     """
 
     prefill_ratio: float | None
     decode_ratio: float | None
     peak_mib: float | None
     kv_cache_mib: float | None
+    prefill_ms: float | None = None
+    decode_ms: float | None = None
+    questions_per_s: float | None = None
 
 
 NOT_MEASURED = RowCost(None, None, None, None)  # of all rows with `eval.costs=false`
@@ -64,7 +68,7 @@ def measure_costs(
     """Measures every row that was not measured yet, and keeps the figures on disk.
 
     Figures found beside them count if they were taken on the same batches by the same kind of device, decoding the
-    same way.
+    same way; earlier versions took fewer, those are measured again.
 
     Args:
         model: on its device.
@@ -78,11 +82,13 @@ def measure_costs(
     """
     taken_on: dict[str, Any] = {"batch_sizes": [len(batch) for batch in batches]}
     taken_on |= {"device": model.backbone.device.type, "compile_decode": model.compile_decode}
+    complete = {field.name for field in fields(RowCost)} | taken_on.keys()  # earlier versions took less
     names = {f"{split}-{method.label}": method for method in methods}
     costs = {}
     for file in sorted(path.parent.glob(FILES)):
         for label, entry in _read(file).items():
-            if label in names and all(entry.get(key) == value for key, value in taken_on.items()):
+            fits = entry.keys() == complete and all(entry[key] == value for key, value in taken_on.items())
+            if label in names and fits:
                 costs[names[label]] = RowCost(**{key: value for key, value in entry.items() if key not in taken_on})
     for method in costs:
         advance(method)
@@ -100,11 +106,13 @@ def measure_costs(
 def measure(
     model: GlimpseModel, batches: Sequence[Batch], methods: Sequence[Method], seed: int, num_keep: Mapping[str, int]
 ) -> dict[Method, RowCost]:
-    """Takes the memory of a few rows, then times them against un-pruned prompts; arguments as in `measure_costs`."""
+    """Takes the memory of a few rows, then times them beside un-pruned prompts; arguments as in `measure_costs`."""
     memory = {method: memory_mib(model, batches, method, seed, num_keep) for method in methods}
-    pruned = [method for method in methods if method != UNPRUNED]
-    ratios = {UNPRUNED: (1.0, 1.0), **(time_ratios(model, batches, pruned, seed, num_keep) if pruned else {})}
-    return {method: RowCost(*ratios[method], *memory[method]) for method in methods}
+    times = time_rows(model, batches, [method for method in methods if method != UNPRUNED], seed, num_keep)
+    return {
+        method: RowCost(**asdict(times[method]), peak_mib=memory[method][0], kv_cache_mib=memory[method][1])
+        for method in methods
+    }
 
 
 def memory_mib(

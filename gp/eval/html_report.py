@@ -12,7 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from gp.eval import figures, table
+from gp.eval import breakdown, figures, table
+from gp.eval.gallery import LEGEND as GALLERY_LEGEND
+from gp.eval.gallery import Failures, evidence_lost
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example, Painted
 from gp.eval.report import EvalReport, Section
@@ -36,10 +38,14 @@ th.text, td.text { text-align: left }
 svg { max-width: 60rem; width: 100%; height: auto }
 table td:first-child, table th:first-child { text-align: left }
 .wide { overflow-x: auto }
+.wide svg { min-width: 34rem }
+.small svg { max-width: 30rem }
+summary { cursor: pointer; margin: .5rem 0 }
 figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; width: 14rem }
 figure img { width: 100% }
 figcaption, .legend { color: #555; font-size: 13px }
 code, pre { background: #f5f5f5; overflow-x: auto }
+code { overflow-wrap: anywhere }
 """
 # cells without a value come last in both directions
 SCRIPT = """
@@ -62,6 +68,7 @@ def write_html(out: Path, report: EvalReport) -> Path:
     facts = "".join(f"<li>{escape(name)}: <code>{escape(value)}</code></li>" for name, value in report.facts.items())
     parts = [
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style></head><body>',
         f"<h1>{title}</h1><ul>{facts}</ul>",
         _left_out(report),
@@ -86,20 +93,61 @@ def _sets(report: EvalReport) -> str:
     """The table of several sets; empty where there is one."""
     if not report.sets:
         return ""
-    heads, *lines = report.sets
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
-    table_of_sets = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h2>Sets</h2><div class="wide">{table_of_sets}</div>{_legend(SETS_LEGEND)}'
+    return f"<h2>Sets</h2>{_plain_table(report.sets)}{_legend(SETS_LEGEND)}"
+
+
+def _plain_table(lines: Sequence[Sequence[str]]) -> str:
+    """A table of finished text, heads first, in the order that it has."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in lines[0])
+    body = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines[1:])
+    table_of_lines = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return _wide(table_of_lines)
+
+
+def _wide(content: str) -> str:
+    """What scrolls by itself where the page is narrower."""
+    return f'<div class="wide">{content}</div>'
 
 
 def _section(out: Path, section: Section) -> str:
     parts = [f"<h2>Split <code>{escape(section.split)}</code></h2>", _table(section.rows)]
     parts += [_legend("Click on the head of a column to sort by it."), _legend(table.LEGEND)]
-    parts += [inline_svg(*figures.draw(section.rows), name=section.split), _legend(figures.LEGEND)]
+    parts += [_wide(inline_svg(*figures.draw(section.rows), name=section.split)), _legend(figures.LEGEND)]
+    if drawn := figures.draw_speed(section.rows):
+        parts += [_wide(inline_svg(*drawn, name=f"{section.split}-speed")), _legend(figures.SPEED_LEGEND)]
+    if section.calibration:
+        drawn = figures.draw_reliability(section.calibration)
+        parts += [f'<div class="small">{inline_svg(*drawn, name=f"{section.split}-reliability")}</div>']
+        parts += [_legend(f"{figures.RELIABILITY_LEGEND} {table.vip_ece(section.rows)}")]
+    if section.groups:
+        tables = map(_plain_table, section.groups)
+        parts += ["<h3>Kinds of questions</h3>", *tables, _legend(breakdown.LEGEND)]
     if section.examples:
         parts += ["<h3>Examples</h3>", _legend(OVERLAY_LEGEND), *(_example(out, one) for one in section.examples)]
+    if section.failures:
+        parts += ["<h3>Answers that pruning changed</h3>", _legend(GALLERY_LEGEND)]
+        parts += [_failures(out, one) for one in section.failures]
     return "\n".join(parts)
+
+
+def _failures(out: Path, one: Failures) -> str:
+    """How much a row changed, and behind a click the questions shown."""
+    head = f"{escape(one.method.label)}: {one.num_changed} of {one.num_samples} answers changed"
+    if not one.shown:
+        return f"<p>{head}</p>"
+    return f"<details open><summary>{head}</summary>\n{''.join(_failure(out, one) for one in one.shown)}</details>"
+
+
+def _failure(out: Path, example: Example) -> str:
+    sample, (painted,) = example.sample, example.painted
+    lost = table.percent(evidence_lost(painted.result))
+    lines = [
+        f"<b>{escape(sample.question)}</b> Answer: {escape(sample.answer)}",
+        f"un-pruned: {_answered(example.unpruned)}",
+        f"pruned: {_answered(painted.result)}",
+        f"{lost} % of the evidence lost, {painted.result.num_kept} of {painted.result.num_visual} tokens kept",
+    ]
+    return _figure(out, painted, "<br>".join(lines))
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
@@ -108,7 +156,7 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     heads = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, columns))
     lines = ("".join(_cell(kind, column, row) for kind, column in zip(kinds, columns)) for row in rows)
     body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<table class="rows"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
+    return _wide(f'<table class="rows"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>')
 
 
 def _cell(kind: str, column: table.Column, row: dict[str, Any]) -> str:
@@ -131,7 +179,11 @@ def _example(out: Path, example: Example) -> str:
 def _picture(out: Path, painted: Painted) -> str:
     name, result = escape(painted.method.pruner), painted.result
     caption = f"{name}, {result.num_kept} of {result.num_visual} tokens<br>{_answered(result)}"
-    source = _data_uri(out / painted.picture)
+    return _figure(out, painted, caption)
+
+
+def _figure(out: Path, painted: Painted, caption: str) -> str:
+    name, source = escape(painted.method.pruner), _data_uri(out / painted.picture)
     return f'<figure><img alt="{name}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from gp.config import load_config
+from gp.config.schema import SCORERS
 from gp.eval.figures import COLORS, MARKERS
 from gp.eval.finishing import SUMMARY
+from gp.eval.lines import markdown, print_lines
 from gp.eval.names import place_of
 from gp.eval.table import accuracy_text, budget_text, percent
 from gp.runs.differences import differences
@@ -29,11 +29,9 @@ Row = dict[str, Any]
 
 REPORT = "report.md"
 SPREAD = "_std"
-AVERAGED = (
-    "keep_ratio", "cache_ratio", "compute_ratio", "kv_keep_ratio", "answer_accuracy", "answer_accuracy_unpruned",
-    "agreement", "mask_precision", "mask_recall", "mask_f1", "mask_iou", "evidence_recall", "prefill_ratio",
-    "decode_ratio", "peak_mib", "kv_cache_mib",
-)  # fmt: skip
+NAMES = ("split", "pruner", "budget", "matched", "threshold", "num_samples")  # what tells rows apart: no figures
+NOT_AVERAGED = (*NAMES, "difference_ci95", "difference_p")  # a mean of p is no p
+NUM_TEXT_COLUMNS = 3
 HEADS = ("run", "method", "budget", "cache %", "accuracy %", "agree %", "mask IoU", "prefill time", "n")
 LEGEND = (
     "Single runs: 95 % bootstrap interval over questions. Means: over runs that differ by their seed only, with the "
@@ -98,16 +96,24 @@ def means_of(rows: Iterable[Row], labels: Sequence[str]) -> list[Row]:
 
 def _mean(members: Sequence[Row], labels: Sequence[str]) -> Row:
     first = members[0]
-    mean: Row = {key: first[key] for key in ("split", "pruner", "budget", "matched", "num_samples")} | {
-        "threshold": first.get("threshold")
-    }
+    mean: Row = {key: first.get(key) for key in NAMES}
     mean |= {"run": f"mean of {len(members)}", "runs": list(labels)}
-    for name in AVERAGED:
+    for name in figures_of(members):
         values = [row[name] for row in members]
         known = None not in values
         mean[name] = round(statistics.fmean(values), 6) if known else None
         mean[name + SPREAD] = round(statistics.stdev(values), 6) if known else None
     return mean
+
+
+def figures_of(members: Sequence[Row]) -> list[str]:
+    """Keys of all rows whose values are numbers, or null where something was not measured: scorers of any name, too."""
+    common = [key for key in members[0] if key not in NOT_AVERAGED and all(key in row for row in members)]
+    return [key for key in common if all(_is_figure(row[key]) for row in members)]
+
+
+def _is_figure(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _summary(folder: Path) -> list[Row]:
@@ -132,34 +138,49 @@ def config_of(run: Path) -> Path | None:
     return run / CONFIG if (run / CONFIG).is_file() else None
 
 
+def _names(row: Row) -> list[str]:
+    return [row["run"], row["pruner"], budget_text(row)]
+
+
+def _shown(row: Row, name: str, show: Callable[[float], str]) -> str:
+    """A figure, of a mean with its spread."""
+    if row[name] is None:
+        return "-"
+    return f"{show(row[name])} ± {show(row[name + SPREAD])}" if "runs" in row else show(row[name])
+
+
 def _cells(row: Row) -> list[str]:
     is_mean = "runs" in row
-
-    def shown(name: str, show) -> str:
-        if row[name] is None:
-            return "-"
-        return f"{show(row[name])} ± {show(row[name + SPREAD])}" if is_mean else show(row[name])
-
-    accuracy = shown("answer_accuracy", lambda value: f"{100 * value:.2f}") if is_mean else accuracy_text(row)
+    accuracy = _shown(row, "answer_accuracy", lambda value: f"{100 * value:.2f}") if is_mean else accuracy_text(row)
     return [
-        row["run"], row["pruner"], budget_text(row),
-        shown("cache_ratio", percent), accuracy, shown("agreement", percent),
-        shown("mask_iou", "{:.3f}".format), shown("prefill_ratio", "{:.2f}".format), str(row["num_samples"]),
+        *_names(row),
+        _shown(row, "cache_ratio", percent), accuracy, _shown(row, "agreement", percent),
+        _shown(row, "mask_iou", "{:.3f}".format), _shown(row, "prefill_ratio", "{:.2f}".format),
+        str(row["num_samples"]),
     ]  # fmt: skip
 
 
+def _scored(rows: Sequence[Row]) -> list[str]:
+    """Scorers that all rows have beside exact match."""
+    return [name for name in SCORERS if all(name in row for row in rows)]
+
+
+def _score_cells(row: Row, scorers: Sequence[str]) -> list[str]:
+    return [_shown(row, name, percent) for name in scorers]
+
+
 def _print(rows: Sequence[Row], split: str, console: Console) -> None:
-    table = Table(title=Text(f"split {split}"), title_justify="left", padding=(0, 1, 0, 0))
-    for number, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if number < 3 else "right", no_wrap=number < 3)
-    for row in rows:
-        table.add_row(*map(Text, _cells(row)))
-    console.print(table)
+    print_lines([HEADS, *map(_cells, rows)], f"split {split}", console, NUM_TEXT_COLUMNS)
+    if scorers := _scored(rows):
+        heads = [*HEADS[:NUM_TEXT_COLUMNS], *(f"{name} %" for name in scorers)]
+        lines = [heads, *([*_names(row), *_score_cells(row, scorers)] for row in rows)]
+        print_lines(lines, f"split {split}, scores", console, NUM_TEXT_COLUMNS)
 
 
 def _markdown(rows: Sequence[Row]) -> str:
-    rule = ["---"] * 3 + ["---:"] * (len(HEADS) - 3)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (HEADS, rule, *map(_cells, rows)))
+    scorers = _scored(rows)
+    heads = [*HEADS, *(f"{name} %" for name in scorers)]
+    return markdown([heads, *([*_cells(row), *_score_cells(row, scorers)] for row in rows)], NUM_TEXT_COLUMNS)
 
 
 def _draw(rows: Sequence[Row], path: Path) -> None:

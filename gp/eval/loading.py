@@ -13,7 +13,7 @@ from gp.config.load import prune_options
 from gp.data.shards import check_shards
 from gp.embedded import EMBEDDED_GLIMPSES
 from gp.eval.names import check_names, check_without_glimpse
-from gp.eval.plan import plan_rows
+from gp.eval.plan import find_reference, plan_rows
 from gp.formats.glimpse_folder import base_facts, load_glimpse
 from gp.loading import load_base, outline
 from gp.model import GlimpseModel
@@ -98,7 +98,8 @@ def check_rows_before_training(config: TrainConfig) -> None:
 def _check_rows(base: Backbone, parts: GlimpsePruner | None, config: TrainConfig) -> None:
     model = GlimpseModel(base.model, parts, prune_options(config))
     model.pruner_settings = config.eval.methods
-    plan_rows(model, config.eval.pruners, config.eval.budgets, config.eval.thresholds)
+    methods, _ = plan_rows(model, config.eval.pruners, config.eval.budgets, config.eval.thresholds)
+    find_reference(methods, config.eval.reference)
 
 
 def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:

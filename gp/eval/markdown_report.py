@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gp.eval import figures, sets_table, table
+from gp.eval import breakdown, figures, lines, sets_table, table
+from gp.eval.gallery import LEGEND as GALLERY_LEGEND
+from gp.eval.gallery import Failures, evidence_lost
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example
 from gp.eval.report import EvalReport, Section
@@ -22,7 +24,7 @@ def write_markdown(out: Path, report: EvalReport) -> Path:
     if report.left_out:
         parts += ["## Left out", "\n".join(f"- `{one.method.label}`: {one.reason}" for one in report.left_out)]
     if report.sets:
-        parts += ["## Sets", sets_table.markdown(report.sets), sets_table.LEGEND]
+        parts += ["## Sets", lines.markdown(report.sets, sets_table.NUM_TEXT_COLUMNS), sets_table.LEGEND]
     for section in report.sections:
         parts += _section(section)
     parts += ["## Settings", f"```json\n{json.dumps(report.settings, indent=1)}\n```"]
@@ -34,9 +36,40 @@ def write_markdown(out: Path, report: EvalReport) -> Path:
 def _section(section: Section) -> list[str]:
     parts = [f"## Split `{section.split}`", table.markdown_table(section.rows), table.LEGEND]
     parts += [f"![accuracy against budget]({section.curve})", figures.LEGEND]
+    if section.speed:
+        parts += [f"![accuracy against speed]({section.speed})", figures.SPEED_LEGEND]
+    if section.reliability:
+        ece = table.vip_ece(section.rows)
+        parts += [f"![calibration]({section.reliability})", f"{figures.RELIABILITY_LEGEND} {ece}"]
+    if section.groups:
+        tables = (lines.markdown(group, breakdown.NUM_TEXT_COLUMNS) for group in section.groups)
+        parts += ["### Kinds of questions", *tables, breakdown.LEGEND]
     if section.examples:
         parts += ["### Examples", OVERLAY_LEGEND, *map(_example, section.examples)]
+    if section.failures:
+        parts += ["### Answers that pruning changed", GALLERY_LEGEND]
+        parts += [part for one in section.failures for part in _failures(one)]
     return parts
+
+
+def _failures(one: Failures) -> list[str]:
+    """How much a row changed, then a table of the questions shown."""
+    head = f"**{one.method.label}**: {one.num_changed} of {one.num_samples} answers changed"
+    if not one.shown:
+        return [head]
+    cells = [["picture", "question", "answer", "un-pruned", "pruned", "evidence lost %"]]
+    for example in one.shown:
+        (painted,) = example.painted
+        cells.append(
+            [
+                f"![{painted.method.pruner}]({painted.picture})",
+                *map(_plain, (example.sample.question, example.sample.answer)),
+                _answered(example.unpruned),
+                _answered(painted.result),
+                table.percent(evidence_lost(painted.result)),
+            ]
+        )
+    return [head, lines.markdown(cells, 5)]
 
 
 def _example(example: Example) -> str:

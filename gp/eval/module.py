@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gp.data.shards import resolve_shards
 from gp.engine.generation import notice_of_greedy
 from gp.eval.costs import BATCH_SIZE, NUM_BATCHES
 from gp.eval.finishing import finish
-from gp.eval.plan import LeftOut, Method, plan_rows
+from gp.eval.plan import LeftOut, Method, find_reference, plan_rows
 from gp.eval.rehearsal import collator_of, rehearse_rows
 from gp.eval.results import Result
 from gp.eval.row_costs import RowCosts
@@ -57,6 +58,7 @@ class EvalModule(pl.LightningModule):
     Attributes:
         rows: those of the summary, on the first process, after `trainer.test`.
         runs: one per split.
+        reference: the row that every other one is compared with.
         scores, costs: callbacks that own the metrics.
         group: of all processes, for tensors on the CPU; None: there is one process.
     """
@@ -102,6 +104,7 @@ class EvalModule(pl.LightningModule):
         self.methods, self.left_out = plan_rows(
             self.model, config.eval.pruners, config.eval.budgets, config.eval.thresholds
         )
+        self.reference = find_reference(self.methods, config.eval.reference)
         self.settings = settings_of(self.model, config, self.ckpt_id or weights_id(self.model))
         if trainer.is_global_zero:
             self._claim(self.left_out)
@@ -136,6 +139,16 @@ class EvalModule(pl.LightningModule):
         wanted, limit = max(config.eval.overlays, NUM_BATCHES * size), config.eval.num_samples
         num_samples = wanted if limit is None else min(wanted, limit)
         return list(few.eval_loader(config.data.test[split], num_samples=num_samples))
+
+    def single_batches(self, split: str, numbers: Collection[int]) -> Iterator[Batch]:
+        """Samples of a split by their numbers, with images, each as a batch; nothing else is read."""
+        config = self.config
+        alone = replace(config.data, eval_batch_size=1, num_workers=0)
+        data = GlimpseDataModule(alone, collator_of(self.model, config, split), config.seed)
+        others = set(range(max(numbers) + 1)) - set(numbers)
+        loader = data.eval_loader(config.data.test[split], done=others)
+        for batch in islice(loader, len(numbers)):  # behind the last one there is nothing to find
+            yield batch.to(self.model.backbone.device)
 
     @property
     def how_to_go_on(self) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
+from gp.boxes import Frame
 from gp.data.batch import Batch
 from gp.data.painting import paint_sample
 from gp.data.sample import Sample
@@ -62,24 +65,35 @@ def paint_examples(
         out: folder of the report; pictures go to its subfolder `figures`.
         split: for the file names.
     """
-    (out / FOLDER).mkdir(parents=True, exist_ok=True)
-    first_of: dict[str, Method] = {}
-    for method in results:
-        if method != UNPRUNED:
-            first_of.setdefault(method.pruner, method)
+    shown = first_of_pruners(results)
     examples: list[Example] = []
     for batch in batches:
         wanted = batch.samples[: count - len(examples)]
         if not wanted:
             break
-        kept = {m: prefill_batch(model, batch, m, seed, num_keep).seen_masks for m in first_of.values()}
+        kept = {m: prefill_batch(model, batch, m, seed, num_keep).seen_masks for m in shown}
         for row, sample in enumerate(wanted):
             stem = f"{FOLDER}/{split}-{len(examples):03d}"
             painted = []
             for method, masks in kept.items():
                 picture = f"{stem}-{method.label}.png"
-                with replacing(out / picture) as unfinished:
-                    paint_sample(sample, masks[row], batch.frames[row]).save(unfinished, "PNG")
+                paint(sample, masks[row], batch.frames[row], out / picture)
                 painted.append(Painted(method, picture, results[method][sample.id]))
             examples.append(Example(sample, results[UNPRUNED][sample.id], painted))
     return examples
+
+
+def first_of_pruners(methods: Iterable[Method]) -> list[Method]:
+    """The first row of every pruner that prunes."""
+    first: dict[str, Method] = {}
+    for method in methods:
+        if method != UNPRUNED:
+            first.setdefault(method.pruner, method)
+    return list(first.values())
+
+
+def paint(sample: Sample, keep_mask: Tensor, frame: Frame, path: Path) -> None:
+    """Writes the picture of a sample with its image as PNG, see `gp.data.painting.paint_sample`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        paint_sample(sample, keep_mask, frame).save(unfinished, "PNG")

@@ -88,6 +88,23 @@ def plan_rows(
     return list(dict.fromkeys(methods)), left_out
 
 
+def find_reference(methods: Sequence[Method], name: str) -> Method:
+    """The row that every other one is compared with.
+
+    Args:
+        methods: rows that are run.
+        name: a row's label, or a pruner's name: its first row.
+
+    Raises:
+        ValueError: no such row.
+    """
+    by_name = {method.pruner: method for method in reversed(methods)} | {method.label: method for method in methods}
+    if name not in by_name:
+        labels = ", ".join(method.label for method in methods)
+        raise ValueError(f"eval.reference: no row {name!r} to compare with, there are {labels}")
+    return by_name[name]
+
+
 def options_of(method: Method, default: PruneOptions, num_keep: Sequence[int] | None = None) -> PruneOptions:
     """The pruning options of a row.
 

@@ -17,7 +17,7 @@ from gp.data.counts import count_samples
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.shards import resolve_shards
 from gp.eval.costs import kv_cache_mib
-from gp.eval.plan import OWN_GLIMPSE, Method, plan_rows
+from gp.eval.plan import OWN_GLIMPSE, Method, find_reference, plan_rows
 from gp.eval.results import read_results
 from gp.eval.runner import SplitRun, kept_by_id, prefill_batch
 from gp.eval.settings import SETTINGS
@@ -49,6 +49,7 @@ def rehearse_evaluation(model: GlimpseModel, config: TrainConfig) -> str:
         with stage(before):
             model.pruner_settings = {**settings, **config.eval.methods}
             methods, _ = plan_rows(model, config.eval.pruners, config.eval.budgets, config.eval.thresholds)
+            find_reference(methods, config.eval.reference)
             _check_out(config)
         num_rows = rehearse_rows(model.eval(), config, methods, before=before)
     finally:

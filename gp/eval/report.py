@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from gp.config import TrainConfig
 from gp.config.sets import set_options
-from gp.eval.figures import accuracy_curve
+from gp.eval import breakdown, figures
+from gp.eval.gallery import Failures
 from gp.eval.overlays import FOLDER, Example
 from gp.eval.plan import LeftOut
 from gp.eval.sets_table import lines_of
@@ -29,14 +31,24 @@ class Section:
     Args:
         split: its name.
         rows: as in `summary.json`.
-        curve: path of the PNG, relative to the report.
+        curve: path of the PNG, relative to the report; PDF and SVG lie beside it.
+        speed: the same of accuracy against speed; None where no time was measured.
+        reliability: the same of the predicted importance's calibration, None where `glimpse` has no row of its own.
+        calibration: its bins, see `gp.metrics.Calibration`; empty without it.
+        groups: tables of kinds of questions, each as lines with heads first, see `gp.eval.breakdown`.
         examples: painted samples.
+        failures: what pruning changed, see `gp.eval.gallery`.
     """
 
     split: str
     rows: Sequence[dict[str, Any]]
-    curve: str
+    curve: str | None
+    speed: str | None
+    reliability: str | None
+    calibration: Mapping[str, Sequence[float]]
+    groups: Sequence[Sequence[Sequence[str]]]
     examples: Sequence[Example]
+    failures: Sequence[Failures]
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,10 @@ class EvalReport:
 def make_report(
     out: Path,
     rows: Sequence[dict[str, Any]],
+    groups: Sequence[dict[str, Any]],
     examples: Mapping[str, Sequence[Example]],
+    failures: Mapping[str, Sequence[Failures]],
+    reliability: Mapping[str, Mapping[str, Sequence[float]]],
     left_out: Sequence[LeftOut],
     settings: Mapping[str, Any],
     config: TrainConfig,
@@ -75,7 +90,10 @@ def make_report(
     Args:
         out: its folder; curves go to the subfolder `figures`.
         rows: as in `summary.json`.
+        groups: as in `breakdown.json`.
         examples: split -> painted samples.
+        failures: split -> what pruning changed.
+        reliability: split -> bins of the predicted importance, where there are any.
         left_out: rows that could not be run.
         settings: what the results depend on.
         config: for the settings of evaluation and data.
@@ -85,12 +103,29 @@ def make_report(
     sections = []
     for split in dict.fromkeys(row["split"] for row in rows):
         of_split = [row for row in rows if row["split"] == split]
-        curve = accuracy_curve(of_split, out / FOLDER / f"{split}-accuracy.png")
-        sections.append(Section(split, of_split, f"{FOLDER}/{curve.name}", examples.get(split, ())))
+        curve = reliability.get(split, {})
+        sections.append(
+            Section(
+                split=split,
+                rows=of_split,
+                curve=_save(figures.draw(of_split), out, f"{split}-accuracy"),
+                speed=_save(figures.draw_speed(of_split), out, f"{split}-speed"),
+                reliability=_save(figures.draw_reliability(curve) if curve else None, out, f"{split}-reliability"),
+                calibration=curve,
+                groups=breakdown.lines_of([row for row in groups if row["split"] == split]),
+                examples=examples.get(split, ()),
+                failures=failures.get(split, ()),
+            )
+        )
     shown = {**settings, "eval": asdict(config.eval), "data": {"root": config.data.root, "test": config.data.test}}
     facts = _facts(settings, device, command or shlex.join(["python", *sys.argv]))
     sets = lines_of(rows, {section.split: set_options(config.eval, section.split).scores[0] for section in sections})
     return EvalReport(config.name, facts, sections, left_out, shown, sets)
+
+
+def _save(drawn: tuple[Figure, Any] | None, out: Path, name: str) -> str | None:
+    """Writes a figure into the folder of pictures; returns the PNG's path from the report, None for no figure."""
+    return None if drawn is None else f"{FOLDER}/{figures.save(drawn[0], out / FOLDER / name).name}"
 
 
 def _facts(settings: Mapping[str, Any], device: torch.device, command: str) -> dict[str, str]:

@@ -38,6 +38,9 @@ class Result:
         kv_kept, kv_full: entries of the KV cache after pruning, and of the un-pruned prompt; text included, mean over
             the layers.
         prefill_s, decode_s: the sample's share of the time of its batch.
+        calibration: of the row `glimpse` without a budget: `gp.metrics.calibration_counts` of the importance that it
+            predicted; None elsewhere, and in lines of earlier versions.
+        num_images: of the prompt; lines of earlier versions, which do not say it, are of one.
     """
 
     id: str
@@ -61,6 +64,8 @@ class Result:
     kv_full: int
     prefill_s: float
     decode_s: float
+    num_images: int = 1
+    calibration: list[list[int]] | None = None
 
 
 def result_path(folder: Path, split: str, method: Method, rank: int = 0, world: int = 1) -> Path:

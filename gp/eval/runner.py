@@ -15,7 +15,7 @@ from gp.engine.prefill import Prefill
 from gp.eval.plan import OWN_GLIMPSE, Method, options_of
 from gp.eval.results import Result, append_results, drop_half_line, read_results, result_path
 from gp.measure.stopwatch import Stopwatch
-from gp.metrics import exact_match
+from gp.metrics import calibration_counts, exact_match
 from gp.metrics.mask import mask_counts
 from gp.model import GlimpseModel
 from gp.pruners import OraclePruner
@@ -149,6 +149,7 @@ def answer_batch(
     texts = model.processor.batch_decode(new_ids, skip_special_tokens=True)
     num_new = num_new_tokens(new_ids, model.base.generation_config.eos_token_id)
     counts, num_kept = evidence_counts(done, batch.evidence_masks), done.num_kept
+    calibrations = importance_counts(done, batch.evidence_masks) if method == OWN_GLIMPSE else [None] * len(batch)
     results = []
     for row, (sample, text, (tp, fp, fn)) in enumerate(zip(batch.samples, texts, counts, strict=True)):
         result = Result(
@@ -173,6 +174,8 @@ def answer_batch(
             kv_full=int(done.full_length[row]),
             prefill_s=round(prefill_s / len(batch), 6),
             decode_s=round(decode_s / len(batch), 6),
+            num_images=done.full_layout.rows.count(row),
+            calibration=calibrations[row],
         )
         results.append(result)
     return results
@@ -232,6 +235,15 @@ def evidence_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[tup
     evidence = torch.cat([on_grid(mask, grid).flatten() for mask, grid in pairs]).to(keep_mask.device)
     of_prompts = zip(layout.split_by_prompt(keep_mask), layout.split_by_prompt(evidence), strict=True)
     return [tuple(mask_counts(keep, wanted).tolist()) for keep, wanted in of_prompts]
+
+
+def importance_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[list[list[int]]]:
+    """`calibration_counts` of the importance of each prompt's visual tokens, which `glimpse` has as logits."""
+    assert done.importance_logits is not None  # glimpse has scored
+    layout, importance = done.layout, done.importance_logits.float().sigmoid()
+    evidence = torch.cat([mask.flatten() for mask in evidence_masks]).to(importance.device)
+    pairs = zip(layout.split_by_prompt(importance), layout.split_by_prompt(evidence), strict=True)
+    return [calibration_counts(predicted, wanted).tolist() for predicted, wanted in pairs]
 
 
 def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -10,15 +10,17 @@ import torch
 from torchmetrics import MetricCollection
 
 from gp.config.sets import set_options
-from gp.eval.plan import UNPRUNED, Method
+from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method
 from gp.eval.results import Result
-from gp.metrics import AnswerScorers, AnswerScores, EvidenceRecall, KeepRatio, MaskScores, MeanShares
+from gp.metrics import AnswerScorers, AnswerScores, Calibration, EvidenceRecall, KeepRatio, MaskScores, MeanShares
+from gp.metrics.calibration import NUM_BINS
 
 if TYPE_CHECKING:
     from gp.eval.module import EvalModule
 
 SHARES = ("cache_ratio", "compute_ratio", "kv_keep_ratio")
 EXACT_MATCH = "exact_match"  # its figure is `answer_accuracy`
+VIP_ECE = "vip_ece"  # of the row whose importance is compared with the evidence
 ANSWERS = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
 
 
@@ -29,12 +31,14 @@ class RowScores(pl.Callback):
     question in one process; the rest comes from `test_step`.
 
     `figures` (split -> row -> name -> number) are there after the last batch, and in `trainer.callback_metrics` and
-    loggers as `SPLIT/ROW/NAME`.
+    loggers as `SPLIT/ROW/NAME`; and `reliability` (split -> name -> a number per bin), where `glimpse` has a row
+    without a budget: `predicted`, `observed` and `tokens` of `gp.metrics.Calibration`.
     """
 
     def __init__(self) -> None:
         self.metrics: dict[str, dict[Method, MetricCollection]] = {}
         self.figures: dict[str, dict[Method, dict[str, float]]] = {}
+        self.reliability: dict[str, dict[str, list[float]]] = {}
 
     def on_test_start(self, trainer: pl.Trainer, module: EvalModule) -> None:
         for run in module.runs:
@@ -59,6 +63,7 @@ class RowScores(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, module: EvalModule) -> None:
         module.wait()  # for hours, maybe; then compute meets no process that is still busy
         self.figures = {split: compute_rows(rows) for split, rows in self.metrics.items()}
+        self.reliability = {split: curve for split, rows in self.metrics.items() if (curve := _reliability(rows))}
         log_rows(module, self.figures)
 
 
@@ -77,6 +82,7 @@ def row_metrics(group: Any = None, scores: Sequence[str] = ()) -> MetricCollecti
         "evidence_recall": EvidenceRecall(**options),
         "keep_ratio": KeepRatio(**options),
         "shares": MeanShares(SHARES, **options),
+        "calibration": Calibration(**options),
     }
     return MetricCollection(metrics, compute_groups=False)  # groups are guessed from equal states, which are no proof
 
@@ -97,6 +103,7 @@ def update_rows(rows: Mapping[Method, MetricCollection], results: Mapping[Method
     for method, metrics in rows.items():
         row = results[method]
         shares = [(r.visual_cached / r.num_visual, r.visual_run / r.num_visual, r.kv_kept / r.kv_full) for r in row]
+        calibrations = [r.calibration for r in row if r.calibration is not None]
         metrics.update(
             predictions=[r.prediction for r in row],
             answers=[r.answer for r in row],
@@ -104,6 +111,7 @@ def update_rows(rows: Mapping[Method, MetricCollection], results: Mapping[Method
             counts=torch.tensor([(r.tp, r.fp, r.fn) for r in row], dtype=torch.long).reshape(-1, 3),
             num_kept=torch.tensor([r.num_kept for r in row], dtype=torch.long),
             num_visual=torch.tensor([r.num_visual for r in row], dtype=torch.long),
+            calibration=torch.tensor(calibrations, dtype=torch.long).reshape(-1, NUM_BINS, 3),
             shares=torch.tensor(shares, dtype=torch.double).reshape(-1, len(SHARES)),
         )
 
@@ -131,4 +139,16 @@ def _compute(metrics: MetricCollection) -> dict[str, float]:
         **{f"mask_{name}": score for name, score in metrics["masks"].compute().items()},
         "evidence_recall": metrics["evidence_recall"].compute(),
     }
+    calibration = metrics["calibration"].compute()
+    if calibration["tokens"].sum() > 0:
+        figures[VIP_ECE] = calibration["ece"]
     return {**{name: float(value) for name, value in figures.items()}, "num_samples": int(answers["num_samples"])}
+
+
+def _reliability(rows: Mapping[Method, MetricCollection]) -> dict[str, list[float]]:
+    """The curve of one split; empty where no importance was predicted. Every process must call it."""
+    if OWN_GLIMPSE not in rows:
+        return {}
+    curve = {name: values.tolist() for name, values in rows[OWN_GLIMPSE]["calibration"].compute().items()}
+    del curve["ece"]  # it is a figure of the row
+    return curve if sum(curve["tokens"]) else {}

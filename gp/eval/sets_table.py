@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from gp.eval.latex import booktabs, document
+from gp.eval.lines import print_lines
 from gp.eval.scores import figure_of
 from gp.eval.table import budget_text, percent
 from gp.pruners import NoPruner
@@ -19,6 +19,7 @@ from gp.pruners import NoPruner
 Row = dict[str, Any]
 
 MEAN = "mean"
+TITLE = "score % (kept %)"
 NUM_TEXT_COLUMNS = 2
 LEGEND = (
     "Score of each set in percent, by the scorer named; in brackets the share of visual tokens that the last layer "
@@ -62,31 +63,22 @@ def lines_of(rows: Sequence[Row], scores: Mapping[str, str]) -> list[list[str]]:
 
 def print_sets(lines: Sequence[Sequence[str]], console: Console) -> None:
     """Prints the lines of `lines_of`, if there are any."""
-    if not lines:
-        return
-    table = Table(title=Text("sets: score % (kept %)"), title_justify="left", padding=(0, 1, 0, 0))
-    for index, head in enumerate(lines[0]):
-        table.add_column(
-            head, justify="left" if index < NUM_TEXT_COLUMNS else "right", no_wrap=index < NUM_TEXT_COLUMNS
-        )
-    for line in lines[1:]:
-        table.add_row(*map(Text, line), end_section=line is lines[-2])
-    console.print(table)
+    if lines:
+        print_lines(lines, f"sets: {TITLE}", console, NUM_TEXT_COLUMNS, last_apart=True)
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """The lines of `lines_of` as a Markdown table."""
-    rule = ["---"] * NUM_TEXT_COLUMNS + ["---:"] * (len(lines[0]) - NUM_TEXT_COLUMNS)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (lines[0], rule, *lines[1:]))
+def as_latex(lines: Sequence[Sequence[str]]) -> str:
+    """The lines of `lines_of` as a file for LaTeX, the mean below a rule."""
+    return document([booktabs(lines[0], lines[1:], TITLE, NUM_TEXT_COLUMNS, last_apart=True)])
 
 
-def as_csv(means: Sequence[Row]) -> str:
+def sets_csv(means: Sequence[Row]) -> str:
     """Entries of `means_of_sets` as CSV, a line per method and set, the mean as a set of its own."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["pruner", "budget", "matched", "set", "scorer", "num_samples", "score", "keep_ratio"])
+    writer.writerow(["pruner", "budget", "matched", "threshold", "set", "scorer", "num_samples", "score", "keep_ratio"])
     for mean in means:
-        method = [mean["pruner"], mean["budget"], mean["matched"]]
+        method = [mean["pruner"], mean["budget"], mean["matched"], mean["threshold"]]
         for split, one in mean["sets"].items():
             writer.writerow([*method, split, one["scorer"], one["num_samples"], one["score"], one["keep_ratio"]])
         writer.writerow([*method, MEAN, "", "", mean["score"], mean["keep_ratio"]])

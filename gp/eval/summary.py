@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from gp.eval.bootstrap import accuracy_intervals
+from gp.eval.comparison import compare
 from gp.eval.costs import RowCost
-from gp.eval.plan import Method
+from gp.eval.plan import UNPRUNED, Method
 from gp.eval.results import Result
+from gp.eval.scores import EXACT_MATCH, VIP_ECE
 
 DECIMALS = 6
 COUNT = "num_samples"
@@ -23,6 +25,8 @@ def summarize(
     costs: Mapping[Method, RowCost],
     results: Mapping[Method, Mapping[str, Result]],
     seed: int = 0,
+    reference: Method = UNPRUNED,
+    scorer: str = EXACT_MATCH,
 ) -> list[dict[str, Any]]:
     """One row per method, of one split.
 
@@ -35,6 +39,8 @@ def summarize(
         costs: of every row.
         results: row -> id -> result; the intervals need single answers.
         seed: of the bootstrap, which draws the same questions for all rows.
+        reference: the row that every other one is compared with.
+        scorer: of the comparison, the split's first one.
 
     Returns:
         The rows of `summary.json`, with the keys split, pruner, budget (null: the method's own decision), matched
@@ -44,9 +50,14 @@ def summarize(
         worked on / all, mean over layers; kv_keep_ratio, entries in the KV cache / all, text included;
         answer_accuracy, answer_accuracy_unpruned, and agreement: share of the answers that equal the un-pruned model's;
         answer_accuracy_ci95, the 95 % bootstrap interval [low, high] of the accuracy;
+        reference, the label of the row that this one is compared with; difference, difference_ci95 and difference_p:
+        of the split's score, this row's less that row's, see `gp.eval.comparison`;
         mask_iou, mask_precision, mask_recall, mask_f1: from counts of visual tokens added up over all samples;
         evidence_recall: mean over samples of the kept share of the evidence;
-        prefill_ratio, decode_ratio, peak_mib, kv_cache_mib: see `RowCost`; num_samples.
+        vip_ece: expected calibration error of the importance that `glimpse` predicts, in its row without a budget (null
+        elsewhere);
+        prefill_ratio, decode_ratio, peak_mib, kv_cache_mib, prefill_ms, decode_ms, questions_per_s: see `RowCost`;
+        num_samples.
 
     Raises:
         ValueError: no sample is common to all rows.
@@ -56,6 +67,7 @@ def summarize(
         raise ValueError(f"split {split!r}: no sample was answered by every method")
     correct = np.array([[row[key].correct for key in common] for row in results.values()])
     intervals = accuracy_intervals(correct, seed).round(DECIMALS).tolist()
+    compared = compare(results, common, scorer, reference, seed)[1]
     return [
         {
             "split": split,
@@ -63,8 +75,10 @@ def summarize(
             "budget": method.budget,
             "matched": method.matched,
             "threshold": method.threshold,
-            **{name: round(value, DECIMALS) for name, value in scores[method].items() if name != COUNT},
+            **{name: round(value, DECIMALS) for name, value in scores[method].items() if name not in (COUNT, VIP_ECE)},
+            VIP_ECE: round(scores[method][VIP_ECE], DECIMALS) if VIP_ECE in scores[method] else None,
             "answer_accuracy_ci95": interval,
+            **compared[method],
             **asdict(costs[method]),
             COUNT: scores[method][COUNT],
         }

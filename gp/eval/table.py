@@ -1,4 +1,4 @@
-"""Rows of a summary as text: columns with units, in the terminal and in Markdown."""
+"""Rows of a summary as text: columns with units, in the terminal, in Markdown and in LaTeX."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from rich.table import Table
 from rich.text import Text
 
 from gp.config.schema import SCORERS
+from gp.eval.latex import booktabs
 from gp.pruners import NoPruner
 
 Row = dict[str, Any]
 
 WIDTH_WITHOUT_TERMINAL = 150  # a log keeps whole rows
 NUM_TEXT_COLUMNS = 2
+TERMINAL, REPORT, PAPER = "terminal", "report", "paper"  # where a column is shown: by how wide the place is
+EVERYWHERE = (TERMINAL, REPORT, PAPER)
 LEGEND = (
     "Budget: asked share of visual entries in the KV cache, mean over layers (own: the method decides; as glimpse: for "
     "each prompt what glimpse kept). Cache: the realised share. Last layer: visual tokens kept to the end. Computed: "
     "visual tokens that the prefill worked on, mean over layers. KV total: entries of the cache, text included. "
     "Accuracy: exact match, with its 95 % bootstrap interval over questions; other scorers by their names. "
-    "Agree: same answer as without pruning. "
-    "Times: pruned / un-pruned, below 1 is faster; decode time is per token. Peak: memory while a batch is prefilled "
-    "and decoded, above what was in use before; KV: that batch's cache after prefill. n: questions."
+    "Agree: same answer as without pruning. Against a row: the split's score less that row's, in points, with the 95 % "
+    "interval of a paired bootstrap over questions, and its p; a star stands where the interval leaves out 0. "
+    "Times: pruned / un-pruned, below 1 is faster; decode time is per token. Prefill ms: of a batch; token ms: of a "
+    "step that decodes a token of each of its questions; questions/s: of both, with 8 tokens an answer. Peak: memory "
+    "while a batch is prefilled and decoded, above what was in use before; KV: that batch's cache after prefill. "
+    "n: questions."
 )
 
 
@@ -37,11 +43,13 @@ class Column:
         name: its head.
         text: a row's cell.
         value: what the cell is sorted by; None sorts last.
+        places: where it is shown.
     """
 
     name: str
     text: Callable[[Row], str]
     value: Callable[[Row], str | float | None]
+    places: Sequence[str] = (TERMINAL, REPORT)
 
 
 def make_console() -> Console:
@@ -50,11 +58,31 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
-def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The columns of a split's table: `COLUMNS`, and behind the accuracy one for every other scorer of its rows."""
-    scored = [_figure(f"{name} %", name, percent) for name in SCORERS if name in rows[0]]
-    place = 1 + next(place for place, column in enumerate(COLUMNS) if column.name.startswith("accuracy"))
-    return (*COLUMNS[:place], *scored, *COLUMNS[place:])
+def columns_of(rows: Sequence[Row], place: str = REPORT) -> list[Column]:
+    """The columns of a split's table: `COLUMNS`, and behind the accuracy those of other scorers, and the comparison.
+
+    Args:
+        rows: of the split.
+        place: where the table is shown.
+    """
+    behind = 1 + next(number for number, column in enumerate(COLUMNS) if column.name.startswith("accuracy"))
+    columns = [*COLUMNS[:behind], *scored_columns(rows), *_compared_columns(rows), *COLUMNS[behind:]]
+    return [column for column in columns if place in column.places]
+
+
+def scored_columns(rows: Sequence[Row]) -> list[Column]:
+    """One column for every scorer other than exact match; in the terminal they are a table of their own."""
+    return [_figure(f"{name} %", name, percent, (REPORT, PAPER)) for name in SCORERS if name in rows[0]]
+
+
+def _compared_columns(rows: Sequence[Row]) -> list[Column]:
+    """How rows compare with their reference: in short for the terminal, elsewhere with interval and p."""
+    name = f"against {reference_name(rows[0])}"
+    return [
+        Column(name, lambda row: difference_text(row, short=True), lambda row: row["difference"], (TERMINAL,)),
+        Column(f"{name} [95 % CI]", difference_text, lambda row: row["difference"], (REPORT, PAPER)),
+        _figure("p", "difference_p", "{:.3f}".format, (REPORT, PAPER)),
+    ]
 
 
 def cells(row: Row, columns: Sequence[Column] | None = None) -> list[str]:
@@ -66,22 +94,36 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     """Prints one table per split."""
     for split in dict.fromkeys(row["split"] for row in rows):
         of_split = [row for row in rows if row["split"] == split]
-        table = Table(title=Text(f"split {split}"), title_justify="left", padding=(0, 1, 0, 0))
-        for index, column in enumerate(columns_of(of_split)):
-            widest = max(len(column.text(row)) for row in of_split)
-            head = textwrap.fill(column.name, max(widest, max(map(len, column.name.split()))))  # it widens no column
-            is_text = index < NUM_TEXT_COLUMNS
-            table.add_column(head, justify="left" if is_text else "right", no_wrap=is_text)
-        for row in of_split:
-            table.add_row(*map(Text, cells(row)))  # names may hold what rich takes for markup
-        console.print(table)
+        console.print(_terminal_table(f"split {split}", of_split, columns_of(of_split, TERMINAL)))
+        if scored := scored_columns(of_split):
+            console.print(_terminal_table(f"split {split}, scores", of_split, [*COLUMNS[:NUM_TEXT_COLUMNS], *scored]))
+
+
+def _terminal_table(title: str, rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    table = Table(title=Text(title), title_justify="left", padding=(0, 1, 0, 0))
+    for index, column in enumerate(columns):
+        widest = max(len(column.text(row)) for row in rows)
+        head = textwrap.fill(column.name, max(widest, max(map(len, column.name.split()))))  # it widens no column
+        is_text = index < NUM_TEXT_COLUMNS
+        table.add_column(head, justify="left" if is_text else "right", no_wrap=is_text)
+    for row in rows:
+        table.add_row(*map(Text, cells(row, columns)))  # names may hold what rich takes for markup
+    return table
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The same as a Markdown table, of one split."""
-    heads = [column.name for column in columns_of(rows)]
+    columns = columns_of(rows)
+    heads = [column.name for column in columns]
     rule = ["---"] * NUM_TEXT_COLUMNS + ["---:"] * (len(heads) - NUM_TEXT_COLUMNS)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *map(cells, rows)))
+    return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *(cells(row, columns) for row in rows)))
+
+
+def latex_table(rows: Sequence[Row]) -> str:
+    """The columns that a paper has room for, as a LaTeX table, of one split."""
+    columns = columns_of(rows, PAPER)
+    caption = f"Split {rows[0]['split']}, {rows[0]['num_samples']} questions."
+    return booktabs([column.name for column in columns], [cells(row, columns) for row in rows], caption, 2)
 
 
 def budget_text(row: Row) -> str:
@@ -110,24 +152,53 @@ def accuracy_text(row: Row) -> str:
     return f"{percent(row['answer_accuracy'])} [{percent(low)}, {percent(high)}]"
 
 
-def _figure(name: str, key: str, show: Callable[[Any], str]) -> Column:
+def vip_ece(rows: Sequence[Row]) -> str:
+    """`ECE 0.0123`, of the row that has one."""
+    return "".join(f"ECE {row['vip_ece']:.4f}." for row in rows if row["vip_ece"] is not None)
+
+
+def reference_name(row: Row) -> str:
+    """The row that one is compared with, as users name it: `none`, `random-0.111`."""
+    return row["reference"].removesuffix("-own")
+
+
+def difference_text(row: Row, short: bool = False) -> str:
+    """`-0.8 [-1.4, -0.2]`, in points; short: `-0.8*`, with a star where the interval leaves out 0."""
+    if row["difference"] is None:
+        return "-"
+    low, high = row["difference_ci95"]
+    if short:
+        return points(row["difference"]) + ("*" if low > 0 or high < 0 else "")
+    return f"{points(row['difference'])} [{points(low)}, {points(high)}]"
+
+
+def points(value: float) -> str:
+    """Percentage points, signed; `0.0` has no sign."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text
+
+
+def _figure(name: str, key: str, show: Callable[[Any], str], places: Sequence[str] = (TERMINAL, REPORT)) -> Column:
     """A column of one key; None, which the system could not tell, is shown as a dash."""
-    return Column(name, lambda row: "-" if row[key] is None else show(row[key]), lambda row: row[key])
+    return Column(name, lambda row: "-" if row[key] is None else show(row[key]), lambda row: row[key], places)
 
 
 COLUMNS = (
-    Column("method", lambda row: row["pruner"], lambda row: row["pruner"]),
-    Column("budget", budget_text, lambda row: row["budget"]),
-    _figure("cache %", "cache_ratio", percent),
+    Column("method", lambda row: row["pruner"], lambda row: row["pruner"], EVERYWHERE),
+    Column("budget", budget_text, lambda row: row["budget"], EVERYWHERE),
+    _figure("cache %", "cache_ratio", percent, EVERYWHERE),
     _figure("last layer %", "keep_ratio", percent),
     _figure("computed %", "compute_ratio", percent),
     _figure("KV total %", "kv_keep_ratio", percent),
-    Column("accuracy % [95 % CI]", accuracy_text, lambda row: row["answer_accuracy"]),
-    _figure("agree %", "agreement", percent),
+    Column("accuracy % [95 % CI]", accuracy_text, lambda row: row["answer_accuracy"], EVERYWHERE),
+    _figure("agree %", "agreement", percent, EVERYWHERE),
     _figure("mask IoU", "mask_iou", "{:.3f}".format),
     _figure("mask recall", "mask_recall", "{:.3f}".format),
-    _figure("prefill time", "prefill_ratio", "{:.2f}".format),
+    _figure("prefill time", "prefill_ratio", "{:.2f}".format, EVERYWHERE),
     _figure("decode time", "decode_ratio", "{:.2f}".format),
+    _figure("prefill ms", "prefill_ms", "{:.1f}".format, (REPORT,)),
+    _figure("token ms", "decode_ms", "{:.2f}".format, (REPORT,)),
+    _figure("questions/s", "questions_per_s", "{:.2f}".format, (REPORT, PAPER)),
     _figure("peak MiB", "peak_mib", mib),
     _figure("KV MiB", "kv_cache_mib", mib),
     _figure("n", "num_samples", str),

@@ -135,7 +135,7 @@ def test_suffix_stands_behind_the_question(micro):
         (
             "vicot",
             "",
-            "unknown bench 'vicot', known are tiny, viscot, vstar, or a path that ends in .yaml; the nearest",
+            "unknown bench 'vicot', known are efficiency, tiny, viscot, vstar, or a path that ends in .yaml; the",
         ),
         ("none.yaml", "", "bench none.yaml: no such file"),
         ("", "scores: [f1]", "eval.sets.two.scores[0] must be one of exact_match, anls"),

@@ -56,6 +56,8 @@ def test_mistakes_in_the_config_are_one_line_too(micro, capsys):
     assert "eval.splits ['tset'] not in data.test" in capsys.readouterr().err
     assert evaluate.main([f"ckpt={micro.ckpt}", "eval.methods.random.layer=1"]) == 2
     assert "error: eval.methods.random: pruner 'random' has no setting 'layer'" in capsys.readouterr().err
+    assert evaluate.main([f"ckpt={micro.ckpt}", "pruner=random", "eval.reference=oracle"]) == 2
+    assert "error: eval.reference: no row 'oracle' to compare with, there are none-own, gl" in capsys.readouterr().err
     with pytest.raises(ValueError, match="prunr"):
         evaluate.main([f"ckpt={micro.ckpt}", "prunr=none", "--traceback"])
 

@@ -27,7 +27,9 @@ def test_kept_figures_are_reused_unless_batches_or_device_differ(calls, tmp_path
     methods, seen = [UNPRUNED, OWN_GLIMPSE], []
     path = costs.costs_path(tmp_path)
     first = costs.measure_costs(Model, [Batch([1, 2])], methods, 0, {}, path, "test", seen.append)
-    assert first[UNPRUNED] == RowCost(1.0, 1.0, None, 1.5) and seen == methods
+    none = first[UNPRUNED]
+    assert (none.prefill_ratio, none.decode_ratio, none.peak_mib, none.kv_cache_mib) == (1.0, 1.0, None, 1.5)
+    assert none.prefill_ms > 0 and none.decode_ms > 0 and none.questions_per_s > 0 and seen == methods
     done = len(calls)
     again = costs.measure_costs(Model, [Batch([1, 2])], [*methods, Method("oracle")], 0, {}, path, "test")
     assert again[OWN_GLIMPSE] == first[OWN_GLIMPSE] and len(calls) == 2 * done  # only the new row
@@ -43,8 +45,20 @@ def test_figures_of_another_process_are_reused(calls, tmp_path):
     of_second = costs.measure_costs(Model, [Batch([1])], methods[1:], 0, {}, costs.costs_path(tmp_path, 1), "test")
     done = len(calls)
     found = costs.measure_costs(Model, [Batch([1])], methods, 0, {}, costs.costs_path(tmp_path), "test")
-    assert found[OWN_GLIMPSE] == of_second[OWN_GLIMPSE] and len(calls) == done
+    assert found[OWN_GLIMPSE] == of_second[OWN_GLIMPSE]
+    assert {method for _, method in calls[done:]} == {UNPRUNED}
     assert set(json.loads((tmp_path / "costs.json").read_text())) == {"test-none-own"}
+
+
+def test_figures_of_an_earlier_version_are_taken_again(calls, tmp_path):
+    """It took no absolute times."""
+    path = costs.costs_path(tmp_path)
+    costs.measure_costs(Model, [Batch([1])], [UNPRUNED], 0, {}, path, "test")
+    entry = json.loads(path.read_text())["test-none-own"]
+    path.write_text(json.dumps({"test-none-own": {k: v for k, v in entry.items() if k != "questions_per_s"}}))
+    done = len(calls)
+    costs.measure_costs(Model, [Batch([1])], [UNPRUNED], 0, {}, path, "test")
+    assert len(calls) == 2 * done and json.loads(path.read_text())["test-none-own"].keys() == entry.keys()
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 3}'])
@@ -65,9 +79,9 @@ def test_groups_share_their_unpruned_runs(calls, tmp_path):
 def test_one_process_knows_a_row_and_all_learn_it():
     """A process adds what it has measured; another one nothing, and what a system cannot tell nobody knows."""
     metrics = row_costs.cost_metrics()
-    for cost in (costs.NOT_MEASURED, RowCost(0.5, 0.1234, None, 1.9453)):
+    for cost in (costs.NOT_MEASURED, RowCost(0.5, 0.1234, None, 1.9453, 12.5)):
         row_costs.update_costs(metrics, cost)
-    assert row_costs.compute_costs(metrics) == RowCost(0.5, 0.1234, None, 1.9453)
+    assert row_costs.compute_costs(metrics) == RowCost(0.5, 0.1234, None, 1.9453, 12.5)
     nothing = row_costs.cost_metrics()
     row_costs.update_costs(nothing, costs.NOT_MEASURED)
     assert row_costs.compute_costs(nothing) == costs.NOT_MEASURED

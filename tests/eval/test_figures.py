@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from gp.eval.figures import accuracy_curve, draw
+from gp.eval import figures
+from gp.eval.figures import draw, draw_speed
 
 
 def test_every_pruned_row_is_a_point_at_its_realised_budget(evaluated: Path):
@@ -22,7 +23,30 @@ def test_every_pruned_row_is_a_point_at_its_realised_budget(evaluated: Path):
         assert hollow == ("as glimpse" in notes[point]) and (line.get_marker() == "*") == (", own" in notes[point])
 
 
-def test_the_picture_is_written_where_it_is_asked_for(evaluated: Path, tmp_path):
+def test_every_row_is_a_point_at_its_measured_speed(evaluated: Path):
+    """Un-pruned prompts as well, in both panels; the notes have the numbers."""
     rows = json.loads((evaluated / "summary.json").read_text())
-    with Image.open(accuracy_curve(rows, tmp_path / "figures" / "curve.png")) as image:
-        image.verify()
+    figure, notes = draw_speed(rows)
+    assert len(figure.axes) == 2 and len(notes) == 2 * len(rows)
+    for axes, key in zip(figure.axes, ("questions_per_s", "prefill_ratio"), strict=True):
+        points = [line for line in axes.lines if line.get_gid() in notes]
+        drawn = sorted((float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in points)
+        assert drawn == sorted((row[key], 100 * row["answer_accuracy"]) for row in rows)
+        for line in points:
+            assert f"{line.get_xdata()[0]:.3g}" in notes[line.get_gid()]
+    assert draw_speed([{**row, "questions_per_s": None} for row in rows]) is None
+
+
+def test_figures_are_written_in_three_formats_and_the_same_each_time(evaluated: Path, tmp_path):
+    rows = json.loads((evaluated / "summary.json").read_text())
+    stem = tmp_path / "figures" / "curve 1.5"
+    written = []
+    for _ in range(2):
+        with Image.open(figures.save(draw(rows)[0], stem)) as image:
+            image.verify()
+        written.append({path.suffix: path.read_bytes() for path in (tmp_path / "figures").iterdir()})
+    files = written[0]
+    assert set(files) == {".png", ".pdf", ".svg"} and files == written[1]
+    assert files[".pdf"].startswith(b"%PDF-") and b"<svg" in files[".svg"]
+    for name in ("test-accuracy", "test-speed"):
+        assert {path.suffix for path in (evaluated / "figures").glob(f"{name}.*")} == set(files)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gp.eval.table import COLUMNS, cells
+from gp.eval.table import cells, columns_of
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -67,7 +67,7 @@ def rows(evaluated: Path) -> list[dict]:
 
 
 def test_the_table_has_each_row_and_what_it_is_sorted_by(page, rows):
-    assert page.rows == [[column.name for column in COLUMNS], *map(cells, rows)]
+    assert page.rows[: len(rows) + 1] == [[column.name for column in columns_of(rows)], *map(cells, rows)]
     values = [
         float(value) for tag, name, value in page.attributes if name == "data-value" and re.match(r"[\d.]", value)
     ]
@@ -76,9 +76,11 @@ def test_the_table_has_each_row_and_what_it_is_sorted_by(page, rows):
             assert row[key] in values, key
 
 
-def test_every_point_of_the_figure_has_its_numbers(page, rows):
+def test_every_point_of_the_figure_has_its_numbers(page, rows, evaluated):
     pruned = [row for row in rows if row["pruner"] != "none"]
-    assert len(page.titles) == len(pruned)
+    bins = json.loads((evaluated / "calibration.json").read_text())["test"]["tokens"]
+    # in the second figure twice, and un-pruned ones as well; in the third one every bin with tokens
+    assert len(page.titles) == len(pruned) + 2 * len(rows) + sum(map(bool, bins))
     for row in pruned:
         low, high = row["answer_accuracy_ci95"]
         numbers = f"{100 * row['answer_accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}] %"
@@ -86,12 +88,13 @@ def test_every_point_of_the_figure_has_its_numbers(page, rows):
         assert [t for t in page.titles if t.startswith(f"{row['pruner']}, ") and numbers in t and cache in t]
 
 
-def test_nothing_is_loaded_from_elsewhere(page, text):
+def test_nothing_is_loaded_from_elsewhere(page, text, evaluated):
     sources = [
         value for tag, name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "action")
     ]
     assert sources and all(value.startswith(("data:image/jpeg;base64,", "#")) for value in sources)
-    assert sum(value.startswith("data:") for value in sources) == 2 * 3  # two examples under three methods
+    shown = sum(len(one["shown"]) for one in json.loads((evaluated / "failures.json").read_text()))
+    assert sum(value.startswith("data:") for value in sources) == 2 * 3 + shown  # two examples under three methods
     assert not re.search(r"url\((?!#)|@import|<link|<script src", text)
     assert set(re.findall(r"https?://[^\s\"'<]+", text)) <= {
         "http://www.w3.org/2000/svg",
@@ -100,6 +103,16 @@ def test_nothing_is_loaded_from_elsewhere(page, text):
 
 
 def test_settings_command_and_legend_are_there(text):
-    for word in ("max_new_tokens", "<code>python ", "bootstrap interval", "Stars: ", "evidence boxes outlined"):
+    for word in (
+        "max_new_tokens",
+        "<code>python ",
+        "bootstrap interval",
+        "Stars: ",
+        "questions a second",
+        "of the evidence lost",
+        "Kinds of questions",
+        "ECE 0.",
+        "evidence boxes outlined",
+    ):
         assert word in text, word
     assert "Left out" not in text

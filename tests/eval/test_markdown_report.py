@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from PIL import Image
@@ -14,7 +15,8 @@ def test_report(evaluated):
         assert word in text, word
     pictures = re.findall(r"\]\((figures/[^)]+)\)", text)
     assert "## Left out" not in text
-    assert len(pictures) == 1 + 2 * 3  # the curve, and two examples under three methods
+    shown = sum(len(one["shown"]) for one in json.loads((evaluated / "failures.json").read_text()))
+    assert len(pictures) == 3 + 2 * 3 + shown  # figures, two examples under three methods, changed answers
     for picture in pictures:
         with Image.open(evaluated / picture) as image:
             image.verify()

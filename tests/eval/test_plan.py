@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gp.eval.names import known_pruners
-from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method, options_of, plan_rows
+from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method, find_reference, options_of, plan_rows
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.tiny_models import tiny_llava, tiny_qwen
@@ -99,3 +99,13 @@ def test_options():
     assert options_of(Method("oracle"), default) == PruneOptions()
     matched = options_of(Method("random", None, matched=True), default, [4, 0])
     assert matched == PruneOptions(num_keep=(4, 0), min_kept=0)
+
+
+def test_the_reference_is_a_label_or_the_first_row_of_a_pruner():
+    rows = [UNPRUNED, OWN_GLIMPSE, Method("glimpse", 0.5), Method("random", 0.5)]
+    found = [find_reference(rows, name) for name in ("none", "glimpse", "glimpse-0.5", "random")]
+    assert found == [UNPRUNED, OWN_GLIMPSE, rows[2], rows[3]]
+    with pytest.raises(
+        ValueError, match=r"eval\.reference: no row 'random-0\.4' to compare with, there are none-own, gl"
+    ):
+        find_reference(rows, "random-0.4")

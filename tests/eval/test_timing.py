@@ -23,7 +23,7 @@ OTHER = Method("random", 0.5)
 
 def test_rows_in_turn_behind_an_unpruned_run(clock, monkeypatch):
     monkeypatch.setattr(timing, "NARROW", 0)
-    found = timing.time_ratios(Model, BATCHES, [OWN_GLIMPSE, OTHER], 0, {})
+    found = timing.time_rows(Model, BATCHES, [OWN_GLIMPSE, OTHER], 0, {})
     methods = [method for _, method in clock.calls]
     assert methods == [UNPRUNED] * 2 + [UNPRUNED, OWN_GLIMPSE, OTHER] * (timing.ROUNDS * 2)
     assert [size for size, _ in clock.calls[2:8]] == [2, 2, 2, 1, 1, 1]
@@ -31,7 +31,28 @@ def test_rows_in_turn_behind_an_unpruned_run(clock, monkeypatch):
     for method, place in ((OWN_GLIMPSE, 1), (OTHER, 2)):
         ratios = sorted((3 * k + 3 + place) / (3 * k + 3) for k in range(10))
         middle = sum(ratios[4:6]) / 2
-        assert found[method] == pytest.approx((0.5 * middle, 0.25 * middle), abs=1e-4)
+        ratios = found[method].prefill_ratio, found[method].decode_ratio
+        assert ratios == pytest.approx((0.5 * middle, 0.25 * middle), abs=1e-4)
+
+
+def test_times_as_measured(clock, monkeypatch):
+    """Medians over all runs; a batch of two has twice the questions a second of a batch of one."""
+    monkeypatch.setattr(timing, "NARROW", 0)
+    found = timing.time_rows(Model, BATCHES, [OTHER], 0, {})
+    for method, place, shares in ((UNPRUNED, 0, (1, 1)), (OTHER, 1, (0.5, 0.25))):
+        clocks = [2 * k + 3 + place for k in range(2 * timing.ROUNDS)]
+        middle = sum(clocks[4:6]) / 2
+        rates = sorted(size / (sum(shares) * clock) for clock, size in zip(clocks, [2, 1] * timing.ROUNDS))
+        row = found[method]
+        assert row.prefill_ms == pytest.approx(1000 * shares[0] * middle)
+        assert row.decode_ms == pytest.approx(1000 * shares[1] * middle / timing.DECODED_TOKENS, rel=1e-4)
+        assert row.questions_per_s == pytest.approx(sum(rates[4:6]) / 2, abs=5e-4)
+    assert (found[UNPRUNED].prefill_ratio, found[UNPRUNED].decode_ratio) == (1, 1)
+
+
+def test_unpruned_prompts_alone_are_timed(clock):
+    assert list(timing.time_rows(Model, BATCHES, [], 0, {})) == [UNPRUNED]
+    assert len(clock.calls) == 2 + 2 * timing.ENOUGH_ROUNDS
 
 
 def test_rows_that_agree_are_done_early(clock, monkeypatch):
@@ -45,10 +66,11 @@ def test_rows_that_agree_are_done_early(clock, monkeypatch):
         return value, value
 
     monkeypatch.setattr(timing, "time_batch", seconds)
-    found = timing.time_ratios(Model, BATCHES, [OWN_GLIMPSE, OTHER], 0, {})
+    found = timing.time_rows(Model, BATCHES, [OWN_GLIMPSE, OTHER], 0, {})
     methods = [method for _, method in clock.calls]
     assert (methods.count(OWN_GLIMPSE), methods.count(OTHER)) == (2 * timing.ENOUGH_ROUNDS, 2 * timing.ROUNDS)
-    assert found == {OWN_GLIMPSE: (0.5, 0.5), OTHER: (1.1, 1.1)}
+    ratios = {method: (row.prefill_ratio, row.decode_ratio) for method, row in found.items()}
+    assert ratios == {UNPRUNED: (1, 1), OWN_GLIMPSE: (0.5, 0.5), OTHER: (1.1, 1.1)}
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ from gp.metrics import (
     SCORERS,
     AnswerScorers,
     AnswerScores,
+    Calibration,
     EvidenceRecall,
     KeepRatio,
     MaskScores,
     MeanShares,
+    calibration_counts,
     mask_counts,
 )
 
@@ -33,14 +35,17 @@ def data(count: int = 23) -> list[dict]:
         texts = [[rng.choice(WORDS)] for _ in range(3)]
         counts = torch.tensor([int(keep.sum())]), torch.tensor([size])
         masks = (mask_counts(keep, evidence),)
+        predicted = (calibration_counts(torch.rand(size, generator=generator), evidence),)
         shares = (torch.tensor([[rng.random(), 1 / 3]], dtype=torch.double),)
         pairs = texts[:2]
         samples.append({"pairs": pairs, "masks": masks, "counts": counts, "texts": texts, "shares": shares})
+        samples[-1]["predicted"] = predicted
     return samples
 
 
 def measured(samples: list[dict]) -> dict[str, list[float]]:
     updates: dict = {MaskScores: "masks", EvidenceRecall: "masks", KeepRatio: "counts", AnswerScores: "texts"}
+    updates[Calibration] = "predicted"
     updates[partial(MeanShares, ("one", "third"))] = "shares"
     updates[partial(AnswerScorers, tuple(SCORERS))] = "pairs"
     results = {}
@@ -74,6 +79,6 @@ def test_two_processes_equal_one(tmp_path):
     for process in processes:
         process.join(timeout=60)
     expected = measured(data())
-    assert len(expected) == 4 + 1 + 4 + 5 + 2 + len(SCORERS)
+    assert len(expected) == 4 + 1 + 4 + 5 + 2 + 4 + len(SCORERS)
     for rank in range(WORLD):
         assert of_rank[rank] == expected  # to the last bit
