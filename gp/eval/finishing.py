@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gp.config.sets import set_options
 from gp.eval.html_report import write_html
+from gp.eval.judged import FILE, TITLE, adopt, lines_of_judged, read_judged
 from gp.eval.markdown_report import write_markdown
 from gp.eval.overlays import Example, paint_examples
 from gp.eval.plan import OWN_GLIMPSE, Method
@@ -39,15 +40,20 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
     Raises:
         ValueError: no sample of a split was answered by every method.
     """
-    rows, examples = [], {}
+    rows, examples, judged = [], {}, read_judged(module.out)
     for run in module.runs:
         results, split = run.results(), run.split
-        rows += summarize(split, module.scores.figures[split], module.costs.figures[split], results, module.config.seed)
+        new = summarize(split, module.scores.figures[split], module.costs.figures[split], results, module.config.seed)
+        if judged and adopt(new, results, judged) < len(new):
+            again = f"python evaluate.py score={module.out} judge.base_url=... judge.model=..."
+            module.console.print(f"{FILE}: not of all answers to {split}: {again}", soft_wrap=True, highlight=False)
+        rows += new
         examples[split] = _paint(module, results, split)
     write_text(module.out / SUMMARY, json.dumps(rows, indent=1) + "\n")
     print_table(rows, module.console)
     _sets(module, rows)
-    _report(module, rows, examples)
+    print_sets(lines_of_judged(rows), module.console, TITLE)
+    _report(module, rows, examples, judged)
     return rows
 
 
@@ -68,9 +74,15 @@ def _paint(module: EvalModule, results: Mapping[Method, Mapping[str, Result]], s
     return paint_examples(module.model, module.first_batches(split), results, count, seed, num_keep, module.out, split)
 
 
-def _report(module: EvalModule, rows: list[dict[str, Any]], examples: Mapping[str, list[Example]]) -> None:
+def _report(
+    module: EvalModule,
+    rows: list[dict[str, Any]],
+    examples: Mapping[str, list[Example]],
+    judged: dict[str, Any] | None,
+) -> None:
     shown = {**module.settings, "methods": settings_of_methods(module.model, module.methods)}
     device = module.model.backbone.device
-    report = make_report(module.out, rows, examples, module.left_out, shown, module.config, device, module.command)
+    facts = module.left_out, shown, module.config, device, module.command, judged
+    report = make_report(module.out, rows, examples, *facts)
     for path in (write_markdown(module.out, report), write_html(module.out, report)):
         module.console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)

@@ -12,9 +12,10 @@ from typing import Any
 
 from PIL import Image
 
-from gp.eval import figures, table
+from gp.eval import figures, judged, table
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example, Painted
+from gp.eval.renewing import marked
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
 from gp.eval.sets_table import LEGEND as SETS_LEGEND
@@ -66,6 +67,7 @@ def write_html(out: Path, report: EvalReport) -> Path:
         f"<h1>{title}</h1><ul>{facts}</ul>",
         _left_out(report),
         _sets(report),
+        marked(judged.PART, judge_part(report.judged, report.judge)),
         *(_section(out, section) for section in report.sections),
         f"<h2>Settings</h2><pre>{escape(json.dumps(report.settings, indent=1))}</pre>",
         f"<script>{SCRIPT}</script></body></html>",
@@ -86,15 +88,26 @@ def _sets(report: EvalReport) -> str:
     """The table of several sets; empty where there is one."""
     if not report.sets:
         return ""
-    heads, *lines = report.sets
+    return f"<h2>Sets</h2>{_lines(report.sets)}{_legend(SETS_LEGEND)}"
+
+
+def judge_part(lines: Sequence[Sequence[str]], caption: str) -> str:
+    """What a judge says: the table of several sets, and who judged; empty if nobody did."""
+    if not caption:
+        return ""
+    return f"<h2>Judge</h2>{_lines(lines) + _legend(judged.LEGEND) if lines else ''}{_legend(caption)}"
+
+
+def _lines(lines: Sequence[Sequence[str]]) -> str:
+    heads, *lines = lines
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
     table_of_sets = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<h2>Sets</h2><div class="wide">{table_of_sets}</div>{_legend(SETS_LEGEND)}'
+    return f'<div class="wide">{table_of_sets}</div>'
 
 
 def _section(out: Path, section: Section) -> str:
-    parts = [f"<h2>Split <code>{escape(section.split)}</code></h2>", _table(section.rows)]
+    parts = [f"<h2>Split <code>{escape(section.split)}</code></h2>", marked(section.split, rows_table(section.rows))]
     parts += [_legend("Click on the head of a column to sort by it."), _legend(table.LEGEND)]
     parts += [inline_svg(*figures.draw(section.rows), name=section.split), _legend(figures.LEGEND)]
     if section.examples:
@@ -102,7 +115,8 @@ def _section(out: Path, section: Section) -> str:
     return "\n".join(parts)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
+def rows_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of one split, to be sorted."""
     columns = table.columns_of(rows)
     kinds = ["text" if index < table.NUM_TEXT_COLUMNS else "number" for index in range(len(columns))]
     heads = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, columns))

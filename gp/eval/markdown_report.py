@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from gp.eval import figures, sets_table, table
+from gp.eval import figures, judged, sets_table, table
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example
+from gp.eval.renewing import marked
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
 from gp.runs.writing import write_text
@@ -23,6 +25,7 @@ def write_markdown(out: Path, report: EvalReport) -> Path:
         parts += ["## Left out", "\n".join(f"- `{one.method.label}`: {one.reason}" for one in report.left_out)]
     if report.sets:
         parts += ["## Sets", sets_table.markdown(report.sets), sets_table.LEGEND]
+    parts.append(marked(judged.PART, judge_part(report.judged, report.judge)))
     for section in report.sections:
         parts += _section(section)
     parts += ["## Settings", f"```json\n{json.dumps(report.settings, indent=1)}\n```"]
@@ -31,8 +34,17 @@ def write_markdown(out: Path, report: EvalReport) -> Path:
     return path
 
 
+def judge_part(lines: Sequence[Sequence[str]], caption: str) -> str:
+    """What a judge says: the table of several sets, and who judged; empty if nobody did."""
+    if not caption:
+        return ""
+    table_of_sets = [sets_table.markdown(lines), judged.LEGEND] if lines else []
+    return "\n\n".join(["## Judge", *table_of_sets, _plain(caption)])
+
+
 def _section(section: Section) -> list[str]:
-    parts = [f"## Split `{section.split}`", table.markdown_table(section.rows), table.LEGEND]
+    rows = marked(section.split, table.markdown_table(section.rows))
+    parts = [f"## Split `{section.split}`", rows, table.LEGEND]
     parts += [f"![accuracy against budget]({section.curve})", figures.LEGEND]
     if section.examples:
         parts += ["### Examples", OVERLAY_LEGEND, *map(_example, section.examples)]

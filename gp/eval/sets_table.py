@@ -52,7 +52,7 @@ def lines_of(rows: Sequence[Row], scores: Mapping[str, str]) -> list[list[str]]:
     if len(scores) < 2:
         return []
     means = means_of_sets(rows, scores)
-    lines = [["set", "scorer", "n", *map(_name, means)]]
+    lines = [["set", "scorer", "n", *map(name_of, means)]]
     for split, scorer in scores.items():
         of_methods = [mean["sets"][split] for mean in means]
         lines.append([split, scorer, str(of_methods[0]["num_samples"]), *map(_cell, of_methods)])
@@ -60,11 +60,11 @@ def lines_of(rows: Sequence[Row], scores: Mapping[str, str]) -> list[list[str]]:
     return [*lines, [MEAN, "", str(total), *map(_cell, means)]]
 
 
-def print_sets(lines: Sequence[Sequence[str]], console: Console) -> None:
+def print_sets(lines: Sequence[Sequence[str]], console: Console, title: str = "sets: score % (kept %)") -> None:
     """Prints the lines of `lines_of`, if there are any."""
     if not lines:
         return
-    table = Table(title=Text("sets: score % (kept %)"), title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(title=Text(title), title_justify="left", padding=(0, 1, 0, 0))
     for index, head in enumerate(lines[0]):
         table.add_column(
             head, justify="left" if index < NUM_TEXT_COLUMNS else "right", no_wrap=index < NUM_TEXT_COLUMNS
@@ -107,7 +107,8 @@ def _mean(method: Row, of_sets: Mapping[str, Row], scores: Mapping[str, str]) ->
     return {**method, **means, "sets": sets}
 
 
-def _name(mean: Row) -> str:
+def name_of(mean: Row) -> str:
+    """The head of a method's column."""
     return mean["pruner"] if mean["pruner"] == NoPruner.name else f"{mean['pruner']} {budget_text(mean)}"
 
 

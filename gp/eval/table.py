@@ -16,6 +16,7 @@ from gp.pruners import NoPruner
 
 Row = dict[str, Any]
 
+JUDGE_SCORE, NUM_JUDGED = "judge_score", "num_judged"  # of rows whose answers a judge has scored
 WIDTH_WITHOUT_TERMINAL = 150  # a log keeps whole rows
 NUM_TEXT_COLUMNS = 2
 LEGEND = (
@@ -23,7 +24,7 @@ LEGEND = (
     "each prompt what glimpse kept). Cache: the realised share. Last layer: visual tokens kept to the end. Computed: "
     "visual tokens that the prefill worked on, mean over layers. KV total: entries of the cache, text included. "
     "Accuracy: exact match, with its 95 % bootstrap interval over questions; other scorers by their names. "
-    "Agree: same answer as without pruning. "
+    "Agree: same answer as without pruning. Judge: mean score of the answers judged, missing ones left out. "
     "Times: pruned / un-pruned, below 1 is faster; decode time is per token. Peak: memory while a batch is prefilled "
     "and decoded, above what was in use before; KV: that batch's cache after prefill. n: questions."
 )
@@ -51,8 +52,9 @@ def make_console() -> Console:
 
 
 def columns_of(rows: Sequence[Row]) -> tuple[Column, ...]:
-    """The columns of a split's table: `COLUMNS`, and behind the accuracy one for every other scorer of its rows."""
+    """The columns of a split's table: `COLUMNS`, and behind the accuracy those of its rows' other scorers and judge."""
     scored = [_figure(f"{name} %", name, percent) for name in SCORERS if name in rows[0]]
+    scored += JUDGED if JUDGE_SCORE in rows[0] else []
     place = 1 + next(place for place, column in enumerate(COLUMNS) if column.name.startswith("accuracy"))
     return (*COLUMNS[:place], *scored, *COLUMNS[place:])
 
@@ -130,3 +132,7 @@ COLUMNS = (
     _figure("KV MiB", "kv_cache_mib", mib),
     _figure("n", "num_samples", str),
 )
+JUDGED = [
+    _figure("judge %", JUDGE_SCORE, percent),
+    Column("judged", lambda row: f"{row[NUM_JUDGED]} of {row['num_samples']}", lambda row: row[NUM_JUDGED]),
+]

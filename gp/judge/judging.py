@@ -14,6 +14,7 @@ from gp.judge.protocols import PROTOCOLS, Case
 from gp.judge.replies import Replies, key_of_request
 
 UNREAD_TRIES = 2  # servers with batches do not always say the same at temperature 0
+NOT_ASKED = "not asked"  # how such a problem begins
 OUT_AFTER = 8  # cases in a row, or as many as are asked at a time, that got no answer: the endpoint is out
 
 
@@ -146,7 +147,7 @@ class _Outage:
     def check(self) -> None:
         """Raises NoAnswer if it lasts."""
         if self._in_a_row >= self._limit:
-            raise NoAnswer(f"not asked: {self._limit} answers before got no reply", is_outage=True)
+            raise NoAnswer(f"{NOT_ASKED}: {self._limit} answers before got no reply", is_outage=True)
 
 
 def judge_cases(

@@ -220,5 +220,5 @@ def test_a_refused_key_and_an_unknown_model_are_one_error(monkeypatch):
         (verdict,) = judge_cases(config_for(server.url, key_env="JUDGE_KEY", max_retries=0), cases(1))
     assert secret not in f"{caught.value} {caught.value.__cause__} {verdict.problem}"
     monkeypatch.delenv("JUDGE_KEY")
-    with pytest.raises(ValueError, match="judge.key_env=JUDGE_KEY: no such variable"):
+    with pytest.raises(ValueError, match="key_env=JUDGE_KEY: no such variable"):
         judge_cases(config_for("http://127.0.0.1:1/v1", key_env="JUDGE_KEY"), cases(1))
