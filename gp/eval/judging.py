@@ -54,8 +54,8 @@ def score_answers(
 ) -> list[Row]:
     """Scores all answers of an evaluation, as far as the judge has not said anything about them yet.
 
-    Writes `judge.json` and `judge/SPLIT-ROW.jsonl` with a line per answer; `summary.json`, `report.md` and `report.html`
-    get the judge's figures.
+    Writes `judge.json` and `judge/SPLIT-ROW.jsonl` with a line per answer; the judge's figures go into `summary.json`,
+    `report.md` and `report.html`.
 
     Args:
         folder: of the evaluation.

@@ -1,6 +1,7 @@
 """One question to an OpenAI-compatible endpoint.
 
-429, 5xx, time-outs and dropped connections are repeated by the client, which waits as Retry-After says, else 0.5, 1, 2, ... 8 seconds with a random part.
+429, 5xx, time-outs and dropped connections are repeated by the client, which waits as Retry-After says, else
+0.5, 1, 2, ... 8 seconds with a random part.
 """
 
 from __future__ import annotations
