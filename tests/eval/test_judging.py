@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import re
+import os
 import shutil
 from pathlib import Path
 from statistics import fmean
@@ -15,8 +16,7 @@ import evaluate
 pytest.importorskip("openai")
 
 from gp.eval import module as eval_module
-from gp.runs.lock import one_writer
-from tests.support import commands
+from gp.runs.lock import HOLDER, LOCK
 from tests.support.chat_server import Say, case_in, chat_server
 
 QUICK = ("eval.costs=false", "eval.overlays=0", "eval.max_new_tokens=2", "data.eval_batch_size=4")
@@ -186,25 +186,32 @@ def test_the_key_is_nowhere_but_in_requests(answers, monkeypatch, capsys):
     assert SECRET not in printed and "user:word" not in printed
 
 
-def test_a_folder_that_an_evaluation_writes_to_is_left_alone(micro, two_sets, answers, monkeypatch, capsys):
-    """Asked for in the middle of an evaluation of that folder."""
-    said: list[str] = []
-    stock = eval_module.finish
+def test_an_evaluation_holds_its_folder(micro, two_sets, answers, monkeypatch):
+    stock, held = eval_module.finish, []
 
     def finish(module):
-        with chat_server(good) as server:
-            command = [f"score={answers}", f"judge.base_url={server.url}", "judge.model=judge-1"]
-            process = commands.begin("evaluate.py", *command)
-            said.append(process.communicate(timeout=commands.PATIENCE_S)[1])
-            assert process.returncode == 2 and not server.requests
+        with (answers / LOCK).open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(read(answers / HOLDER)["pid"])
         return stock(module)
 
     monkeypatch.setattr(eval_module, "finish", finish)
     assert evaluate.main(command(micro, two_sets[0], answers)) == 0
-    (line,) = [line for line in said[0].splitlines() if line.startswith("error")]
-    assert re.search(r"is being written to by process \d+ on .* since .*: wait until it is finished", line)
-    with one_writer(answers):  # nobody has it any more
-        pass
+    assert held == [os.getpid()]
+    with chat_server(good) as server:
+        assert score(answers, server) == 0, "nobody has it any more"
+
+
+def test_a_folder_that_an_evaluation_writes_to_is_left_alone(answers, capsys):
+    holder = {"pid": os.getpid(), "host": "here", "since": "2026-11-28T20:00:00+00:00"}
+    with (answers / LOCK).open("a") as file, chat_server(good) as server:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (answers / HOLDER).write_text(json.dumps(holder))
+        assert score(answers, server) == 2 and not server.requests
+    expected = f"being written to by process {os.getpid()} on here since {holder['since']}: wait until it is finished"
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
