@@ -16,6 +16,7 @@ from gp.config.schema import ABOVE_0, FROM_0, FROM_1
 
 PROTOCOLS = ("rubric", "original")
 SECTION = "judge"
+OWN_FIELDS = ("model", "messages", "stream")  # of a request, not to be given as extra ones
 NO_KEY = "none"  # what local servers are told, which ask for none
 
 
@@ -59,6 +60,8 @@ def load_judge(overrides: Sequence[str], paths: Sequence[Path] = ()) -> JudgeCon
     judge: JudgeConfig = merge_options(ScoreConfig, {**files, COMMAND_LINE: given}).judge
     if not judge.base_url.startswith(("http://", "https://")):
         raise ValueError(f"judge.base_url must start with http:// or https://, got {judge.base_url!r}")
+    if own := [name for name in OWN_FIELDS if name in judge.extra]:
+        raise ValueError(f"judge.extra.{own[0]}: a request has its own; expected other fields, e.g. top_p")
     return judge
 
 

@@ -158,6 +158,7 @@ def _finish(
 def _record(config: JudgeConfig, answers: list[Answers], verdicts: list[list[Verdict]]) -> dict[str, Any]:
     """The content of `judge.json`; no key, and no login of the address."""
     from gp.judge.errors import without_login
+    from gp.judge.judging import sampling_of
     from gp.judge.protocols import PROTOCOLS
 
     names = ("split", "pruner", "budget", "matched", "num_samples", *judged.FIGURES)
@@ -165,13 +166,12 @@ def _record(config: JudgeConfig, answers: list[Answers], verdicts: list[list[Ver
     for row, one in zip(rows, answers, strict=True):
         row["score_missing_as_0"] = round((row[JUDGE_SCORE] or 0) * row[NUM_JUDGED] / row["num_samples"], 6)
         row["answers"] = judged.answers_id(one.results)
-    asked = {name: value for name, value in asdict(config).items() if name in ("max_tokens", "extra")}
     return {
         "model": config.model,
         "protocol": config.protocol,
         "version": PROTOCOLS[config.protocol].version,
         "base_url": without_login(config.base_url),
-        "sampling": {"temperature": 0, **asked},
+        "sampling": sampling_of(config),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "rows": rows,
         "means": judged.means_of_judged([one.row for one in answers]) if _num_sets(answers) > 1 else [],

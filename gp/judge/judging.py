@@ -100,9 +100,7 @@ class Judge:
 
     def request(self, case: Case) -> dict[str, Any]:
         """The fields of the request for a case, all that the reply depends on."""
-        longest = {} if self.config.max_tokens is None else {"max_tokens": self.config.max_tokens}
-        asked = {"model": self.config.model, "messages": self.protocol.ask(case), "temperature": 0, **longest}
-        return {**asked, **self.config.extra}
+        return {"model": self.config.model, "messages": self.protocol.ask(case), **sampling_of(self.config)}
 
     async def _judge(self, case: Case, outage: _Outage) -> Verdict:
         request = self.request(case)
@@ -148,6 +146,12 @@ class _Outage:
         """Raises NoAnswer if it lasts."""
         if self._in_a_row >= self._limit:
             raise NoAnswer(f"{NOT_ASKED}: {self._limit} answers before got no reply", is_outage=True)
+
+
+def sampling_of(config: JudgeConfig) -> dict[str, Any]:
+    """The fields of every request but model and messages."""
+    longest = {} if config.max_tokens is None else {"max_tokens": config.max_tokens}
+    return {"temperature": 0, **longest, **config.extra}
 
 
 def judge_cases(

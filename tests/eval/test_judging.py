@@ -161,9 +161,15 @@ def test_an_outage_leaves_what_was_there(answers, capsys):
 
 
 def test_original_protocol_is_what_is_asked(answers):
+    options = answers.parent / "judge.yaml"
+    options.write_text("judge: {model: judge-2, protocol: original, extra: {temperature: 0.7}}\n")
+    more = ("--config", str(options), "judge.extra.top_p=0.8", f"judge.cache={answers.parent / 'shared'}")
     with chat_server(lambda body, before: Say("Score: 0.5")) as server:
-        assert score(answers, server, "judge.protocol=original", f"judge.cache={answers.parent / 'shared'}") == 0
+        assert score(answers, server, *more) == 0, "the command line wins over the file"
     assert all(body["messages"][1]["content"].startswith("\nquestion: <image>\n") for body in server.requests)
+    sampling = {"temperature": 0.7, "max_tokens": 512, "top_p": 0.8}
+    assert all(sampling.items() <= body.items() for body in server.requests)
+    assert read(answers / "judge.json")["sampling"] == sampling
     assert {row["judge_score"] for row in read(answers / "summary.json")} == {0.5}
     assert list((answers.parent / "shared").glob("*.jsonl")) and not (answers / "judge-cache").exists()
 
@@ -223,6 +229,8 @@ def test_a_folder_that_an_evaluation_writes_to_is_left_alone(answers, capsys):
         (("judge.protocol=orginal",), "judge.protocol must be one of rubric, original, got 'orginal'"),
         (("judge.base_url=localhost:8000",), "judge.base_url must start with http:// or https://"),
         (("judge.model=judge-2",), "judge.model: unknown model 'judge-2', the endpoint has judge-1"),
+        (("judge.extra.messages=x",), "judge.extra.messages: a request has its own"),
+        (("--config", "nowhere.yaml"), "config nowhere.yaml: no such file"),
         (("judge.key_env=NOT_THERE",), "judge.key_env=NOT_THERE: no such variable"),
     ],
 )
