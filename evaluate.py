@@ -14,6 +14,7 @@
     python evaluate.py --config configs/qwen7b.yaml pruner=fastv,visionzip budget=0.2
     python evaluate.py ckpt=runs/qwen7b bench=viscot eval.costs=false
     python evaluate.py ckpt=runs/tiny calibrate=val agreement=0.99
+    python evaluate.py score=runs/qwen7b/eval-viscot judge.base_url=http://localhost:8000/v1 judge.model=MODEL
 
 Without ckpt the base alone is evaluated: methods other than glimpse, at budgets.
 
@@ -35,6 +36,8 @@ Short keys, lists with commas:
     calibrate=SPLIT   finds the largest threshold whose answers are the un-pruned ones on a share agreement=0.99 of the
                       questions at least, confidence=0.95 sure, on a split of data.test or on val (data.val); writes it
                       into the trained parts and tries it on the other splits; results go to eval-calibration/
+    score=FOLDER      of a finished evaluation: an LLM scores its answers, no model is loaded; with judge.* alone, below
+                      (docs/judge.md)
 
 Any other key is an option of the config; eval.methods.METHOD.SETTING=VALUE sets what a method takes.
 A method that cannot meet a budget on this base is left out there, with the reason. Results are appended as they come:
@@ -53,7 +56,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from gp import cli
-from gp.config.reference import help_text
+from gp.config.reference import help_text, judge_text
 
 # threads that spin while they wait make small steps many times slower on a shared machine; read when torch is imported
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -76,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        usage="python evaluate.py [ckpt=PATH] [key=value ...] [--config FILE ...]",
+        usage="python evaluate.py [ckpt=PATH | score=FOLDER] [key=value ...] [--config FILE ...]",
         description=__doc__,
-        epilog=help_text("glimpse"),
+        epilog="\n\n".join([help_text("glimpse"), judge_text()]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="ckpt=PATH, short keys, options of the config")
@@ -96,10 +99,16 @@ def run(
     settings: Sequence[str], config_paths: Sequence[Path] | None, framed: Callable[[Callable[[], None]], int]
 ) -> None:
     """Finds the checkpoint and hands over to the devices; `framed` is how work of a process becomes its status."""
-    bench_name, rest = take(settings, "bench")
+    folder, rest = take("score", settings)
+    if folder is not None:
+        from gp.eval.judging import score_answers
+
+        score_answers(Path(folder), rest, config_paths or ())
+        return
+    bench_name, rest = take("bench", rest)
     wanted = {}
     for key in CALIBRATION:
-        wanted[key], rest = take(rest, key)
+        wanted[key], rest = take(key, rest)
     ckpt, overrides = split_settings(rest)
     bench = None
     if bench_name:
@@ -182,8 +191,8 @@ def number(key: str, text: str) -> float:
         raise ValueError(f"{key}={text}: expected a number") from error
 
 
-def take(settings: Sequence[str], key: str) -> tuple[str | None, list[str]]:
-    """Takes `key=` out of the settings: its value, of several the last one, and what is left."""
+def take(key: str, settings: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Takes a key out of the settings: its value, of several the last one, and what is left."""
     given = [text.partition("=")[2] for text in settings if text.startswith(f"{key}=")]
     return (given[-1] if given else None), [text for text in settings if not text.startswith(f"{key}=")]
 

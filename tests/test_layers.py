@@ -19,7 +19,7 @@ LAYERS = [
     {"chat"},
     {"model"},
     {"loading", "wrapping"},
-    {"data", "metrics"},
+    {"data", "metrics", "judge"},
     {"training", "eval"},
     {"bench", "doctor", "convert", "sweep", "embedded/making"},
 ]

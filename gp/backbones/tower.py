@@ -39,7 +39,7 @@ class PatchProduct(nn.Module):
         return linear(patches.flatten(1), self.weight.flatten(1), self.convolution.bias)
 
 
-def patch_products(patch_embed: nn.Module) -> dict[nn.Module, nn.Module]:
+def patch_products(patch_embed: Any) -> dict[nn.Module, nn.Module]:
     """What stands for the convolution of a patch embedding that is handed patches, one by one; see `view_with_parts`.
 
     Nothing in 16 bits, where another order of sums may round to another number; nor where somebody else has put

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from gp.config.judge import ScoreConfig
 from gp.config.load import SCHEMAS
 from gp.config.table import Option, options_of, sections_of
 
@@ -28,24 +29,32 @@ def help_text(*tasks: str) -> str:
     return "\n\n".join(f"options of task {task}:\n\n{describe_schema(SCHEMAS[task])}" for task in tasks)
 
 
+def judge_text() -> str:
+    """The same of a judge."""
+    return f"options with score=FOLDER:\n\n{describe_schema(ScoreConfig)}"
+
+
 def describe_schema(schema: type) -> str:
     """Lists all options of a schema, one line each, by section."""
     blocks = []
     for section, part in sections_of(schema).items():
         title = [f"  {section}: {_summary(part)}"] if section else []
         blocks.append("\n".join([*title, *map(_line, _options_in(schema, section))]))
-    return "\n\n".join(blocks)
+    return "\n\n".join(filter(None, blocks))
 
 
 def page() -> str:
     """The reference page, in Markdown."""
     parts = [TITLE]
-    for task, schema in SCHEMAS.items():
-        parts.append(f"## Task `{task}`\n")
+    pages = {f"Task `{task}`": schema for task, schema in SCHEMAS.items()}
+    for title, schema in {**pages, "`evaluate.py score=FOLDER`": ScoreConfig}.items():
+        parts.append(f"## {title}\n")
         for section, part in sections_of(schema).items():
+            rows = [_row(one) for one in _options_in(schema, section)]
+            if not rows:
+                continue
             if section:
                 parts.append(f"### `{section}`\n\n{_summary(part)}\n")
-            rows = [_row(one) for one in _options_in(schema, section)]
             parts.append("\n".join(["| key | default | values | meaning |", "|---|---|---|---|", *rows]) + "\n")
     return "\n".join(parts)
 

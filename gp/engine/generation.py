@@ -177,6 +177,7 @@ class PrunedDecoder(GenerationMixin):
             kwargs: the cache that `generate` made, under the name that transformers gives it (empty on the first
                 call), and outputs that the caller wants.
         """
+        assert handover is not None  # `generate` passes it on
         prefill = handover.prefill
         cache: Any = kwargs.pop(CACHE)
         if cache.get_seq_length() == 0:
@@ -185,7 +186,8 @@ class PrunedDecoder(GenerationMixin):
             return CausalLMOutputWithPast(logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), **{CACHE: cache})
         prefill.insist()  # `generate` has waited for the first token
         if isinstance(cache, StaticCache):
-            return CausalLMOutputWithPast(logits=self.compiled.logits(cache, input_ids), **{CACHE: cache})
+            rest: dict[str, Any] = {CACHE: cache}
+            return CausalLMOutputWithPast(logits=self.compiled.logits(cache, input_ids), **rest)
         num_new = cache.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
         position_ids, masks = (handover.positions + num_new - 1).unsqueeze(1), handover.masks(num_new)
         if masks.is_ragged:

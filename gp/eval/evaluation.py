@@ -67,7 +67,7 @@ def evaluate(
 
     Raises:
         ValueError: an unknown pruner or setting of one, no row that can be run, results of other settings in `out`,
-            more unusable samples than allowed.
+            another process that writes there, more unusable samples than allowed.
         FileNotFoundError: a shard is missing.
         StageFailed: a library failed; names the row, and the questions unless it is the rehearsal before the first row.
         gp.cli.Stop: another process of the command has ended, or memory or a killed loader process ended this one; a
@@ -80,7 +80,7 @@ def evaluate(
     others = Companions(trainer, copies)
     module = EvalModule(load, config, Path(out), console or make_console(), others, ckpt_id, command)
     end_with_launcher(trainer)
-    with others.ending_together(), _ended_by_data(module):
+    with module.held, others.ending_together(), _ended_by_data(module):
         trainer.test(module, verbose=False)
     return module.rows
 

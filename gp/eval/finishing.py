@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from gp.config.sets import set_options
 from gp.data.batch import Batch
 from gp.eval import breakdown
+from gp.eval import judged as judge
 from gp.eval.exports import as_csv, write_tables
 from gp.eval.gallery import Failures, as_entries, paint_failures
 from gp.eval.html_report import write_html
+from gp.eval.judged import adopt, lines_of_judged, read_judged
 from gp.eval.lines import print_lines
 from gp.eval.markdown_report import write_markdown
 from gp.eval.overlays import Example, paint_examples
@@ -47,11 +49,18 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
         ValueError: no sample of a split was answered by every method.
     """
     rows, groups, examples, failures = [], [], {}, {}
+    judged = read_judged(module.out)
     for run in module.runs:
         results, split = run.results(), run.split
         options, seed = set_options(module.config.eval, split), module.config.seed
         scorer, figures = options.scores[0], (module.scores.figures[split], module.costs.figures[split])
-        rows += summarize(split, *figures, results, seed, module.reference, scorer)
+        new = summarize(split, *figures, results, seed, module.reference, scorer)
+        if judged and adopt(new, results, judged) < len(new):
+            again = f"python evaluate.py score={module.out} judge.base_url=... judge.model=..."
+            module.console.print(
+                f"{judge.FILE}: not of all answers to {split}: {again}", soft_wrap=True, highlight=False
+            )
+        rows += new
         groups += breakdown.break_down(split, results, scorer, module.reference, seed, options.categories)
         examples[split] = _paint(module, results, split)
         failures[split] = _failures(module, results, split)
@@ -59,10 +68,11 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
     write_tables(module.out, rows)
     print_table(rows, module.console)
     _sets(module, rows)
+    print_sets(lines_of_judged(rows), module.console, judge.TITLE)
     _groups(module, groups)
     _write(module, FAILURES, [entry for split, found in failures.items() for entry in as_entries(split, found)])
     _write(module, CALIBRATION, module.scores.reliability)
-    _report(module, rows, groups, examples, failures)
+    _report(module, rows, groups, examples, failures, judged)
     return rows
 
 
@@ -115,6 +125,7 @@ def _report(
     groups: list[dict[str, Any]],
     examples: Mapping[str, list[Example]],
     failures: Mapping[str, list[Failures]],
+    judged: dict[str, Any] | None,
 ) -> None:
     shown = {**module.settings, "methods": settings_of_methods(module.model, module.methods)}
     device = module.model.backbone.device
@@ -130,6 +141,7 @@ def _report(
         module.config,
         device,
         module.command,
+        judged,
     )
     for path in (write_markdown(module.out, report), write_html(module.out, report)):
         module.console.print(f"report: {path}", soft_wrap=True, highlight=False, markup=False)

@@ -12,11 +12,12 @@ from typing import Any
 
 from PIL import Image
 
-from gp.eval import breakdown, figures, table
+from gp.eval import breakdown, figures, judged, table
 from gp.eval.gallery import LEGEND as GALLERY_LEGEND
 from gp.eval.gallery import Failures, evidence_lost
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example, Painted
+from gp.eval.renewing import marked
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
 from gp.eval.sets_table import LEGEND as SETS_LEGEND
@@ -73,6 +74,7 @@ def write_html(out: Path, report: EvalReport) -> Path:
         f"<h1>{title}</h1><ul>{facts}</ul>",
         _left_out(report),
         _sets(report),
+        marked(judged.PART, judge_part(report.judged, report.judge)),
         *(_section(out, section) for section in report.sections),
         f"<h2>Settings</h2><pre>{escape(json.dumps(report.settings, indent=1))}</pre>",
         f"<script>{SCRIPT}</script></body></html>",
@@ -109,8 +111,15 @@ def _wide(content: str) -> str:
     return f'<div class="wide">{content}</div>'
 
 
+def judge_part(lines: Sequence[Sequence[str]], caption: str) -> str:
+    """What a judge says: the table of several sets, and who judged; empty if nobody did."""
+    if not caption:
+        return ""
+    return f"<h2>Judge</h2>{_plain_table(lines) + _legend(judged.LEGEND) if lines else ''}{_legend(caption)}"
+
+
 def _section(out: Path, section: Section) -> str:
-    parts = [f"<h2>Split <code>{escape(section.split)}</code></h2>", _table(section.rows)]
+    parts = [f"<h2>Split <code>{escape(section.split)}</code></h2>", marked(section.split, rows_table(section.rows))]
     parts += [_legend("Click on the head of a column to sort by it."), _legend(table.LEGEND)]
     parts += [_wide(inline_svg(*figures.draw(section.rows), name=section.split)), _legend(figures.LEGEND)]
     if drawn := figures.draw_speed(section.rows):
@@ -150,7 +159,8 @@ def _failure(out: Path, example: Example) -> str:
     return _figure(out, painted, "<br>".join(lines))
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
+def rows_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table of one split, to be sorted."""
     columns = table.columns_of(rows)
     kinds = ["text" if index < table.NUM_TEXT_COLUMNS else "number" for index in range(len(columns))]
     heads = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, columns))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from gp.eval import breakdown, figures, lines, sets_table, table
+from gp.eval import breakdown, figures, judged, lines, sets_table, table
 from gp.eval.gallery import LEGEND as GALLERY_LEGEND
 from gp.eval.gallery import Failures, evidence_lost
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
 from gp.eval.overlays import Example
+from gp.eval.renewing import marked
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
 from gp.runs.writing import write_text
@@ -25,6 +27,7 @@ def write_markdown(out: Path, report: EvalReport) -> Path:
         parts += ["## Left out", "\n".join(f"- `{one.method.label}`: {one.reason}" for one in report.left_out)]
     if report.sets:
         parts += ["## Sets", lines.markdown(report.sets, sets_table.NUM_TEXT_COLUMNS), sets_table.LEGEND]
+    parts.append(marked(judged.PART, judge_part(report.judged, report.judge)))
     for section in report.sections:
         parts += _section(section)
     parts += ["## Settings", f"```json\n{json.dumps(report.settings, indent=1)}\n```"]
@@ -33,8 +36,17 @@ def write_markdown(out: Path, report: EvalReport) -> Path:
     return path
 
 
+def judge_part(of_sets: Sequence[Sequence[str]], caption: str) -> str:
+    """What a judge says: the table of several sets, and who judged; empty if nobody did."""
+    if not caption:
+        return ""
+    table_of_sets = [lines.markdown(of_sets, sets_table.NUM_TEXT_COLUMNS), judged.LEGEND] if of_sets else []
+    return "\n\n".join(["## Judge", *table_of_sets, _plain(caption)])
+
+
 def _section(section: Section) -> list[str]:
-    parts = [f"## Split `{section.split}`", table.markdown_table(section.rows), table.LEGEND]
+    rows = marked(section.split, table.markdown_table(section.rows))
+    parts = [f"## Split `{section.split}`", rows, table.LEGEND]
     parts += [f"![accuracy against budget]({section.curve})", figures.LEGEND]
     if section.speed:
         parts += [f"![accuracy against speed]({section.speed})", figures.SPEED_LEGEND]

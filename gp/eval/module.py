@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
@@ -34,6 +35,7 @@ from gp.eval.settings import claim, settings_of, settings_of_methods, settings_o
 from gp.model import GlimpseModel
 from gp.runs.companions import FAILED, Companions
 from gp.runs.ends import words_of
+from gp.runs.lock import one_writer
 from gp.stages import named
 
 SAMPLES = "samples"
@@ -61,6 +63,7 @@ class EvalModule(pl.LightningModule):
         reference: the row that every other one is compared with.
         scores, costs: callbacks that own the metrics.
         group: of all processes, for tensors on the CPU; None: there is one process.
+        held: closed at the end of the evaluation: the first process holds the folder.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class EvalModule(pl.LightningModule):
         self.runs: list[SplitRun] = []
         self.scores, self.costs = RowScores(), RowCosts()
         self.group: Any = None
+        self.held = ExitStack()
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Metrics of the rows; Lightning adds them to those of the trainer."""
@@ -107,6 +111,7 @@ class EvalModule(pl.LightningModule):
         self.reference = find_reference(self.methods, config.eval.reference)
         self.settings = settings_of(self.model, config, self.ckpt_id or weights_id(self.model))
         if trainer.is_global_zero:
+            self.held.enter_context(one_writer(self.out, "wait for it, stop it, or choose another folder with out=..."))
             self._claim(self.left_out)
         self.wait()
         self._rehearse()

@@ -17,6 +17,7 @@ from gp.config import TrainConfig
 from gp.config.sets import set_options
 from gp.eval import breakdown, figures
 from gp.eval.gallery import Failures
+from gp.eval.judged import caption_of, lines_of_judged
 from gp.eval.overlays import FOLDER, Example
 from gp.eval.plan import LeftOut
 from gp.eval.sets_table import lines_of
@@ -62,6 +63,8 @@ class EvalReport:
         left_out: rows that could not be run.
         settings: what results depend on, and the sections of the config.
         sets: lines of the table of several sets, heads first, see `gp.eval.sets_table`; none where there is one set.
+        judged: the same of a judge's scores, see `gp.eval.judged`.
+        judge: who judged, and how many answers; empty: nobody.
     """
 
     name: str
@@ -70,6 +73,8 @@ class EvalReport:
     left_out: Sequence[LeftOut]
     settings: Mapping[str, Any]
     sets: Sequence[Sequence[str]] = ()
+    judged: Sequence[Sequence[str]] = ()
+    judge: str = ""
 
 
 def make_report(
@@ -84,6 +89,7 @@ def make_report(
     config: TrainConfig,
     device: torch.device,
     command: str | None = None,
+    judged: Mapping[str, Any] | None = None,
 ) -> EvalReport:
     """Gathers a report and draws its curves.
 
@@ -99,6 +105,7 @@ def make_report(
         config: for the settings of evaluation and data.
         device: that it ran on.
         command: that makes the report again; None: the command line of this process.
+        judged: as of `gp.eval.judged.read_judged`.
     """
     sections = []
     for split in dict.fromkeys(row["split"] for row in rows):
@@ -120,7 +127,8 @@ def make_report(
     shown = {**settings, "eval": asdict(config.eval), "data": {"root": config.data.root, "test": config.data.test}}
     facts = _facts(settings, device, command or shlex.join(["python", *sys.argv]))
     sets = lines_of(rows, {section.split: set_options(config.eval, section.split).scores[0] for section in sections})
-    return EvalReport(config.name, facts, sections, left_out, shown, sets)
+    judge = lines_of_judged(rows), caption_of(rows, judged)
+    return EvalReport(config.name, facts, sections, left_out, shown, sets, *judge)
 
 
 def _save(drawn: tuple[Figure, Any] | None, out: Path, name: str) -> str | None:

@@ -53,7 +53,7 @@ def lines_of(rows: Sequence[Row], scores: Mapping[str, str]) -> list[list[str]]:
     if len(scores) < 2:
         return []
     means = means_of_sets(rows, scores)
-    lines = [["set", "scorer", "n", *map(_name, means)]]
+    lines = [["set", "scorer", "n", *map(name_of, means)]]
     for split, scorer in scores.items():
         of_methods = [mean["sets"][split] for mean in means]
         lines.append([split, scorer, str(of_methods[0]["num_samples"]), *map(_cell, of_methods)])
@@ -61,10 +61,10 @@ def lines_of(rows: Sequence[Row], scores: Mapping[str, str]) -> list[list[str]]:
     return [*lines, [MEAN, "", str(total), *map(_cell, means)]]
 
 
-def print_sets(lines: Sequence[Sequence[str]], console: Console) -> None:
+def print_sets(lines: Sequence[Sequence[str]], console: Console, title: str = f"sets: {TITLE}") -> None:
     """Prints the lines of `lines_of`, if there are any."""
     if lines:
-        print_lines(lines, f"sets: {TITLE}", console, NUM_TEXT_COLUMNS, last_apart=True)
+        print_lines(lines, title, console, NUM_TEXT_COLUMNS, last_apart=True)
 
 
 def as_latex(lines: Sequence[Sequence[str]]) -> str:
@@ -99,7 +99,8 @@ def _mean(method: Row, of_sets: Mapping[str, Row], scores: Mapping[str, str]) ->
     return {**method, **means, "sets": sets}
 
 
-def _name(mean: Row) -> str:
+def name_of(mean: Row) -> str:
+    """The head of a method's column."""
     return mean["pruner"] if mean["pruner"] == NoPruner.name else f"{mean['pruner']} {budget_text(mean)}"
 
 

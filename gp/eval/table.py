@@ -17,6 +17,7 @@ from gp.pruners import NoPruner
 
 Row = dict[str, Any]
 
+JUDGE_SCORE, NUM_JUDGED = "judge_score", "num_judged"  # of rows whose answers a judge has scored
 WIDTH_WITHOUT_TERMINAL = 150  # a log keeps whole rows
 NUM_TEXT_COLUMNS = 2
 TERMINAL, REPORT, PAPER = "terminal", "report", "paper"  # where a column is shown: by how wide the place is
@@ -26,7 +27,8 @@ LEGEND = (
     "each prompt what glimpse kept). Cache: the realised share. Last layer: visual tokens kept to the end. Computed: "
     "visual tokens that the prefill worked on, mean over layers. KV total: entries of the cache, text included. "
     "Accuracy: exact match, with its 95 % bootstrap interval over questions; other scorers by their names. "
-    "Agree: same answer as without pruning. Against a row: the split's score less that row's, in points, with the 95 % "
+    "Agree: same answer as without pruning. Judge: mean score of the answers judged, missing ones left out. "
+    "Against a row: the split's score less that row's, in points, with the 95 % "
     "interval of a paired bootstrap over questions, and its p; a star stands where the interval leaves out 0. "
     "Times: pruned / un-pruned, below 1 is faster; decode time is per token. Prefill ms: of a batch; token ms: of a "
     "step that decodes a token of each of its questions; questions/s: of both, with 8 tokens an answer. Peak: memory "
@@ -59,14 +61,15 @@ def make_console() -> Console:
 
 
 def columns_of(rows: Sequence[Row], place: str = REPORT) -> list[Column]:
-    """The columns of a split's table: `COLUMNS`, and behind the accuracy those of other scorers, and the comparison.
+    """The columns of a split's table: `COLUMNS`; behind the accuracy those of other scorers, a judge, the comparison.
 
     Args:
         rows: of the split.
         place: where the table is shown.
     """
     behind = 1 + next(number for number, column in enumerate(COLUMNS) if column.name.startswith("accuracy"))
-    columns = [*COLUMNS[:behind], *scored_columns(rows), *_compared_columns(rows), *COLUMNS[behind:]]
+    judged = JUDGED if JUDGE_SCORE in rows[0] else ()
+    columns = [*COLUMNS[:behind], *scored_columns(rows), *judged, *_compared_columns(rows), *COLUMNS[behind:]]
     return [column for column in columns if place in column.places]
 
 
@@ -203,3 +206,7 @@ COLUMNS = (
     _figure("KV MiB", "kv_cache_mib", mib),
     _figure("n", "num_samples", str),
 )
+JUDGED = [
+    _figure("judge %", JUDGE_SCORE, percent),
+    Column("judged", lambda row: f"{row[NUM_JUDGED]} of {row['num_samples']}", lambda row: row[NUM_JUDGED]),
+]

@@ -17,14 +17,19 @@ from filelock import FileLock, Timeout
 from gp.runs.writing import write_text
 
 LOCK, HOLDER = ".writer.lock", ".writer.json"
+REMEDY = "wait for it, stop it, or choose another folder with name=..."
 PATIENCE_S = 10.0  # for the children of a killed writer: they share its lock and end soon after it
 
 
 @contextmanager
-def one_writer(folder: Path) -> Iterator[None]:
+def one_writer(folder: Path, remedy: str = REMEDY) -> Iterator[None]:
     """Holds a run folder for this process; it may be entered again within.
 
     A folder that is still empty at the end is removed.
+
+    Args:
+        folder: made if it is not there.
+        remedy: what to do where another process has it.
 
     Raises:
         ValueError: another process has it; names the process, its machine and since when.
@@ -32,7 +37,7 @@ def one_writer(folder: Path) -> Iterator[None]:
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, is_singleton=True)
-    _acquire(lock, folder)
+    _acquire(lock, folder, remedy)
     is_outermost = lock.lock_counter == 1
     try:
         if is_outermost:
@@ -51,7 +56,7 @@ def one_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(lock: FileLock, folder: Path) -> None:
+def _acquire(lock: FileLock, folder: Path, remedy: str) -> None:
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -61,8 +66,7 @@ def _acquire(lock: FileLock, folder: Path) -> None:
         except Timeout:
             raise ValueError(
                 f"{folder} is being written to by process {holder.get('pid', '(unknown)')} on "
-                f"{holder.get('host', '(unknown)')} since {holder.get('since', '(unknown)')}: "
-                "wait for it, stop it, or choose another folder with name=..."
+                f"{holder.get('host', '(unknown)')} since {holder.get('since', '(unknown)')}: {remedy}"
             ) from None
 
 

@@ -19,7 +19,7 @@ NEW_STD = 0.04
 MAX_SIDE_PX = 784
 
 
-def grow_model(old: PreTrainedModel, vocab_size: int, seed: int) -> Qwen2_5_VLForConditionalGeneration:
+def grow_model(old: PreTrainedModel, vocab_size: int, seed: int) -> PreTrainedModel:
     """A model with NUM_NEW_LAYERS more layers before layer INSERT_AT and a larger vocabulary.
 
     The new layers add nothing at first (output projections 0), so logits of old words are equal to the last bit. New

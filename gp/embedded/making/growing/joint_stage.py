@@ -128,20 +128,20 @@ class JointData(pl.LightningDataModule):
 
     def __init__(self, cfg: CardsPretrainConfig, tokenizer, hidden_size: int, stage: str):
         super().__init__()
-        self.name, self.stage = stage, getattr(cfg, f"{stage}_stage")
+        self.stage_name, self.stage = stage, getattr(cfg, f"{stage}_stage")
         self.cfg, self.tokenizer, self.hidden_size = cfg, tokenizer, hidden_size
 
     def train_dataloader(self) -> DataLoader:
         cfg, stage = self.cfg, self.stage
         steps = range(self.trainer.global_step, stage.steps)
-        seed = cfg.seed + 1 + list(PHASES_OF_STAGES).index(self.name)
+        seed = cfg.seed + 1 + list(PHASES_OF_STAGES).index(self.stage_name)
         builder = SceneBuilder("train", augment=True)
         late_from = round(stage.early_share * stage.steps)
         joint = JointStream(
             builder, self.tokenizer, steps, seed, noise_size=self.hidden_size, late_from=late_from,
-            phases=PHASES_OF_STAGES[self.name], large=stage.large_share
+            phases=PHASES_OF_STAGES[self.stage_name], large=stage.large_share
         )  # fmt: skip
-        plans = (*TOWER_BATCHES, *LARGE_BATCHES) if self.name != "joint" else TOWER_BATCHES
+        plans = (*TOWER_BATCHES, *LARGE_BATCHES) if self.stage_name != "joint" else TOWER_BATCHES
         tower = TowerStream(builder, steps, seed, plans)
         stream = _Mixed(joint, tower, steps, stage.tower_every)
         return DataLoader(stream, batch_size=None, num_workers=cfg.num_workers)

@@ -1,0 +1,77 @@
+"""Options of a judge, an LLM that scores answers: `judge.*` of `python evaluate.py score=FOLDER`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING
+
+from gp.config.load import COMMAND_LINE, merge_options, parse_overrides, read_yaml
+from gp.config.option import option
+from gp.config.schema import ABOVE_0, FROM_0, FROM_1
+
+PROTOCOLS = ("rubric", "original")
+SECTION = "judge"
+OWN_FIELDS = ("model", "messages", "stream")  # of a request, not to be given as extra ones
+NO_KEY = "none"  # what local servers are told, which ask for none
+
+
+@dataclass
+class JudgeConfig:
+    """An LLM behind any OpenAI-compatible endpoint that scores finished answers, for `evaluate.py score=FOLDER`."""
+
+    base_url: str = option(MISSING, "the endpoint, e.g. http://localhost:8000/v1")
+    model: str = option(MISSING, "the judge, as the endpoint names it")
+    protocol: str = option("rubric", "what it is asked and how its reply is read, see docs/judge.md", choices=PROTOCOLS)
+    key_env: str = option("OPENAI_API_KEY", "environment variable that holds the key; unset: asked without one")
+    concurrency: int = option(16, "questions asked at the same time", within=FROM_1)
+    max_tokens: int | None = option(512, "longest reply; null: not sent", within=FROM_1)
+    extra: dict[str, Any] = option({}, "more fields of every request, e.g. judge.extra.reasoning_effort=low")
+    timeout_s: float = option(120.0, "seconds after which a request is given up and repeated", within=ABOVE_0)
+    max_retries: int = option(8, "repeats after 429, 5xx, a time-out or a dropped connection", within=FROM_0)
+    cache: str | None = option(None, "folder of the replies, which several runs may share; null: beside the answers")
+
+
+@dataclass
+class ScoreConfig:
+    """What `evaluate.py score=FOLDER` takes."""
+
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+
+
+def load_judge(overrides: Sequence[str], paths: Sequence[Path] = ()) -> JudgeConfig:
+    """Reads the section `judge` of YAML files, later ones win, and of `judge.KEY=VALUE`, which win over them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unknown or missing key, or a value that it does not take; names it and where it comes from.
+    """
+    given = parse_overrides(overrides)
+    if others := [key for key in given if key != SECTION]:
+        raise ValueError(
+            f"{COMMAND_LINE}: score= reads answers that are there and takes {SECTION}.* only, got {others[0]!r}: "
+            "answers of another checkpoint, split or method are another evaluation"
+        )
+    files = {f"config {path}": read_yaml(path) for path in paths}
+    judge: JudgeConfig = merge_options(ScoreConfig, {**files, COMMAND_LINE: given}).judge
+    if not judge.base_url.startswith(("http://", "https://")):
+        raise ValueError(f"judge.base_url must start with http:// or https://, got {judge.base_url!r}")
+    if own := [name for name in OWN_FIELDS if name in judge.extra]:
+        raise ValueError(f"judge.extra.{own[0]}: a request has its own; expected other fields, e.g. top_p")
+    return judge
+
+
+def key_of(judge: JudgeConfig) -> str:
+    """The key from the environment; it belongs into requests and nowhere else.
+
+    Raises:
+        ValueError: a variable is named, and is not set.
+    """
+    key = os.environ.get(judge.key_env, "").strip()
+    if not key and judge.key_env != JudgeConfig.key_env:
+        raise ValueError(f"judge.key_env={judge.key_env}: no such variable in the environment, or an empty one")
+    return key or NO_KEY
