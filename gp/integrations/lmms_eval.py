@@ -25,6 +25,7 @@ from gp.calls import take_options
 from gp.eval.runner import num_new_tokens
 from gp.integrations.lmms_arguments import read_arguments
 from gp.integrations.lmms_requests import cut, read_conversation, read_generation
+from gp.integrations.stopping import Until
 
 MESSAGES, GEN_KWARGS, DOCUMENT, TASK, SPLIT = 1, 2, 3, 4, 5  # places in a chat request's arguments
 
@@ -122,20 +123,21 @@ class GlimpseChat(lmms):
         how = read_generation(batch[0][GEN_KWARGS])
         self._say_ignored(how.ignored, batch[0][TASK])
         inputs = batch_inputs(self.model.processor, [self._conversation(args) for args in batch])
-        stops = {"stop_strings": list(how.until), "tokenizer": self.model.processor.tokenizer} if how.until else {}
+        length = inputs["input_ids"].shape[1]
+        stops = [Until(self.model.processor.tokenizer, length, how.until)] if how.until else None
         out = self.model.generate(
             **inputs,
             **how.options,
-            **stops,
+            stopping_criteria=stops,
             pruner=self.pruner,
             options=self.options,
             seed=[zlib.crc32(f"{self.seed} {_place(args)}".encode()) for args in batch],
             return_dict_in_generate=True,
         )
-        prompt_mask = inputs["attention_mask"]
-        new_ids = out.sequences[:, prompt_mask.shape[1] :]
+        new_ids = out.sequences[:, length:]
         texts = self.model.processor.batch_decode(new_ids, skip_special_tokens=True)
-        counts = zip(prompt_mask.sum(1).tolist(), self._num_new(new_ids), out.num_visual, out.num_kept, strict=True)
+        sizes = inputs["attention_mask"].sum(1).tolist()
+        counts = zip(sizes, self._num_new(new_ids), out.num_visual, out.num_kept, strict=True)
         return [
             GenerationResult(cut(text, how.until), VisualTokenCounts(prompt, new, None, visual, kept))
             for text, (prompt, new, visual, kept) in zip(texts, counts, strict=True)

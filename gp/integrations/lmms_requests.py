@@ -20,8 +20,8 @@ PASSED_ON = (
     "early_stopping",
 )
 SAMPLING = ("temperature", "top_p", "top_k", "min_p")
-# What lmms-eval writes into every task that names no end. Its own adapters of Qwen do not stop there: an answer may have
-# paragraphs, and its last one is the one that counts.
+# What lmms-eval writes into every task that names no end. Its own adapters of Qwen do not stop there: an answer may
+# have paragraphs, and often the last one counts.
 PARAGRAPH = "\n\n"
 
 
@@ -97,4 +97,4 @@ def _entry(entry: Mapping[str, Any], markers: Sequence[str], allow_urls: bool) -
         return {"type": "text", "text": entry["text"]}
     if entry["type"] == "image":
         return picture_entry(read_image(entry["image"], allow_urls))
-    raise ValueError(f"gp prunes the tokens of images only, got a {entry['type']}")
+    raise ValueError(f"gp prunes the tokens of images only, got {entry['type']}")
