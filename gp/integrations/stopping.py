@@ -15,7 +15,7 @@ from transformers import StoppingCriteria
 
 
 class Until(StoppingCriteria):
-    """Ends a row as soon as the text of its new tokens holds one of `until`; what stands behind it is cut by the caller.
+    """Ends a row as soon as its new tokens hold one of `until`; what stands behind it is cut by the caller.
 
     Args:
         tokenizer: that reads the new tokens.

@@ -34,7 +34,7 @@ generation_kwargs: {{max_new_tokens: 4, until: []}}
 """
 
 
-def run(*arguments: str, **variables: str) -> None:
+def run(*arguments: str, **variables: str) -> str:
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=ROOT,
@@ -43,17 +43,19 @@ def run(*arguments: str, **variables: str) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def asked(folder: Path, *model_args: str) -> tuple[dict, list[dict]]:
     """Results and samples of the task `own`, through the command line of lmms-eval."""
     out = folder / "-".join(model_args)
-    run(
+    said = run(
         *("-m", "lmms_eval", "--model", "gp", "--model_args", ",".join(("base=tiny", "glimpse=tiny", *model_args))),
         *("--include_path", folder / "tasks", "--tasks", "own", "--batch_size", "16"),
         *("--log_samples", "--output_path", out),
         HF_HOME=str(folder / "hf"),
     )
+    assert len([*out.rglob("*_samples_own.jsonl")]) == 1, said  # lmms-eval ends with status 0 after an error, too
     (results,) = out.rglob("*_results.json")
     (samples,) = out.rglob("*_samples_own.jsonl")
     return json.loads(results.read_text()), [json.loads(line) for line in samples.read_text().splitlines()]
@@ -67,7 +69,6 @@ def evaluated(tmp_path_factory):
     (folder / "tasks").mkdir()
     template = Path(tasks.__file__).parent / "_shards_template_yaml"
     (folder / "tasks/own.yaml").write_text(OWN.format(template=template))
-    (folder / "tasks/utils.py").write_text("from gp.integrations.lmms_tasks.utils import *\n")
     row = {"shards": ["small/test-*.tar"], "root": str(folder / "data")}
     (folder / "tasks/own.jsonl").write_text(json.dumps(row) + "\n")
     run(
