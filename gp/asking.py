@@ -32,12 +32,12 @@ def chat_inputs(processor: Any, pictures: Sequence[Image], questions: Sequence[s
     """The processor's output for a batch of questions about the same pictures, padded on the left."""
     shown = [*map(picture_entry, pictures)]
     turns = [[{"role": "user", "content": [*shown, {"type": "text", "text": text}]}] for text in questions]
-    return _read(processor, turns)
+    return batch_inputs(processor, turns)
 
 
 def conversation_inputs(processor: Any, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The processor's output for one conversation up to its last question."""
-    return _read(processor, [list(messages)])
+    return batch_inputs(processor, [list(messages)])
 
 
 def picture_entry(picture: Image) -> dict[str, Any]:
@@ -45,7 +45,8 @@ def picture_entry(picture: Image) -> dict[str, Any]:
     return {"type": "image", "image": picture}
 
 
-def _read(processor: Any, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+def batch_inputs(processor: Any, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """The processor's output for a batch of conversations, each up to its last question, padded on the left."""
     return dict(
         processor.apply_chat_template(
             conversations,
