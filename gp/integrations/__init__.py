@@ -1,0 +1,1 @@
+"""Engines of others that prune with gp's methods."""
