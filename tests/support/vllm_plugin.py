@@ -18,7 +18,7 @@ from gp.integrations.vllm.settings import KEY
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "gp/embedded/base2"
 LIMITS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 2048, "limit_mm_per_prompt": {"image": 4}}
-FEW_TOKENS = 96  # of a scheduler step: prompts of more are prefilled in chunks
+FEW_TOKENS = 48  # of a scheduler step: prompts of more are prefilled in chunks
 
 Request = tuple[Sequence[Image], str]  # pictures, question
 
@@ -63,13 +63,24 @@ def prompt(processor: Any, request: Request) -> dict[str, Any]:
     return {"prompt": text, "multi_modal_data": {"image": list(pictures)}}
 
 
-def answers(engine: Any, prompts: Sequence[dict[str, Any]], pruning: dict[str, Any] | None = None) -> list[list[int]]:
-    """Ids of the greedy answers, all requests at once; `pruning` overrides the engine's for them."""
+def generate(engine: Any, prompts: Sequence[dict[str, Any]], pruning: dict[str, Any] | None = None) -> list[Any]:
+    """vLLM's greedy outputs, all requests at once; `pruning` overrides the engine's for them."""
     from vllm import SamplingParams
 
     override = {} if pruning is None else {"mm_processor_kwargs": {KEY: pruning}}
-    done = engine.generate([{**one, **override} for one in prompts], SamplingParams(temperature=0, max_tokens=6))
-    return [list(one.outputs[0].token_ids) for one in done]
+    return engine.generate([{**one, **override} for one in prompts], SamplingParams(temperature=0, max_tokens=6))
+
+
+def answers(engine: Any, prompts: Sequence[dict[str, Any]], pruning: dict[str, Any] | None = None) -> list[list[int]]:
+    """Ids of these answers."""
+    return [list(one.outputs[0].token_ids) for one in generate(engine, prompts, pruning)]
+
+
+def forget_devices() -> None:
+    """Lets another engine start in this process."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
 
 
 @cache

@@ -19,6 +19,7 @@ ENGINES = {
         "enable_prefix_caching": True,
         "max_num_batched_tokens": plugin.FEW_TOKENS,
         "max_num_seqs": 8,
+        "block_size": 32,  # of the tokens that a prompt can share with an earlier one
     },
     "prefixes forgotten, prompts whole": {"enable_prefix_caching": False, "enable_chunked_prefill": False},
 }
@@ -36,9 +37,12 @@ def engine(request, tmp_path_factory):
         patch.syspath_prepend(str(site))
         patch.setenv("PYTHONPATH", f"{site}:{plugin.ROOT}")
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process: half the start
         made = plugin.engine(pruning={"method": "divprune", "budget": BUDGET}, **request.param)
         yield made
         made.llm_engine.engine_core.shutdown()
+        del made
+        plugin.forget_devices()
 
 
 def ours(model, request, method, budget=BUDGET, seed=0):
@@ -61,6 +65,8 @@ def test_answers_are_those_of_gp(model, engine, method):
     assert plugin.answers(engine, prompts, pruning) == wanted
     assert plugin.answers(engine, prompts[::-1], pruning) == wanted[::-1]  # again, from what the engine has kept
     assert plugin.answers(engine, prompts[:1], pruning) == wanted[:1]  # alone
+    keeps = engine.llm_engine.vllm_config.cache_config.enable_prefix_caching
+    assert bool(plugin.generate(engine, prompts[:1], pruning)[0].num_cached_tokens) == keeps
 
 
 def test_the_budget_of_the_engine_holds_where_a_request_says_nothing(model, engine):
