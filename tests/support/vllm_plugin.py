@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
-from gp.integrations.vllm import ARCHITECTURE
+from gp.integrations.vllm import ARCHITECTURE, CPU_WORKER
 from gp.integrations.vllm.settings import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +51,7 @@ def engine(base: Path = BASE, pruning: dict[str, Any] | None = None, **arguments
 
     if pruning is not None:
         arguments["hf_overrides"] = {"architectures": [ARCHITECTURE], KEY: pruning}
+        arguments.setdefault("worker_cls", CPU_WORKER)
     return LLM(str(base), **{**LIMITS, **arguments})
 
 

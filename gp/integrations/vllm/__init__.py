@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 ARCHITECTURE = "PrunedQwen2_5_VLForConditionalGeneration"  # what users write in hf_overrides
+CPU_WORKER = "gp.integrations.vllm.cpu_worker.PrunedCPUWorker"  # and in worker_cls, where vLLM runs on a CPU
 
 
 def register() -> None:

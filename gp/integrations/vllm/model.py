@@ -10,8 +10,10 @@ from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.platforms import current_platform
 from vllm.utils.gpu_sync_debug import gpu_sync_allowed
 
+from gp.integrations.vllm import CPU_WORKER
 from gp.integrations.vllm.outline import method, outline_of
 from gp.integrations.vllm.positions import PlacedImage, place_images, prompt_positions, take_places, with_places
 from gp.integrations.vllm.processing import PrunedDummyInputs, PrunedProcessingInfo, PrunedProcessor
@@ -41,6 +43,9 @@ class PrunedQwen2_5_VLForConditionalGeneration(Qwen2_5_VLForConditionalGeneratio
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         if vllm_config.speculative_config is not None:
             raise ValueError("speculative_config: drafts do not know the positions of pruned prompts")
+        worker = vllm_config.parallel_config.worker_cls
+        if current_platform.is_cpu() and worker != CPU_WORKER:
+            raise ValueError(f"worker_cls must be {CPU_WORKER!r} on a CPU, got {worker!r}; see docs/vllm.md")
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.multimodal_config.video_pruning_rate = self.video_pruning_rate = ANY_RATE
         self.is_multimodal_pruning_enabled = True
