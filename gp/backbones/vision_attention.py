@@ -6,6 +6,7 @@ so the block's input is recorded and queries and keys are computed once more, wh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -51,7 +52,17 @@ def fused_attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any], patche
     cos, sin = (part.float() for part in kwargs["position_embeddings"])
     projected = attn.qkv(hidden).unflatten(-1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)  # [3, H, K, d]
     query, keys = (_rotate(states.float(), cos, sin) for states in projected[:2])
-    ends = kwargs["cu_seqlens"].tolist()
+    return token_attention(query, keys, kwargs["cu_seqlens"].tolist(), patches_per_token)
+
+
+def token_attention(query: Tensor, keys: Tensor, ends: Sequence[int], patches_per_token: int) -> VisionAttention:
+    """Attention between the patches of each image, summed up per visual token.
+
+    Args:
+        query, keys: [H, K, d] float32, rotated, patches of all images behind one another.
+        ends: 0 and the number of patches up to each image's end.
+        patches_per_token: consecutive patches that merge into a visual token.
+    """
     received = [received_attention(query[:, a:b], keys[:, a:b]) for a, b in pairwise(ends)]
     return VisionAttention(
         torch.cat(received).unflatten(0, (-1, patches_per_token)).mean(1),

@@ -1,0 +1,93 @@
+"""Real vLLM with the plug-in against gp's own engine: the same method, the same budget, the same tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gp
+from gp.asking import chat_inputs
+from tests.support import vllm_plugin as plugin
+
+pytest.importorskip("vllm")
+pytestmark = pytest.mark.slow
+
+BUDGET = 0.111
+METHODS = ("divprune", "visionzip", "downsample", "random", "none")
+ENGINES = {
+    "prefixes kept, prompts in chunks": {
+        "enable_prefix_caching": True,
+        "max_num_batched_tokens": plugin.FEW_TOKENS,
+        "max_num_seqs": 8,
+        "block_size": 32,  # of the tokens that a prompt can share with an earlier one
+    },
+    "prefixes forgotten, prompts whole": {"enable_prefix_caching": False, "enable_chunked_prefill": False},
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return gp.from_pretrained("tiny2", dtype="float32")
+
+
+@pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
+def engine(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        site = plugin.write_entry_points(tmp_path_factory.mktemp("site"))
+        patch.syspath_prepend(str(site))
+        patch.setenv("PYTHONPATH", f"{site}:{plugin.ROOT}")
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process: half the start
+        made = plugin.engine(pruning={"method": "divprune", "budget": BUDGET}, **request.param)
+        yield made
+        made.llm_engine.engine_core.shutdown()
+        del made
+        plugin.forget_devices()
+
+
+def ours(model, request, method, budget=BUDGET, seed=0):
+    """Ids of the greedy answer of gp's engine."""
+    pictures, question = request
+    inputs = chat_inputs(model.processor, pictures, [question])
+    how = {} if method == "none" else {"budget": budget, "budget_scope": "image"}
+    out = model.generate(**inputs, pruner=method, seed=seed, do_sample=False, max_new_tokens=6, **how)
+    return out[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_answers_are_those_of_gp(model, engine, method):
+    requests = plugin.requests()
+    if method == "random":  # gp draws once a prompt, vLLM's images are seen apart
+        requests = [one for one in requests if len(one[0]) == 1]
+    prompts = [plugin.prompt(plugin.processor(), one) for one in requests]
+    wanted = [ours(model, one, method) for one in requests]
+    pruning = {"method": method, "budget": BUDGET}
+    assert plugin.answers(engine, prompts, pruning) == wanted
+    assert plugin.answers(engine, prompts[::-1], pruning) == wanted[::-1]  # again, from what the engine has kept
+    assert plugin.answers(engine, prompts[:1], pruning) == wanted[:1]  # alone
+    keeps = engine.llm_engine.vllm_config.cache_config.enable_prefix_caching
+    assert bool(plugin.generate(engine, prompts[:1], pruning)[0].num_cached_tokens) == keeps
+
+
+def test_the_budget_of_the_engine_holds_where_a_request_says_nothing(model, engine):
+    requests = plugin.requests()[:2]
+    prompts = [plugin.prompt(plugin.processor(), one) for one in requests]
+    assert plugin.answers(engine, prompts) == [ours(model, one, "divprune") for one in requests]
+    half = {"budget": 0.5}
+    assert plugin.answers(engine, prompts, half) == [ours(model, one, "divprune", 0.5) for one in requests]
+
+
+def test_a_wrong_request_is_one_clear_error_and_the_next_one_is_answered(model, engine):
+    request = plugin.requests()[0]
+    prompt = plugin.prompt(plugin.processor(), request)
+    with pytest.raises(ValueError, match=r"method must be one of none, random, .* got 'glimpse'"):
+        plugin.answers(engine, [prompt], {"method": "glimpse"})
+    assert plugin.answers(engine, [prompt]) == [ours(model, request, "divprune")]
+
+
+def test_what_is_kept_matters():
+    """The comparison can fail: the methods do not all answer alike."""
+    torch.manual_seed(0)
+    model = gp.from_pretrained("tiny2", dtype="float32")
+    found = {tuple(map(tuple, (ours(model, one, method) for one in plugin.requests()))) for method in METHODS[:3]}
+    assert len(found) > 1
