@@ -78,12 +78,17 @@ class ServeConfig:
 
     @property
     def key(self) -> str | None:
-        """The key that clients must send; None: none. ValueError if the variable that should hold it is not set."""
-        if self.key_from is None:
-            return None
-        if not (key := os.environ.get(self.key_from, "").strip()):
-            raise ValueError(f"key_from={self.key_from}: this environment variable is not set, or empty")
-        return key
+        """The key that clients must send; None: none."""
+        return key_of("key_from", self.key_from)
+
+
+def key_of(option_name: str, variable: str | None) -> str | None:
+    """A key from the environment; None where no variable is named, ValueError if it is not set."""
+    if variable is None:
+        return None
+    if not (key := os.environ.get(variable, "").strip()):
+        raise ValueError(f"{option_name}={variable}: this environment variable is not set, or empty")
+    return key
 
 
 def load_serve_config(path: str | Path | None, overrides: Sequence[str]) -> ServeConfig:

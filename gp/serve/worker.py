@@ -36,23 +36,11 @@ def main(connection: Connection, config: ServeConfig, device: str) -> None:
 
 def load(config: ServeConfig, device: str) -> Any:
     """The model of the options on a device; ValueError or OSError if there is none, or its options are wrong."""
-    from gp import calls
-    from gp.loading import from_pretrained
+    from gp.serve.loading import load_model
     from gp.serve.preparing import choose
     from gp.serve.request import ChatRequest
 
-    given = config.model
-    limits = {name: getattr(given, name) for name in ("min_pixels", "max_pixels", "do_pad")}
-    model = from_pretrained(
-        given.base,
-        glimpse=given.glimpse,
-        revision=given.revision,
-        glimpse_revision=given.glimpse_revision,
-        dtype=given.dtype,
-        attn_implementation=given.attn_implementation,
-        **{name: value for name, value in limits.items() if value is not None},
-    ).to(device)
-    calls.refuse(model.backbone, {})
+    model = load_model(config.model, device)
     try:
         choose(model, ChatRequest((), (), 1), config)
     except Refused as error:
