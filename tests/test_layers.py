@@ -19,8 +19,8 @@ LAYERS = [
     {"chat"},
     {"model"},
     {"loading", "wrapping"},
-    {"data", "metrics"},
-    {"training", "eval"},
+    {"data", "metrics", "serve"},
+    {"training", "eval", "front"},
     {"bench", "doctor", "convert", "sweep", "embedded/making"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
