@@ -36,7 +36,7 @@ def model():
 @pytest.fixture(scope="module")
 def samples():
     builder = SceneBuilder("test")
-    return [draw_sample(builder, "color", 16, 16, seed) for seed in range(4)]
+    return [draw_sample(builder, "color", 16, 16, seed) for seed in range(2)]
 
 
 @pytest.fixture
