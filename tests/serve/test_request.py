@@ -9,6 +9,7 @@ import json
 import pytest
 from PIL import Image
 
+from gp.config.table import options_of
 from gp.serve.options import ServeConfig, ServedModel, load_serve_config
 from gp.serve.refusing import Refused
 from gp.serve.request import Message, parse
@@ -144,3 +145,15 @@ def test_options(monkeypatch):
     assert load_serve_config(None, ["model.base=tiny", "host=0.0.0.0", "key_from=GP_TEST_KEY"]).key == "secret"
     with pytest.raises(ValueError, match=r"nearest known one is 'limits\.waiting'"):
         load_serve_config(None, ["model.base=tiny", "limits.wating=3"])
+
+
+def test_help_lists_every_option(capsys):
+    from gp.front import __main__ as front
+    from gp.front.options import FrontConfig
+    from gp.serve import __main__ as serve
+
+    for command, schema in ((serve, ServeConfig), (front, FrontConfig)):
+        with pytest.raises(SystemExit) as stop:
+            command.parse(["--help"])
+        printed = capsys.readouterr().out
+        assert stop.value.code == 0 and all(f"  {one.key} " in printed for one in options_of(schema))
