@@ -19,8 +19,8 @@ LAYERS = [
     {"chat"},
     {"model"},
     {"loading", "wrapping"},
-    {"data", "metrics", "judge"},
-    {"training", "eval"},
+    {"data", "metrics", "judge", "serve"},
+    {"training", "eval", "front"},
     {"bench", "doctor", "convert", "sweep", "integrations", "embedded/making"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
