@@ -21,7 +21,7 @@ LAYERS = [
     {"loading", "wrapping"},
     {"data", "metrics"},
     {"training", "eval"},
-    {"bench", "doctor", "convert", "sweep", "embedded/making"},
+    {"bench", "demo", "doctor", "convert", "sweep", "embedded/making"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -18,10 +18,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from gp import cli
-from gp.demo.options import DemoConfig, describe_options, load_demo_config
+from gp.demo.options import describe_options, load_demo_config
 
 if TYPE_CHECKING:
-    from gp.model import GlimpseModel
+    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

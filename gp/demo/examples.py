@@ -1,4 +1,4 @@
-"""Pictures to begin with: scenes of the embedded test split, which no model was trained on, and questions about them."""
+"""Pictures to begin with: scenes of the embedded test split and questions that the embedded base answers right."""
 
 from __future__ import annotations
 

@@ -30,9 +30,18 @@ def serve(config: DemoConfig) -> None:
     """
     check_port(config.host, config.port)
     page = make_page(config)
-    page.launch(
-        server_name=config.host, server_port=config.port, share=False, theme=THEME, css=CSS, footer_links=["gradio"]
+    _, address, _ = page.launch(
+        server_name=config.host,
+        server_port=config.port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        theme=THEME,
+        css=CSS,
+        footer_links=["gradio"],
     )
+    print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def make_page(config: DemoConfig) -> gr.Blocks:
