@@ -16,7 +16,7 @@ TITLE = "gp: which parts of a picture a question needs"
 INTRO = """# Which parts of a picture does a question need?
 
 A vision-language model cuts a picture into *visual tokens*. **gp** keeps those that the question needs and drops the
-others before the answer is written. Ask, and see the answer with and without pruning, what was kept, and what both cost.
+others before the answer is written. Ask, and see the answer with and without pruning, what was kept, and both prices.
 """
 THEME = gr.themes.Default(
     primary_hue="teal",
@@ -88,7 +88,7 @@ def build(model: GlimpseModel, examples: Sequence[Example], max_new_tokens: int,
                 gr.Examples(
                     [[[*one.pictures], one.question] for one in examples],
                     inputs=[gallery, question],
-                    label="Examples: scenes that the embedded model was not trained on",
+                    label="Examples, from the test split of the embedded models",
                     elem_id="examples",
                 )
             with gr.Column(scale=3, min_width=320):
