@@ -18,10 +18,17 @@ INTRO = """# Which parts of a picture does a question need?
 A vision-language model cuts a picture into *visual tokens*. **gp** keeps those that the question needs and drops the
 others before the answer is written. Ask, and see the answer with and without pruning, what was kept, and both prices.
 """
+KEPT = "The pictures; visual tokens that were dropped are dark, crops that were seen again are framed"
+HEAT = "Heat map of how important the method found each visual token, over the grey pictures"
 THEME = gr.themes.Default(
     primary_hue="teal",
     font=["system-ui", "sans-serif"],  # the default ones would be fetched from elsewhere
     font_mono=["ui-monospace", "monospace"],
+).set(  # dark enough below white letters
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover_dark="*primary_800",
 )
 CSS = """
 .figures table { width: 100%; }
@@ -68,7 +75,7 @@ def build(model: GlimpseModel, examples: Sequence[Example], max_new_tokens: int,
                 with gr.Row():
                     ask = gr.Button("Ask", variant="primary", elem_id="ask")
                     anew = gr.Button("New conversation", elem_id="anew")
-                method = gr.Dropdown(methods, value=methods[0], label="Method", elem_id="method")
+                method = gr.Radio(methods, value=methods[0], label="Method", elem_id="method")
                 decides = methods[0] in DECIDING
                 how_much = gr.Radio(
                     [DECIDES, EXACTLY], value=DECIDES, label="How much is kept", elem_id="how-much", visible=decides
@@ -97,8 +104,12 @@ def build(model: GlimpseModel, examples: Sequence[Example], max_new_tokens: int,
                     unpruned = gr.Chatbot(label="Un-pruned", elem_id="unpruned", **_CHAT)
                 table = gr.Markdown(elem_id="figures", elem_classes="figures")
                 with gr.Row():
-                    kept = gr.Image(label="Kept: dropped tokens are dark, crops framed", elem_id="kept", **_SHOWN)
-                    heat = gr.Image(label="Importance: dark is low, bright is high", elem_id="heat", **_SHOWN)
+                    kept = gr.Image(
+                        label="Kept: dropped tokens are dark, crops framed", elem_id="kept", alt_text=KEPT, **_SHOWN
+                    )
+                    heat = gr.Image(
+                        label="Importance: dark is low, bright is high", elem_id="heat", alt_text=HEAT, **_SHOWN
+                    )
         shown = [pruned, unpruned, table, kept, heat, exchanges]
         inputs = [gallery, question, exchanges, method, how_much, threshold, budget]
         asked = {"fn": answer, "inputs": inputs, "outputs": shown, "concurrency_limit": 1, "concurrency_id": "model"}
