@@ -68,7 +68,8 @@ def build(model: GlimpseModel, examples: Sequence[Example], max_new_tokens: int,
                     elem_id="pictures",
                     interactive=True,
                     sources=["upload", "clipboard"],
-                    height=300,
+                    columns=2,
+                    fit_columns=False,
                     object_fit="contain",
                 )
                 question = gr.Textbox(label="Question", elem_id="question", lines=2, max_lines=5, submit_btn=False)
