@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame
-from gp.painting import outline, paint_tokens
+from gp.painting import outline, paint_tokens, side_by_side
 
 Box = tuple[int, int, int, int]
 
@@ -51,14 +51,7 @@ class Answer:
         painted = [paint_tokens(*one) for one in zip(self.images, masks, frames, strict=True)]
         for image, box in self.crops:
             outline(painted[image], box)
-        if len(painted) == 1:
-            return painted[0]
-        out = Image.new("RGB", (sum(one.width for one in painted), max(one.height for one in painted)), "white")
-        left = 0
-        for one in painted:
-            out.paste(one, (left, 0))
-            left += one.width
-        return out
+        return side_by_side(painted)
 
     def save(self, path: str | Path) -> Path:
         """Writes `overlay` to a file, as its name ends (`.png`, `.jpg`), and returns its path.

@@ -21,7 +21,7 @@ LAYERS = [
     {"loading", "wrapping"},
     {"data", "metrics", "judge", "serve"},
     {"training", "eval", "front"},
-    {"bench", "doctor", "convert", "sweep", "integrations", "embedded/making"},
+    {"bench", "demo", "doctor", "convert", "sweep", "integrations", "embedded/making"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

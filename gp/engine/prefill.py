@@ -70,8 +70,16 @@ class Prefill:
     @property
     def keep_masks(self) -> list[Tensor]:
         """Masks of the images that came, bool [h, w] each; smaller ones if the method made the images smaller."""
-        masks = self.layout.split_by_image(self.keep_mask)
-        return [mask for mask, new in zip(masks, self._is_crop, strict=True) if not new]
+        return self._of_images(self.keep_mask)
+
+    @property
+    def importance(self) -> list[Tensor]:
+        """Scores of the last stage on the grids of `keep_masks`, float32 [h, w] each; empty if nothing was scored.
+
+        Logits of methods that decide by a threshold; of others only their order means something. -inf or NaN where an
+        earlier stage dropped the token.
+        """
+        return [] if self.importance_logits is None else self._of_images(self.importance_logits)
 
     @property
     def seen_again(self) -> list[SeenAgain]:
@@ -88,6 +96,11 @@ class Prefill:
             top, left, bottom, right = again.crop.box
             masks[again.crop.image][top:bottom, left:right] |= on_grid(again.keep_mask, again.crop.size)
         return masks
+
+    def _of_images(self, values: Tensor) -> list[Tensor]:
+        """Values of all visual tokens, [N], by image, without those of crops."""
+        parts = self.layout.split_by_image(values)
+        return [part for part, new in zip(parts, self._is_crop, strict=True) if not new]
 
     @property
     def _is_crop(self) -> list[bool]:
