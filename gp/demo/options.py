@@ -25,9 +25,9 @@ SHALLOW: dict[str, dict[str, Any]] = {
 class DemoModelConfig:
     """The LVLM that is asked, and its trained parts."""
 
-    base: str = option("tiny2", 'hub id, folder, or "tiny", "tiny2" (the embedded models)')
+    base: str = option("tiny", 'hub id, folder, or "tiny" (the embedded model)')
     glimpse: str | None = option(
-        None, 'hub id or folder of trained parts, "tiny", "tiny2"; null: those of an embedded base, else none'
+        None, 'hub id or folder of trained parts, "tiny"; null: those of an embedded base, else none'
     )
     dtype: str | None = option(
         None, "type of the weights; null: as saved, and float32 on a CPU, where others are slow", choices=DTYPES

@@ -2,7 +2,7 @@
 
     python -m gp.front model.base=Qwen/Qwen2.5-VL-3B-Instruct upstream=http://127.0.0.1:8000/v1 \\
         model.glimpse=ashun989/GlimpsePrune_Qwen2.5-VL-3B-Instruct device=cuda:0
-    python -m gp.front model.base=tiny2 model.glimpse=tiny2 zoom.threshold=0.1 upstream=http://127.0.0.1:8000/v1
+    python -m gp.front model.base=tiny model.glimpse=tiny zoom.threshold=0.1 upstream=http://127.0.0.1:8000/v1
 
 Images of a request become thumbnails and the parts that its question needs (method zoom); all else is passed on.
 Needs the extra `serve`: pip install -e ".[serve]". docs/serve.md has the details.

@@ -24,8 +24,8 @@ PORTS = "[0, 65535]"
 class ServedModel:
     """The model that answers."""
 
-    base: str = option(MISSING, 'hub id, folder, or "tiny", "tiny2" (the embedded models)')
-    glimpse: str | None = option(None, 'hub id or folder of trained parts, or "tiny", "tiny2"; null: none')
+    base: str = option(MISSING, 'hub id, folder, or "tiny" (the embedded model)')
+    glimpse: str | None = option(None, 'hub id or folder of trained parts, or "tiny"; null: none')
     revision: str | None = option(None, "commit, branch or tag of the base's hub id; null: its main branch")
     glimpse_revision: str | None = option(None, "the same of the glimpse's hub id")
     dtype: str = option("float32", "type of the weights", choices=DTYPES)

@@ -24,13 +24,13 @@ from gp.front.looking import Looker
 from gp.front.options import FrontConfig, load_front_config
 from gp.serve.options import ServedModel
 
-CONFIG = FrontConfig(ServedModel("tiny2"), "http://behind/v1")
+CONFIG = FrontConfig(ServedModel("tiny"), "http://behind/v1")
 PIECES = [b'data: {"a": 1}\n\n', b"data: [DONE]\n\n"]
 
 
 @pytest.fixture(scope="module")
 def model():
-    return gp.from_pretrained("tiny2", glimpse="tiny2")
+    return gp.from_pretrained("tiny", glimpse="tiny")
 
 
 @pytest.fixture(scope="module")
@@ -182,10 +182,10 @@ def test_wrong_requests(front, behind, body, words):
 
 
 def test_options(monkeypatch, model):
-    given = ["model.base=tiny2", "upstream=http://127.0.0.1:1/v1", "zoom.threshold=0.1"]
+    given = ["model.base=tiny", "upstream=http://127.0.0.1:1/v1", "zoom.threshold=0.1"]
     assert load_front_config(None, given).zoom == {"threshold": 0.1}
     with pytest.raises(ValueError, match="upstream must be an address"):
-        load_front_config(None, ["model.base=tiny2", "upstream=x"])
+        load_front_config(None, ["model.base=tiny", "upstream=x"])
     monkeypatch.setenv("GP_TEST_KEY", "secret")
     with pytest.raises(ValueError, match="upstream_key_from"):
         load_front_config(None, [*given, "key_from=GP_TEST_KEY"])

@@ -13,12 +13,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from gp.data.tiny_shards import SplitSpec, ensure_tiny_shards
+from gp.embedded.scenes import SceneBuilder
 from PIL import Image
 
 import gp
 import gp.integrations.lmms_tasks as tasks
-from gp.data.tiny_shards import SplitSpec, ensure_tiny_shards
-from gp.embedded.scenes import SceneBuilder
 
 pytest.importorskip("lmms_eval")
 pytestmark = pytest.mark.slow
@@ -110,7 +110,7 @@ def chat():
     from lmms_eval.models import get_model
 
     return get_model("gp").create_from_arg_string(
-        "base=tiny2,glimpse=tiny2,max_keep_ratio=0.25", {"batch_size": "3", "max_batch_size": None, "device": "cpu"}
+        "base=tiny,glimpse=tiny,max_keep_ratio=0.25", {"batch_size": "3", "max_batch_size": None, "device": "cpu"}
     )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from gp.data.tiny_shards import TINY_SPLITS
 from PIL import Image
 
 import gp.integrations.lmms_tasks
 from gp.data.sample import BadSample, parse_record
 from gp.data.shards import read_records
-from gp.data.tiny_shards import TINY_SPLITS
 from gp.integrations.lmms_tasks.utils import documents, process_results
 from tests.support.small_shards import fields, image_bytes, write_tar
 

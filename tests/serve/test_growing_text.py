@@ -8,7 +8,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from gp.embedded import BASE2_DIR
+from gp.embedded import BASE_DIR
 from gp.serve.growing_text import GrowingText
 
 
@@ -38,7 +38,7 @@ def test_characters_of_several_bytes(by_bytes):
 
 
 def test_words_that_a_tokenizer_puts_spaces_between():
-    tokenizer = AutoTokenizer.from_pretrained(BASE2_DIR)
+    tokenizer = AutoTokenizer.from_pretrained(BASE_DIR)
     words = [token for token in tokenizer.get_vocab() if token.isalnum()]
     rng = Random(0)
     for _ in range(20):

@@ -28,7 +28,7 @@ import gp
 from gp.asking import conversation_inputs, picture_entry
 from tests.support.serving import ROOT, children, resident_mib, served
 
-BASE = "tiny2"
+BASE = "tiny"
 CONCURRENCY = 16
 BODY_MIB = 1
 PATIENCE = 600  # times that a client asks again while a worker is started again, a second apart

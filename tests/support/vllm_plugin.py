@@ -16,7 +16,7 @@ from gp.integrations.vllm import ARCHITECTURE, CPU_WORKER
 from gp.integrations.vllm.settings import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE = ROOT / "gp/embedded/base2"
+BASE = ROOT / "gp/embedded/base"
 LIMITS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 2048, "limit_mm_per_prompt": {"image": 4}}
 FEW_TOKENS = 48  # of a scheduler step: prompts of more are prefilled in chunks
 

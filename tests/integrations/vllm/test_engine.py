@@ -27,7 +27,7 @@ ENGINES = {
 
 @pytest.fixture(scope="module")
 def model():
-    return gp.from_pretrained("tiny2", dtype="float32")
+    return gp.from_pretrained("tiny", dtype="float32")
 
 
 @pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
@@ -88,6 +88,6 @@ def test_a_wrong_request_is_one_clear_error_and_the_next_one_is_answered(model, 
 def test_what_is_kept_matters():
     """The comparison can fail: the methods do not all answer alike."""
     torch.manual_seed(0)
-    model = gp.from_pretrained("tiny2", dtype="float32")
+    model = gp.from_pretrained("tiny", dtype="float32")
     found = {tuple(map(tuple, (ours(model, one, method) for one in plugin.requests()))) for method in METHODS[:3]}
     assert len(found) > 1
