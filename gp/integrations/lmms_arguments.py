@@ -70,7 +70,7 @@ def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
         raise ValueError("model_args: expected base=..., a hub id, a folder or an embedded base; e.g. base=tiny")
     if pruner == OraclePruner.name:
         raise ValueError("model_args: pruner=oracle needs the evidence boxes of every question; evaluate.py has them")
-    known_settings = find_class(pruner).settings() if pruner else ()
+    known_settings: Any = find_class(pruner).settings() if pruner else ()
     seed, allow_urls = values.pop("seed", 0), values.pop("allow_urls", False)
     sorted_in: dict[str, dict[str, Any]] = {"loading": {}, "options": {}, "settings": {}}
     for name, value in values.items():

@@ -82,9 +82,10 @@ class GlimpseChat(lmms):
         self.model = gp.from_pretrained(given.base, **given.loading)
         if given.loading.get("device_map") is None:
             self.model = self.model.to(self.device)
-        self.options = take_options(self.model.options, None, dict(given.options), 1)
+        options: Any = take_options(self.model.options, None, dict(given.options), 1)
         self.pruner = self.model.find_pruner(given.pruner, given.settings)
-        self.pruner.check(self.options, self.model.backbone.num_layers)
+        self.options = options
+        self.pruner.check(options, self.model.backbone.num_layers)
         self.markers = self.model.processor.markers()
         self.seed, self.allow_urls = given.seed, given.allow_urls
         self._warned: set[str] = set()

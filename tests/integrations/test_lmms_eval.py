@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
-from gp.data.tiny_shards import SplitSpec, ensure_tiny_shards
-from gp.embedded.scenes import SceneBuilder
 from PIL import Image
 
 import gp
 import gp.integrations.lmms_tasks as tasks
+from gp.data.card_shards import CardSplit, ensure_card_shards
+from gp.embedded.cards.scene import SceneBuilder
 
 pytest.importorskip("lmms_eval")
 pytestmark = pytest.mark.slow
@@ -65,15 +66,20 @@ def asked(folder: Path, *model_args: str) -> tuple[dict, list[dict]]:
 def evaluated(tmp_path_factory):
     """A folder with a task over shards of its own, what evaluate.py says about them, and its answers by method."""
     folder = tmp_path_factory.mktemp("lmms")
-    ensure_tiny_shards(folder / "data/small", {"test": SplitSpec("test", ("color",), NUM_QUESTIONS, 2)})
+    ensure_card_shards(folder / "data/small", "test@8x8", {"test": CardSplit("test", ("color",), NUM_QUESTIONS, 2)})
     (folder / "tasks").mkdir()
     template = Path(tasks.__file__).parent / "_shards_template_yaml"
     (folder / "tasks/own.yaml").write_text(OWN.format(template=template))
-    row = {"shards": ["small/test-*.tar"], "root": str(folder / "data")}
+    row = {"shards": ["small/*/*.tar"], "root": str(folder / "data")}
     (folder / "tasks/own.jsonl").write_text(json.dumps(row) + "\n")
     run(
         *("evaluate.py", "--config", "configs/tiny.yaml", "ckpt=tiny", f"data.root={folder / 'data'}"),
-        *("data.test={own: [small/test-*.tar]}", "eval.splits=[own]", "pruner=none,glimpse", f"out={folder / 'eval'}"),
+        *(
+            "data.test={own: [small/*/*.tar]}",
+            "eval.splits=[own]",
+            "pruner=none,glimpse",
+            f"out={folder / 'eval'}",
+        ),
         *("data.eval_batch_size=16", "data.num_workers=0", "eval.costs=false", "eval.overlays=0"),
     )
     rows = {row["pruner"]: row for row in json.loads((folder / "eval/summary.json").read_text())}
@@ -117,7 +123,9 @@ def chat():
 @pytest.fixture(scope="module")
 def scenes():
     builder = SceneBuilder("test")
-    return [builder.build(seed, "color") for seed in range(5)]
+    drawn = [builder.build(seed, "color", 8, 8) for seed in range(5)]
+    rng = np.random.default_rng(0)
+    return [SimpleNamespace(image=one.image, questions=[ask(rng, one, "color") for _ in range(2)]) for one in drawn]
 
 
 def requests_of(chat, conversations, **generation_kwargs) -> list:

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from gp.data.tiny_shards import TINY_SPLITS
 from PIL import Image
 
 import gp.integrations.lmms_tasks
+from gp.data.card_shards import CARD_SPLITS
 from gp.data.sample import BadSample, parse_record
 from gp.data.shards import read_records
 from gp.integrations.lmms_tasks.utils import documents, process_results
@@ -33,7 +33,7 @@ def test_a_task_names_what_is_there(path):
     assert len(named) == 3 and task["task"] == path.stem
     rows = [json.loads(line) for line in (FOLDER / task["dataset_kwargs"]["data_files"]["test"]).open()]
     assert [row["root"] for row in rows] == ["data"]
-    assert all(entry.removeprefix("tiny:") in TINY_SPLITS for row in rows for entry in row["shards"])
+    assert all(entry.removeprefix("tiny:") in CARD_SPLITS for row in rows for entry in row["shards"])
 
 
 def test_documents_are_the_questions_of_the_shards(tmp_path):
