@@ -19,6 +19,7 @@ from PIL import Image
 import gp
 import gp.integrations.lmms_tasks as tasks
 from gp.data.card_shards import CardSplit, ensure_card_shards
+from gp.embedded.cards.questions import ask
 from gp.embedded.cards.scene import SceneBuilder
 
 pytest.importorskip("lmms_eval")
