@@ -40,7 +40,7 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
     Raises:
         ValueError: no sample of a split was answered by every method.
     """
-    rows, examples, judged = [], {}, read_judged(module.out)
+    rows, examples, judged = [], {}, _judged(module)
     for run in module.runs:
         results, split = run.results(), run.split
         new = summarize(split, module.scores.figures[split], module.costs.figures[split], results, module.config.seed)
@@ -55,6 +55,15 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
     print_sets(lines_of_judged(rows), module.console, TITLE)
     _report(module, rows, examples, judged)
     return rows
+
+
+def _judged(module: EvalModule) -> dict[str, Any] | None:
+    """A judge's scores of answers that are there; a file that is none must not stop the end of a long evaluation."""
+    try:
+        return read_judged(module.out)
+    except ValueError as error:
+        module.console.print(str(error), soft_wrap=True, highlight=False, markup=False)
+        return None
 
 
 def _sets(module: EvalModule, rows: list[dict[str, Any]]) -> None:
