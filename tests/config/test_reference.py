@@ -36,7 +36,8 @@ def test_the_page_is_what_the_command_prints():
 
 
 @pytest.mark.parametrize(
-    ("script", "schemas"), [("train", (TrainConfig, PretrainConfig, CardsPretrainConfig)), ("evaluate", (TrainConfig, ScoreConfig))]
+    ("script", "schemas"),
+    [("train", (TrainConfig, PretrainConfig, CardsPretrainConfig)), ("evaluate", (TrainConfig, ScoreConfig))],
 )
 def test_help_lists_every_option_and_is_quick(script, schemas):
     command = [sys.executable, "-c", HELP.format(script=script)]
