@@ -49,7 +49,7 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
         ValueError: no sample of a split was answered by every method.
     """
     rows, groups, examples, failures = [], [], {}, {}
-    judged = read_judged(module.out)
+    judged = _judged(module)
     for run in module.runs:
         results, split = run.results(), run.split
         options, seed = set_options(module.config.eval, split), module.config.seed
@@ -78,6 +78,15 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
 
 def _write(module: EvalModule, name: str, content: Any) -> None:
     write_text(module.out / name, json.dumps(content, indent=1) + "\n")
+
+
+def _judged(module: EvalModule) -> dict[str, Any] | None:
+    """A judge's scores of answers that are there; a file that is none must not stop the end of a long evaluation."""
+    try:
+        return read_judged(module.out)
+    except ValueError as error:
+        module.console.print(str(error), soft_wrap=True, highlight=False, markup=False)
+        return None
 
 
 def _sets(module: EvalModule, rows: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from gp.config import TrainConfig, load_config
 from gp.config.fitting import fit
+from gp.config.judge import ScoreConfig
 from gp.config.option import RULE
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
@@ -40,7 +41,7 @@ def test_nonsense_for_any_option_is_refused(minimal, one):
             load_config(minimal, [f"{one.key}={given}"])
 
 
-SCHEMAS = (TrainConfig, PretrainConfig, CardsPretrainConfig, BuildConfig)
+SCHEMAS = (TrainConfig, PretrainConfig, CardsPretrainConfig, BuildConfig, ScoreConfig)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

@@ -121,6 +121,10 @@ def test_scores_go_when_the_answers_change(micro, two_sets, answers, capsys):
     first, second, *others = read(answers / "summary.json")
     assert (first["judge_score"], first["num_judged"]) == (None, 0)
     assert all(row["judge_score"] is not None for row in (second, *others))
+    (answers / "judge.json").write_text("{}")
+    assert evaluate.main(command(micro, two_sets[0], answers)) == 0
+    assert "judge.json: not the scores of a judge ('rows'); delete it" in capsys.readouterr().out
+    assert not any("judge_score" in row for row in read(answers / "summary.json"))
 
 
 def test_missing_is_counted_and_named_and_no_zero(answers, capsys):
