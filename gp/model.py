@@ -119,6 +119,7 @@ class GlimpseModel(nn.Module):
         self.base.eval()
         return self
 
+    @torch.no_grad()
     def forward(
         self,
         input_ids: Tensor | None = None,
