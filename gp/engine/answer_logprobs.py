@@ -3,8 +3,8 @@
 The answers are rows behind one shared prefix, which is the one that `gp.engine.prefill` hands to `generate`: dropped
 tokens are missing where they were missing when the answer was drawn. So the log-probabilities are those of the draw.
 
-The last token of a prompt predicts the first one of an answer. It runs apart from the rest of the prompt, so that it has
-gradients also where the prompt has none.
+The last token of a prompt predicts the first one of an answer. It runs apart from the rest of the prompt, so that it
+has gradients also where the prompt has none.
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ def _run_block(
 ) -> Tensor:
     """Runs new tokens through layers from `first` on, each behind the blocks of keys and values that it has."""
     rotary = backbone.rotary(hidden, position_ids)
-    seen = tuple(torch.cat([pair[part][..., :1] for pair in blocks[0]], dim=2) for part in (0, 1))
-    kernel_mask = _kernel_mask(backbone, hidden, mask, seen)
+    keys, values = (torch.cat([pair[part][..., :1] for pair in blocks[0]], dim=2) for part in (0, 1))
+    kernel_mask = _kernel_mask(backbone, hidden, mask, (keys, values))
     for index, before in enumerate(blocks, first):
 
         def layer(hidden: Tensor, cache: DynamicCache, index: int = index) -> Tensor:
