@@ -67,7 +67,8 @@ def from_pretrained(
     Raises:
         FileNotFoundError, ValueError: see `gp.formats.glimpse_folder.load_glimpse` and
             `gp.formats.adapter_folder.load_adapter`.
-        ValueError: two adapters, an option that nobody takes, a `dtype` that is none, or `device_map` without accelerate.
+        ValueError: two adapters, an option that nobody takes, a `dtype` that is none, or `device_map` without
+            accelerate.
     """
     _refuse(options)
     hub, of_model, of_processor = (_given(options, names) for names in (OF_HUB, OF_MODEL, OF_PROCESSOR))

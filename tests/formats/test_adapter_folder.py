@@ -158,7 +158,7 @@ def test_refuses_tensors_elsewhere(base, both, tmp_path):
     path = tmp_path / "adapter" / WEIGHTS
     weights = load_file(path)
     save_file({**weights, "base_model.model.lm_head.lora_A.weight": torch.zeros(4, 64)}, path)
-    with pytest.raises(ValueError, match="lm_head.lora_A.weight is no LoRA weight of a decoder layer"):
+    with pytest.raises(ValueError, match=r"lm_head\.lora_A\.weight is no LoRA weight of a decoder layer"):
         gp.from_pretrained(base, adapter=tmp_path / "adapter")
     first = next(iter(weights))
     save_file({name: value for name, value in weights.items() if name != first}, path)

@@ -126,7 +126,7 @@ class MicroBatch:
         advantage = advantages(rewards, config.advantage.scale).flatten()
         counted = mask & known.repeat_interleave(rewards.shape[1])[:, None]
         kl = log_probs.new_zeros(()) if reference is None else summed(kl_estimate(log_probs, reference), counted, how)
-        means, spreads = rewards[known].mean(1), rewards[known].std(1)
+        means, spreads = rewards.mean(1)[known], rewards.std(1)[known]
         values = {
             "policy": summed(policy_loss(log_probs, advantage), counted, how),
             "kl": kl,
