@@ -141,7 +141,7 @@ def test_the_glimpse_task_freezes_no_adapter_silently(base, tmp_path):
     config = write_plus_config(tmp_path, base)
     model = runs.build_model(config)
     assert model.trainable()["adapter"] > 0 == model.trainable()["base"]
-    with pytest.raises(ValueError, match="of which .* parameters require gradients"):
+    with pytest.raises(ValueError, match=r"of which .* parameters require gradients"):
         GlimpseModule(config, model)
 
 
