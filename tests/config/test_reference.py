@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gp.config import TrainConfig
+from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.reference import page
@@ -35,7 +36,8 @@ def test_the_page_is_what_the_command_prints():
 
 
 @pytest.mark.parametrize(
-    ("script", "schemas"), [("train", (TrainConfig, PretrainConfig, CardsPretrainConfig)), ("evaluate", (TrainConfig,))]
+    ("script", "schemas"),
+    [("train", (TrainConfig, PlusConfig, PretrainConfig, CardsPretrainConfig)), ("evaluate", (TrainConfig,))],
 )
 def test_help_lists_every_option_and_is_quick(script, schemas):
     command = [sys.executable, "-c", HELP.format(script=script)]
@@ -49,6 +51,10 @@ def test_help_lists_every_option_and_is_quick(script, schemas):
 
 
 def test_help_names_nothing_that_is_not_an_option():
-    keys = {one.key for schema in (TrainConfig, PretrainConfig, CardsPretrainConfig) for one in options_of(schema)}
+    keys = {
+        one.key
+        for schema in (TrainConfig, PlusConfig, PretrainConfig, CardsPretrainConfig)
+        for one in options_of(schema)
+    }
     named = {line.split("`")[1] for line in page().splitlines() if line.startswith("| `")}
     assert named == keys
