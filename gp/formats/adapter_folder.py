@@ -23,7 +23,8 @@ from gp.runs.writing import write_bytes
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "gp_base"  # key in the header of the weights
-TENSOR = re.compile(r"base_model\.model\.(?:.*\.)?layers\.(\d+\..*?(\w+)\.lora_(?:A|B)\.weight)")
+DECODER = r"(?:model\.)?(?:language_model\.)?(?:model\.)?layers"  # in versions of transformers; vision towers differ
+TENSOR = re.compile(rf"base_model\.model\.{DECODER}\.(\d+\.[\w.]*?(\w+)\.lora_(?:A|B)\.weight)")
 SIMPLE: dict[str, tuple] = {
     "bias": ("none", None),
     "modules_to_save": (None, []),

@@ -154,9 +154,14 @@ def test_refuses_what_it_does_not_read(base, both, tmp_path, change, said):
 
 
 def test_refuses_tensors_elsewhere(base, both, tmp_path):
+    """Layers of a vision tower, too, however they are called."""
     shutil.copytree(both[1], tmp_path / "adapter")
     path = tmp_path / "adapter" / WEIGHTS
     weights = load_file(path)
+    tower = "base_model.model.model.vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.lora_A.weight"
+    save_file({**weights, tower: torch.zeros(4, 64)}, path)
+    with pytest.raises(ValueError, match=r"q_proj\.lora_A\.weight is no LoRA weight of a decoder layer"):
+        gp.from_pretrained(base, adapter=tmp_path / "adapter")
     save_file({**weights, "base_model.model.lm_head.lora_A.weight": torch.zeros(4, 64)}, path)
     with pytest.raises(ValueError, match=r"lm_head\.lora_A\.weight is no LoRA weight of a decoder layer"):
         gp.from_pretrained(base, adapter=tmp_path / "adapter")
