@@ -12,9 +12,9 @@ from gp.engine.prefill import prefill
 from gp.engine.teacher_forcing import teacher_forced
 from gp.training import train as runs
 from gp.training.module import GlimpseModule
-from gp.training.tasks import last_prompt_token
 from gp.training.objective import batch_sums, kept_counts, step_loss
 from gp.training.schedule import Length
+from gp.training.tasks import last_prompt_token
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.micro_run import save_base, write_config

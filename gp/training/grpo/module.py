@@ -69,8 +69,8 @@ class PlusModule(RunModule):
         images = self.model.see(batch.inputs, ["none" if config.mask == "boxes" else "glimpse"])
         drawn = roll_out(self.model, batch, config, self.prune_layer, images, self._seeds(batch))
         waiting = self.rewards.start(_answered(batch, drawn, copies))
-        found = self._log_probs(batch, drawn, images, config.prefix_gradients)
         reference = self._reference(batch, drawn, images) if self.config.loss.kl > 0 else None
+        found = self._log_probs(batch, drawn, images, config.prefix_gradients)  # last: its graph is large
         rewards = waiting().view(-1, copies)
         mine = MicroBatch.make(
             self.config,
