@@ -10,17 +10,21 @@ from typing import Any
 import torch
 
 from gp.backbones import Backbone, backbone_of, find_family
+from gp.backbones.adapters import new_adapter
 from gp.backbones.processor import load_processor
 from gp.config import TrainConfig
 from gp.config.fitting import nearest
 from gp.config.load import processor_options, prune_options
+from gp.config.plus import PlusConfig
 from gp.config.schema import ModelConfig
 from gp.embedded import EMBEDDED_BASES
-from gp.formats.glimpse_folder import load_glimpse
+from gp.formats.adapter_folder import has_adapter, load_adapter
+from gp.formats.glimpse_folder import find_glimpse, load_glimpse
 from gp.model import GlimpseModel
 
 OWN = (
     "glimpse",
+    "adapter",
     "revision",
     "glimpse_revision",
     "dtype",
@@ -46,6 +50,7 @@ def from_pretrained(
     base: str | Path,
     glimpse: str | Path | None = None,
     *,
+    adapter: str | Path | None = None,
     revision: str | None = None,
     glimpse_revision: str | None = None,
     dtype: str | torch.dtype | None = None,
@@ -55,11 +60,12 @@ def from_pretrained(
     pad_tower: bool = False,
     **options: Any,
 ) -> GlimpseModel:
-    """Loads a base and, if given, its trained glimpse.
+    """Loads a base and, if given, its trained glimpse, and the adapter that lies in the glimpse's folder.
 
     Args:
         base: hub id or folder of a supported model, or "tiny" (embedded, offline).
         glimpse: hub id or folder of trained parts (ours or the published format), or "tiny".
+        adapter: hub id or folder of a LoRA adapter for the base, where the glimpse's folder holds none; needs peft.
         revision, glimpse_revision: of the hub ids.
         dtype: of the base and the trained parts, e.g. "bfloat16"; "auto" (the default): what the base was saved in.
             `torch_dtype` is the same.
@@ -74,14 +80,23 @@ def from_pretrained(
             `token`, `local_files_only`, `force_download`.
 
     Raises:
-        FileNotFoundError, ValueError: see `gp.formats.glimpse_folder.load_glimpse`.
-        ValueError: an option that nobody takes, a `dtype` that is none, or `device_map` without accelerate.
+        FileNotFoundError, ValueError: see `gp.formats.glimpse_folder.load_glimpse` and
+            `gp.formats.adapter_folder.load_adapter`.
+        ValueError: two adapters, an option that nobody takes, a `dtype` that is none, or `device_map` without
+            accelerate.
     """
     _refuse(options)
     hub, of_model, of_processor = (_given(options, names) for names in (OF_HUB, OF_MODEL, OF_PROCESSOR))
     found_dtype = _dtype(dtype, options.get("torch_dtype"))
     if device_map is not None:
         _need_accelerate(device_map)
+    folder = None if glimpse is None else find_glimpse(glimpse, glimpse_revision, hub)
+    if folder is not None and has_adapter(folder):
+        if adapter is not None:
+            raise ValueError(
+                f"from_pretrained: glimpse {glimpse} has an adapter of its own: leave out adapter={adapter}"
+            )
+        adapter = folder
     place = EMBEDDED_BASES.get(str(base), base)
     family, source = find_family(place, revision, hub)
     model = family.load(
@@ -94,10 +109,12 @@ def from_pretrained(
     if str(base) in EMBEDDED_BASES:
         model.config.name_or_path = str(base)
     processor = load_processor(place, revision, hub, **of_processor)
+    if adapter is not None:
+        model = load_adapter(adapter, backbone_of(model), None, hub)
     backbone = backbone_of(model)
     parts, prune = None, None
-    if glimpse is not None:
-        parts, prune = load_glimpse(glimpse, backbone, glimpse_revision, hub)
+    if folder is not None:
+        parts, prune = load_glimpse(folder, backbone)
         parts = parts.to(backbone.device, backbone.dtype)
     loaded = GlimpseModel(model, parts, prune, processor, compile_decode=compile_decode)
     loaded.backbone.pad_tower = pad_tower
@@ -117,16 +134,32 @@ def outline(settings: ModelConfig) -> Backbone:
 
 
 def load_base(config: TrainConfig) -> GlimpseModel:
-    """Loads the base, processor and pruning options of a config (sections `model` and `prune`), without a glimpse."""
+    """Loads base, adapter, processor and pruning options of a config (sections `model` and `prune`), no glimpse."""
     settings = config.model
     model = from_pretrained(
         settings.base,
+        adapter=settings.adapter,
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
         attn_implementation=settings.attn_implementation,
         **processor_options(config),
     )
     model.options = prune_options(config)
+    return model
+
+
+def load_plus(config: PlusConfig) -> GlimpseModel:
+    """The base of a config with a fresh adapter to be trained, which is all that requires gradients.
+
+    What the folder of its glimpse, if it names one, says of layers and sizes is written into the config.
+    """
+    model = load_base(config)
+    settings, backbone = config.adapter, model.backbone
+    model.base = new_adapter(backbone, settings.rank, settings.alpha).eval()
+    if config.grpo.glimpse is not None:
+        parts, _ = load_glimpse(config.grpo.glimpse, backbone)
+        model.glimpse = parts.to(backbone.device, backbone.dtype).requires_grad_(False)
+        config.glimpse, config.vip = model.glimpse.configs
     return model
 
 

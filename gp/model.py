@@ -15,6 +15,7 @@ from gp import calls
 from gp.answer import Answer
 from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
 from gp.backbones import CACHE, Backbone, backbone_of
+from gp.backbones.adapters import adapter_weights, is_wrapped
 from gp.chat import Chat
 from gp.engine.compiled import compiled_decoding
 from gp.engine.forward import PrunedOutput, forward
@@ -44,7 +45,8 @@ class GlimpseModel(nn.Module):
     `get_input_embeddings`, ...) is the base's.
 
     Args:
-        base: a stock transformers model of a supported family; set to eval mode, otherwise left as it is.
+        base: a stock transformers model of a supported family, or what peft's `get_peft_model` made of it with a LoRA
+            adapter; set to eval mode, otherwise left as it is: what is trainable stays so (see `trainable`).
         glimpse: the trained parts; None: baselines only.
         options: defaults of every call.
         processor: the base's own, for `ask`.
@@ -106,13 +108,41 @@ class GlimpseModel(nn.Module):
         return self.base.config
 
     @property
+    def adapter(self) -> Any:
+        """peft's wrapper around the base, which can switch its adapter off; None for a base without one.
+
+        Raises:
+            ValueError: an adapter that was put into the base without the wrapper.
+        """
+        if is_wrapped(self.base):
+            return self.base
+        if (one := next(adapter_weights(self.base), None)) is not None:
+            raise ValueError(
+                f"this base has an adapter inside ({one[0]}) and no wrapper of peft's around it, without which it "
+                "would be lost when saved: use peft.get_peft_model(base, ...) or PeftModel.from_pretrained(base, ...)"
+            )
+        return None
+
+    def trainable(self) -> dict[str, int]:
+        """How many parameters require gradients: of the `glimpse`, of the `adapter`, and of the `base` itself."""
+        adapter = {id(weight) for _, weight in adapter_weights(self.base)}
+        base = [weight for weight in self.base.parameters() if weight.requires_grad]
+        glimpse = [] if self.glimpse is None else [one for one in self.glimpse.parameters() if one.requires_grad]
+        parts = {
+            "glimpse": glimpse,
+            "adapter": [weight for weight in base if id(weight) in adapter],
+            "base": [weight for weight in base if id(weight) not in adapter],
+        }
+        return {name: sum(weight.numel() for weight in weights) for name, weights in parts.items()}
+
+    @property
     def generation_config(self) -> Any:
         """The base's own."""
         return self.base.generation_config
 
     @generation_config.setter
     def generation_config(self, config: Any) -> None:
-        self.base.generation_config = config
+        self.backbone.model.generation_config = config  # the decoder asks the stock model, not a wrapper of peft's
 
     def can_generate(self) -> bool:
         return True
@@ -123,6 +153,7 @@ class GlimpseModel(nn.Module):
         self.base.eval()
         return self
 
+    @torch.no_grad()
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -400,7 +431,7 @@ class GlimpseModel(nn.Module):
         return Zoom(self.find_pruner(named[1] if named else looks), **settings)
 
     def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
-        """Writes the trained parts with a model card.
+        """Writes the trained parts, the base's adapter if it has one, and a model card.
 
         Args:
             folder: made if missing; `gp.from_pretrained(base, glimpse=folder)` reads it back.
@@ -409,11 +440,11 @@ class GlimpseModel(nn.Module):
         Raises:
             ValueError: a model without trained parts.
         """
-        return publish.save_pretrained(folder, *self._trained(), **card)
+        return publish.save_pretrained(folder, *self._trained(), adapter=self.adapter, **card)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, **card: Any) -> str:
         """Uploads what `save_pretrained` writes and returns the commit's address; `private` for a new repository."""
-        return publish.push_to_hub(repo_id, *self._trained(), private=private, **card)
+        return publish.push_to_hub(repo_id, *self._trained(), adapter=self.adapter, private=private, **card)
 
     def _trained(self) -> tuple[GlimpsePruner, Backbone, PruneOptions]:
         if self.glimpse is None:

@@ -169,9 +169,10 @@ def check_inference(case: Case, model: GlimpseModel) -> Iterator[Check]:
     inputs = {k: case.inputs[k] for k in model.backbone.prompt_keys if k in case.inputs}
     given = case.info.get("use_ref_masks", False)
     pruner = OraclePruner(model.glimpse.prune_layer) if given else model.glimpse
-    done = prefill(
-        model.backbone, inputs, pruner, model.options, case.evidence_masks if given else None, logits_to_keep=0
-    )
+    with torch.no_grad():
+        done = prefill(
+            model.backbone, inputs, pruner, model.options, case.evidence_masks if given else None, logits_to_keep=0
+        )
     expected = case.expected
     scores = torch.cat([rows[-1] for rows in case.numbered(expected, "image_token_mask_logits")])
     yield Check("importance_logits", largest(done.importance_logits, scores), 1e-4)

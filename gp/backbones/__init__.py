@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedModel
 
+from gp.backbones.adapters import stock_of
 from gp.backbones.attention import Rotary, read_attention
 from gp.backbones.base import Backbone
 from gp.backbones.compat import CACHE
@@ -25,12 +26,14 @@ FAMILIES: dict[str, type[Backbone]] = {family.model_type: family for family in (
 
 
 def backbone_of(model: PreTrainedModel) -> Backbone:
-    """The adapter of a loaded model.
+    """The backbone of a loaded model, or of the stock model that peft has put a LoRA adapter on.
 
     Raises:
-        ValueError: see `family_of`, or a decoder or vision tower that the adapter does not know.
+        ValueError: see `family_of` and `gp.backbones.adapters.stock_of`, or a decoder or vision tower that the backbone
+            does not know.
     """
-    backbone = family_of(model.config.model_type)(model)
+    stock = stock_of(model)
+    backbone = family_of(stock.config.model_type)(stock)
     backbone.check_base()
     return backbone
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from gp.backbones.adapters import MARK, adapter_weights
 
 SAMPLES = 64  # values of each weight
 CAST = {torch.float32: (torch.float32, torch.bfloat16, torch.float16)}  # what a base that is loaded so can be cast to
@@ -13,6 +16,8 @@ CAST = {torch.float32: (torch.float32, torch.bfloat16, torch.float16)}  # what a
 
 def fingerprint(model: nn.Module) -> dict[str, str]:
     """Digests of values spread over every weight, one per dtype that the same base may be loaded in.
+
+    Weights of an adapter are not the base's.
 
     Args:
         model: with its weights.
@@ -22,8 +27,16 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
         ones, too, so that a base is known again if it is loaded in another dtype. Two bases differ if digests of one
         dtype do; without a dtype in common, nothing is known. Empty for weights that are quantized or not in memory.
     """
-    weights = list(model.parameters())
-    if any(weight.is_meta or not weight.is_floating_point() for weight in weights):
+    return _digests([weight for name, weight in model.named_parameters() if MARK not in name])
+
+
+def adapter_fingerprint(model: nn.Module) -> dict[str, str]:
+    """The same of the weights of an adapter alone; empty if there is none."""
+    return _digests([weight for _, weight in adapter_weights(model)])
+
+
+def _digests(weights: Sequence[Tensor]) -> dict[str, str]:
+    if not weights or any(weight.is_meta or not weight.is_floating_point() for weight in weights):
         return {}
     values = [_spread(weight) for weight in weights]
     own = values[0].dtype

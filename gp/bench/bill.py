@@ -61,7 +61,7 @@ def bill_of(preset: Preset, itemsize: int, attn: str, way: str) -> Bill:
         attn: attention kernel; `sdpa` repeats grouped keys and values under a mask, `eager` also keeps its weights.
         way: one of `WAYS`.
     """
-    step = _Step(preset, itemsize, attn)
+    step = Step(preset, itemsize, attn)
     return Bill(
         standing=standing_bytes(preset, itemsize),
         moments={
@@ -91,7 +91,9 @@ def standing_bytes(preset: Preset, itemsize: int) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
+    """Sizes of what a step holds, in bytes, from which bills are made."""
+
     preset: Preset
     itemsize: int
     attn: str
@@ -128,12 +130,12 @@ class _Step:
         }
 
     def layer_moment(self, way: str) -> dict[str, int]:
-        entries = {"embeddings and taps": self._taps() + self._stream(self.prompt)}
+        entries = {"embeddings and taps": self._taps() + self.stream(self.prompt)}
         if way == "prefix":
             entries["prefix cache"] = self._cache(self.prompt)
-            return entries | {"decoder, one layer": self._transient(self.prompt)}
+            return entries | {"decoder, one layer": self.transient(self.prompt)}
         kept = self._kept_layers(way, self.prompt + self.suffix)
-        return entries | kept | {"decoder, one layer": self._transient(self.prompt + self.suffix)}
+        return entries | kept | {"decoder, one layer": self.transient(self.prompt + self.suffix)}
 
     def backward_moment(self, way: str) -> dict[str, int]:
         """The forward pass is over, the VIP's graph and the logits are there, the first layer runs backward."""
@@ -143,8 +145,8 @@ class _Step:
         length = self.prompt + self.suffix
         entries |= self._kept_layers(way, length)
         if way == "whole, checkpointed":
-            entries["one layer, again"] = self._kept_layer(length)
-        return entries | {"gradients of one layer": self._transient(length)}
+            entries["one layer, again"] = self.kept_layer(length)
+        return entries | {"gradients of one layer": self.transient(length)}
 
     def _kept_suffix(self) -> dict[str, int]:
         """Inputs of the suffix's layers, and of the one that runs again what its backward pass needs.
@@ -153,39 +155,39 @@ class _Step:
         heads if the kernel wants that, and the gradients of these.
         """
         decoder, seen = self.decoder, self.prompt + self.suffix
-        widths = decoder.kv_size + (2 * decoder.attention_size if self._repeats else decoder.kv_size)
-        again = self._kept_layer(self.suffix, keys=False) + 2 * seen * widths * self.itemsize
+        widths = decoder.kv_size + (2 * decoder.attention_size if self.repeats else decoder.kv_size)
+        again = self.kept_layer(self.suffix, keys=False) + 2 * seen * widths * self.itemsize
         if self.attn == "eager":
             again += self.suffix * (seen // self.preset.batch) * decoder.heads * (4 + self.itemsize)
-        return {"inputs of the suffix": decoder.layers * self._stream(self.suffix), "one layer, again": again}
+        return {"inputs of the suffix": decoder.layers * self.stream(self.suffix), "one layer, again": again}
 
     def _kept_layers(self, way: str, length: int) -> dict[str, int]:
         if way == "whole, checkpointed":
-            return {"inputs of all layers": self.decoder.layers * self._stream(length)}
-        return {"activations of all layers": self.decoder.layers * self._kept_layer(length)}
+            return {"inputs of all layers": self.decoder.layers * self.stream(length)}
+        return {"activations of all layers": self.decoder.layers * self.kept_layer(length)}
 
-    def _kept_layer(self, tokens: int, keys: bool = True) -> int:
+    def kept_layer(self, tokens: int, keys: bool = True) -> int:
         """Bytes that one decoder layer keeps for the backward pass."""
         decoder = self.decoder
         wide = 2 * decoder.attention_size + 3 * decoder.inner  # query, output, and the MLP's
         if keys:
-            wide += 2 * (decoder.attention_size if self._repeats else decoder.kv_size)
+            wide += 2 * (decoder.attention_size if self.repeats else decoder.kv_size)
         kept = tokens * (4 * 2 * decoder.hidden + self.itemsize * wide)
         if keys and self.attn == "eager":
             kept += tokens * (tokens // self.preset.batch) * decoder.heads * (4 + self.itemsize)
         return kept
 
     @property
-    def _repeats(self) -> bool:
+    def repeats(self) -> bool:
         """transformers repeats grouped keys and values for all heads unless the kernel is FlashAttention."""
         return self.attn != "flash_attention_2" and self.decoder.kv_heads < self.decoder.heads
 
-    def _stream(self, tokens: int) -> int:
+    def stream(self, tokens: int) -> int:
         return tokens * self.decoder.hidden * self.itemsize
 
-    def _transient(self, tokens: int) -> int:
+    def transient(self, tokens: int) -> int:
         """Inside an MLP: residual, norm, and three tensors of the inner width."""
-        return 2 * self._stream(tokens) + 3 * tokens * self.decoder.inner * self.itemsize
+        return 2 * self.stream(tokens) + 3 * tokens * self.decoder.inner * self.itemsize
 
     def _cache(self, tokens: int) -> int:
         return 2 * tokens * self.decoder.layers * self.decoder.kv_size * self.itemsize

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import PurePath
 
+from gp.config.fitting import nearest
+from gp.config.plus import REWARDS, PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.schema import (
@@ -38,7 +40,9 @@ def check(config: TrainConfig) -> None:
     _check_devices(config.trainer.devices)
     _check_splits(config.eval, config.data)
     check_sets(config.eval)
-    if config.loss.dice == 0 and config.loss.bce == 0 and config.loss.answer == 0:
+    if isinstance(config, PlusConfig):
+        _check_plus(config)
+    elif config.loss.dice == 0 and config.loss.bce == 0 and config.loss.answer == 0:
         raise ValueError("loss.dice, loss.bce and loss.answer are all 0: nothing would be trained")
 
 
@@ -104,6 +108,27 @@ def _check_devices(devices: int | str) -> None:
     if not fits:
         raise ValueError(
             f'trainer.devices must be auto, 1 or more, -1 for all, or numbers as in "0,1", got {devices!r}'
+        )
+
+
+def _check_plus(config: PlusConfig) -> None:
+    if config.model.adapter is not None:
+        raise ValueError(
+            f"model.adapter {config.model.adapter}: task grpo trains an adapter of its own; set it to null"
+        )
+    if config.optim.ema is not None:
+        raise ValueError(f"optim.ema {config.optim.ema:g}: task grpo averages no adapter; set it to null")
+    if unknown := [name for name in config.reward.weights if name not in REWARDS]:
+        near = nearest(unknown[0], REWARDS)
+        raise ValueError(f"reward.weights: there is no reward {unknown[0]!r}; the nearest known one is {near!r}")
+    if not any(config.reward.weights.values()):
+        raise ValueError(f"reward.weights {config.reward.weights}: all are 0, nothing would be learned")
+    without = config.grpo.glimpse is None
+    if without and config.grpo.mask != "boxes":
+        raise ValueError(f"grpo.mask {config.grpo.mask} needs a trained glimpse: give grpo.glimpse its folder")
+    if without and config.eval.after_training and (wrong := [one for one in config.eval.pruners if one == "glimpse"]):
+        raise ValueError(
+            f"eval.pruners {wrong[0]} needs a trained glimpse: give grpo.glimpse its folder, or leave it out"
         )
 
 

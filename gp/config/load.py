@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from gp.config import contradictions
 from gp.config.fitting import nearest
+from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.schema import TrainConfig
@@ -22,7 +23,12 @@ from gp.config.table import build, defaults_of, refuse_unknown
 if TYPE_CHECKING:
     from gp.types import PruneOptions
 
-SCHEMAS = {"glimpse": TrainConfig, "pretrain": PretrainConfig, "pretrain_cards": CardsPretrainConfig}
+SCHEMAS = {
+    "glimpse": TrainConfig,
+    "grpo": PlusConfig,
+    "pretrain": PretrainConfig,
+    "pretrain_cards": CardsPretrainConfig,
+}
 COMMAND_LINE = "command line"
 WRONG_YAML = (YAMLError, OmegaConfBaseException, RecursionError)
 
@@ -34,7 +40,7 @@ def load_config(
 
     Args:
         path: a file, or several of which later ones win, key by key; their `task` names the schema (`glimpse`, the
-            default, `pretrain` or `pretrain_cards`).
+            default, `grpo`, `pretrain` or `pretrain_cards`).
         overrides: e.g. `["optim.lr=1e-4", "trainer.devices=2"]`; values are parsed as YAML.
 
     Returns:

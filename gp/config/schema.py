@@ -39,6 +39,7 @@ class ModelConfig:
 
     base: str = option(MISSING, 'hub id, folder, or "tiny" (the embedded model)')
     revision: str | None = option(None, "commit, branch or tag of a hub id; null: its main branch")
+    adapter: str | None = option(None, "hub id or folder of a LoRA adapter on the base, frozen like it; null: none")
     dtype: str = option("float32", "type of the frozen weights", choices=DTYPES)
     attn_implementation: str = option("sdpa", "attention kernel", choices=ATTENTIONS)
     min_pixels: int | None = option(None, "smaller images are enlarged to this; null: as the base says", within=FROM_1)
@@ -241,7 +242,7 @@ class EvalConfig:
 class TrainConfig:
     """A glimpse run."""
 
-    task: str = option("glimpse", "what train.py does", choices=("glimpse", "pretrain", "pretrain_cards"))
+    task: str = option("glimpse", "what train.py does", choices=("glimpse", "grpo", "pretrain", "pretrain_cards"))
     name: str = option(MISSING, "results go to {runs_dir}/{name}")
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)

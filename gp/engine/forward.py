@@ -40,7 +40,6 @@ class PrunedOutput(CausalLMOutputWithPast):
     num_visual: tuple[int, ...] | None = None
 
 
-@torch.no_grad()
 def forward(
     backbone: Backbone,
     inputs: Mapping[str, Tensor],

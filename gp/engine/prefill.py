@@ -143,7 +143,6 @@ def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.nn.functional.interpolate(mask[None, None].float(), grid, mode="nearest-exact")[0, 0].bool()
 
 
-@torch.no_grad()
 def prefill(
     backbone: Backbone,
     inputs: Mapping[str, Tensor],
@@ -155,6 +154,8 @@ def prefill(
     images: ImageFeatures | None = None,
 ) -> Prefill:
     """Runs a left-padded batch of prompts through the model, dropping visual tokens on the way.
+
+    Gradients are the caller's choice; with them, layers run again in the backward pass (`gp.engine.again`).
 
     Args:
         backbone: adapter of the frozen model.

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from gp.backbones import Backbone, LayerMasks, Rotary, read_attention
+from gp.engine.again import run_again
 from gp.engine.compaction import Finding, compact, drop, repack
 from gp.pruners import BEFORE_FIRST_LAYER, Pruner, PruneView
 from gp.selection import Options, known_counts
@@ -131,10 +132,24 @@ class Run:
         """Runs one decoder layer, and reads the attention row of the last position if the pruner reads it here."""
         self._add_vectors(index, self.prompt.hidden)
         hidden = self.prompt.hidden
-        self.prompt.hidden = self.backbone.run_layer(index, self.prompt, self.mask, self.rotary, self.cache)
+        if torch.is_grad_enabled():
+            self.prompt.hidden = self._run_again(index)
+        else:
+            self.prompt.hidden = self.backbone.run_layer(index, self.prompt, self.mask, self.rotary, self.cache)
         self.cache_masks.add_layer(self.prompt)
         self.depth = index
         self._read(index, hidden, self.rotary)
+
+    def _run_again(self, index: int) -> Tensor:
+        """Hidden states behind a layer that keeps only its input for the backward pass."""
+        prompt, mask, rotary = replace(self.prompt), self.mask, self.rotary  # as they are now
+
+        def layer(hidden: Tensor, cache: Any) -> Tensor:
+            return self.backbone.run_layer(index, replace(prompt, hidden=hidden), mask, rotary, cache)
+
+        hidden, (keys, values) = run_again(layer, prompt.hidden)
+        self.cache.update(keys, values, index)
+        return hidden
 
     def _add_vectors(self, index: int, hidden: Tensor) -> None:
         if index in self.vectors and index > 0:

@@ -8,17 +8,22 @@ from pathlib import Path
 import torch
 
 from gp.backbones import Backbone
+from gp.backbones.adapters import adapter_weights
 from gp.config import TrainConfig, load_config
 from gp.config.load import prune_options
+from gp.config.plus import PlusConfig
 from gp.data.shards import check_shards
 from gp.embedded import EMBEDDED_GLIMPSES
 from gp.eval.names import check_names, check_without_glimpse
 from gp.eval.plan import find_reference, plan_rows
-from gp.formats.glimpse_folder import base_facts, load_glimpse
-from gp.loading import load_base, outline
+from gp.formats.adapter_folder import has_adapter
+from gp.formats.facts import base_facts
+from gp.formats.glimpse_folder import load_glimpse
+from gp.loading import load_base, load_plus, outline
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
-from gp.runs.checkpoint import read_checkpoint, trained_parts
+from gp.runs.checkpoint import adapter_parts, read_checkpoint, trained_parts
+from gp.runs.differences import ADAPTER
 from gp.runs.folder import CONFIG, EVAL, LAST
 
 PARTS = "config.json"
@@ -68,9 +73,10 @@ def find_run(
     files = [given] if isinstance(given, str | Path) else list(given)
     config = load_config([*files, *([bench] if bench else [])], overrides)
     if not isinstance(config, TrainConfig):
-        raise ValueError(f"config {config_path or find_config(path)}: expected task glimpse, got {config.task}")
+        raise ValueError(f"config {config_path or find_config(path)}: expected task glimpse or grpo, got {config.task}")
     check_names(config.eval)
-    if path is None:
+    without = isinstance(config, PlusConfig) and config.grpo.glimpse is None and path is not None and path.is_file()
+    if path is None or without:
         check_without_glimpse(config.eval)
     return path, config
 
@@ -86,13 +92,26 @@ def check_before_loading(path: Path | None, config: TrainConfig) -> None:
     for split in config.eval.splits:
         check_shards(f"data.test.{split}", config.data.test[split], config.data)
     base = outline(config.model)
-    _check_rows(base, None if path is None else _load_parts(path, base, config), config)
+    _check_rows(base, _outlined_parts(path, base, config), config)
 
 
 def check_rows_before_training(config: TrainConfig) -> None:
     """Refuses an evaluation none of whose rows can be run on the base, before it is loaded (ValueError)."""
     base = outline(config.model)
-    _check_rows(base, GlimpsePruner.build(base, config.glimpse, config.vip), config)
+    if isinstance(config, PlusConfig):
+        _check_rows(base, _glimpse_of_plus(base, config), config)
+    else:
+        _check_rows(base, GlimpsePruner.build(base, config.glimpse, config.vip), config)
+
+
+def _outlined_parts(path: Path | None, base: Backbone, config: TrainConfig) -> GlimpsePruner | None:
+    if path is not None and path.is_file() and isinstance(config, PlusConfig):
+        return _glimpse_of_plus(base, config)
+    return None if path is None else _load_parts(path, base, config)
+
+
+def _glimpse_of_plus(base: Backbone, config: PlusConfig) -> GlimpsePruner | None:
+    return None if config.grpo.glimpse is None else load_glimpse(config.grpo.glimpse, base)[0]
 
 
 def _check_rows(base: Backbone, parts: GlimpsePruner | None, config: TrainConfig) -> None:
@@ -107,12 +126,28 @@ def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:
 
     What a folder of trained parts says about their layers and sizes is written into the config.
     """
+    if isinstance(config, PlusConfig) and path is not None and path.is_file():
+        return _load_plus(path, config)
+    if path is not None and path.is_dir() and has_adapter(path):
+        config.model.adapter = str(path)
     model = load_base(config)
     if path is None:
         return model
     model.glimpse = _load_parts(path, model.backbone, config)
     if path.is_dir():
         config.glimpse, config.vip = model.glimpse.configs
+    return model
+
+
+def _load_plus(path: Path, config: PlusConfig) -> GlimpseModel:
+    """Base, adapter of a checkpoint of task `grpo`, and the glimpse that the run named, if it did."""
+    model = load_plus(config)
+    facts = {key: value for key, value in base_facts(model.backbone).items() if key != ADAPTER}
+    weights = {f"model.base.{name}": weight for name, weight in adapter_weights(model.base)}
+    meaning = {"adapter": {"rank": config.adapter.rank, "alpha": config.adapter.alpha}}
+    for name, value in adapter_parts(read_checkpoint(path), facts, meaning, weights, path).items():
+        weights[name].data.copy_(value)
+    model.base.requires_grad_(False)
     return model
 
 

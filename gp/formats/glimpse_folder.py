@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from gp.backbones import Backbone
-from gp.backbones.fingerprint import fingerprint
 from gp.config.schema import GlimpseConfig, VIPConfig
 from gp.embedded import EMBEDDED_GLIMPSES
-from gp.formats import published
+from gp.formats import adapter_folder, published
+from gp.formats.facts import base_facts, base_shape, is_outline
 from gp.formats.reading import (
     BaseShape,
     check_weights,
@@ -28,29 +28,13 @@ from gp.formats.reading import (
     take,
 )
 from gp.pruners import GlimpsePruner
-from gp.runs.differences import FINGERPRINT, refuse_other_base
+from gp.runs.differences import ADAPTER, refuse_other_base
 from gp.runs.writing import write_bytes, write_text
 from gp.types import PruneOptions
 
 FORMAT = "gp-glimpse-1"
 WEIGHTS = "glimpse.safetensors"
 CHECKSUM = "sha256"
-
-
-def base_shape(backbone: Backbone) -> dict[str, Any]:
-    """Facts that a base must share with the one that the parts were trained on."""
-    return {
-        "model_type": backbone.model_type,
-        "num_layers": backbone.num_layers,
-        "hidden_size": backbone.hidden_size,
-        "num_heads": backbone.num_heads,
-        "vision_hidden_size": backbone.vision_hidden_size,
-    }
-
-
-def base_facts(backbone: Backbone) -> dict[str, Any]:
-    """The same, and a fingerprint of its weights."""
-    return {**base_shape(backbone), FINGERPRINT: fingerprint(backbone.model)}
 
 
 def save_glimpse(
@@ -143,14 +127,22 @@ def load_glimpse(
         FileNotFoundError: no such folder, or no weights in it.
         ValueError: parts of another base, an unknown format, a file that is not tensors only.
     """
-    folder = _find(name, revision, hub or {})
+    folder = find_glimpse(name, revision, hub)
+    here = base_facts(backbone)
+    adapter = here.pop(ADAPTER, None)
+    if adapter_folder.has_adapter(folder) and not adapter and not is_outline(backbone):
+        raise ValueError(
+            f"{folder}: holds a glimpse and the adapter that it belongs to, and this base has no adapter: load both "
+            f"with gp.from_pretrained(base, glimpse={str(folder)!r})"
+        )
     if published.is_reference_folder(folder):
         glimpse, vip, options = published.read_config(folder)
         weights, file = published.read_weights(folder), folder / published.WEIGHTS
         _check_base(folder, weights, glimpse, backbone)
     else:
         base, glimpse, vip, options = read_config(folder)
-        refuse_other_base(base, base_facts(backbone), folder)
+        # a glimpse of the bare base may be put on one with an adapter: whoever does names both
+        refuse_other_base(base, {**here, ADAPTER: adapter} if ADAPTER in base else here, folder)
         weights, file = read_weights(folder), folder / WEIGHTS
     shape = BaseShape.read(base_shape(backbone), f"{folder}: ")
     check_weights(weights, replace(shape, num_vision_taps=backbone.num_vision_taps), glimpse, vip, f"{file}: ")
@@ -159,15 +151,21 @@ def load_glimpse(
     return pruner.eval(), options
 
 
-def _find(name: str | Path, revision: str | None, hub: Mapping[str, Any]) -> Path:
+def find_glimpse(name: str | Path, revision: str | None = None, hub: Mapping[str, Any] | None = None) -> Path:
+    """The folder of trained parts; of a hub id it is downloaded, with the adapter if there is one.
+
+    Raises:
+        FileNotFoundError: no such folder, or no trained parts in it.
+    """
     folder = EMBEDDED_GLIMPSES.get(str(name), Path(name))
     if not folder.is_dir():
         if folder.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
             raise FileNotFoundError(f"glimpse {name}: no such folder (and not a hub id of the form owner/name)")
-        patterns = ["config.json", WEIGHTS, published.WEIGHTS]
-        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns, **hub))
+        patterns = ["config.json", WEIGHTS, published.WEIGHTS, adapter_folder.CONFIG, adapter_folder.WEIGHTS]
+        folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns, **(hub or {})))
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"glimpse {folder}: no config.json in it")
+        only = "; it holds an adapter alone: pass it as adapter=..." if adapter_folder.has_adapter(folder) else ""
+        raise FileNotFoundError(f"glimpse {folder}: no config.json in it{only}")
     if not (folder / WEIGHTS).is_file() and not published.is_reference_folder(folder):
         raise FileNotFoundError(f"glimpse {folder}: neither {WEIGHTS} nor {published.WEIGHTS} in it")
     return folder

@@ -14,6 +14,8 @@ from typing import Any
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 
 from gp.backbones import Backbone
+from gp.backbones.adapters import adapter_weights
+from gp.formats.adapter_folder import save_adapter
 from gp.formats.glimpse_folder import save_glimpse
 from gp.pruners import GlimpsePruner
 from gp.runs.writing import write_text
@@ -21,6 +23,9 @@ from gp.types import PruneOptions
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 NOT_STATED = "Not stated."
+UNCHANGED = "The base itself is unchanged and is not part of this repository."
+ADAPTED = """They belong to the base with the LoRA adapter beside them ({parameters:,} parameters): neither works
+without the other, and both are loaded together. The base itself is not part of this repository."""
 TASK = "visual-question-answering"
 TAGS = ("visual-token-pruning", "glimpse-prune")
 CARD = """\
@@ -32,7 +37,7 @@ CARD = """\
 
 Trained parts (glimpse token and visual importance predictor, {parameters:,} parameters) that let
 `{base}` drop the visual tokens which a question does not need, after decoder layer {prune_layer} of {num_layers}.
-The base itself is unchanged and is not part of this repository.
+{changed}
 
 ## Use
 
@@ -75,6 +80,7 @@ def save_pretrained(
     backbone: Backbone,
     options: PruneOptions,
     *,
+    adapter: Any = None,
     name: str | None = None,
     data: str | Sequence[str] | None = None,
     metrics: Mapping[str, float] | None = None,
@@ -88,6 +94,7 @@ def save_pretrained(
         glimpse: the trained parts.
         backbone: the base that they were trained on; only its name and shape are written.
         options: pruning defaults that travel along.
+        adapter: peft's wrapper around the base, if it has an adapter, which is written into the same folder.
         name: what the card's example loads; default: the folder's name.
         data: what it was trained on, for the card and the config: words, or names of shards.
         metrics: figure by name, for the card and the config; those that are not finite are left out.
@@ -102,6 +109,8 @@ def save_pretrained(
     given = {"data": data, "metrics": figures, "measured_on": measured_on, **facts}
     info = {key: value for key, value in given.items() if value is not None}
     folder = save_glimpse(folder, glimpse, backbone, options, info)
+    if adapter is not None:
+        save_adapter(folder, adapter, backbone, info.get("base_revision"))
     write_text(folder / "README.md", model_card(glimpse, backbone, options, name or folder.name, info))
     return folder
 
@@ -140,7 +149,9 @@ def model_card(
     keywords = {"revision": info.get("base_revision"), "glimpse": name}
     load = [_literal(base), *(f"{key}={_literal(value)}" for key, value in keywords.items() if value is not None)]
     data = info.get("data")
+    adapter = sum(weight.numel() for _, weight in adapter_weights(backbone.model))
     return CARD.format(
+        changed=ADAPTED.format(parameters=adapter) if adapter else UNCHANGED,
         metadata=_metadata(base, name, info).to_yaml(),
         base=base,
         load=", ".join(load),

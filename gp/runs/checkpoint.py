@@ -79,6 +79,34 @@ def trained_parts(
     return parts
 
 
+def adapter_parts(
+    checkpoint: Mapping[str, Any],
+    base: Mapping[str, Any],
+    meaning: Mapping[str, Any],
+    expected: Mapping[str, Tensor],
+    where: str | Path,
+) -> dict[str, Tensor]:
+    """Takes the adapter out of a checkpoint of task `grpo`, once it fits.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        base: facts of the base at hand, without an adapter.
+        meaning: of the adapter at hand.
+        expected: its weights by their names in the checkpoint; only names and shapes count.
+        where: file or option that errors name.
+
+    Raises:
+        ValueError: another kind of checkpoint, or an adapter of another base, meaning or shape.
+    """
+    if any(key.startswith(TRAINED) for key in checkpoint["state_dict"]):
+        raise ValueError(f"ckpt {where}: holds a glimpse, expected an adapter: a checkpoint of task grpo")
+    refuse_other_base(checkpoint.get(NOTE, {}).get("base"), base, f"ckpt {where}")
+    if wrong := differences(checkpoint[NOTE].get("parts") or {}, meaning):
+        raise ValueError(f"ckpt {where}: {', '.join(map(str, wrong))}; the section adapter must be the checkpoint's")
+    refuse_other_shapes(checkpoint["state_dict"], expected, where, "the section adapter")
+    return checkpoint["state_dict"]
+
+
 def refuse_other_meaning(there: Mapping[str, Any] | None, here: Mapping[str, Any], where: str | Path) -> None:
     """Refuses parts that other settings of equal shapes would read wrongly; ValueError names every difference."""
     if there is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FINGERPRINT = "fingerprint"  # of a base: see `gp.backbones.fingerprint`
+ADAPTER = "adapter"  # the same of the adapter on it; not there without one
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,31 @@ def refuse_other_base(there: Mapping[str, Any] | None, here: Mapping[str, Any], 
     """
     if there is None:
         raise ValueError(f"{where}: does not say which base it was trained on: not trained parts of a glimpse")
-    sizes = {key: value for key, value in here.items() if key != FINGERPRINT}
+    sizes = {key: value for key, value in here.items() if key not in (FINGERPRINT, ADAPTER)}
     if wrong := differences({key: there.get(key) for key in sizes}, sizes):
         raise ValueError(f"{where}: trained on another base, {there.get('name')}: {', '.join(map(str, wrong))}")
-    for dtype in (digests := there.get(FINGERPRINT, {})).keys() & here.get(FINGERPRINT, {}).keys():
-        if digests[dtype] != here[FINGERPRINT][dtype]:
-            raise ValueError(
-                f"{where}: trained on another base of the same sizes, {there.get('name')}: expected weights with "
-                f"{dtype} fingerprint {digests[dtype]}, got {here[FINGERPRINT][dtype]}"
-            )
+    if other := _other_digests(there.get(FINGERPRINT), here.get(FINGERPRINT)):
+        raise ValueError(
+            f"{where}: trained on another base of the same sizes, {there.get('name')}: expected weights with {other}"
+        )
+    if here.get(FINGERPRINT):  # else weights are not in memory, an adapter's neither
+        _refuse_other_adapter(there.get(ADAPTER), here.get(ADAPTER), where)
+
+
+def _refuse_other_adapter(there: Mapping[str, str] | None, here: Mapping[str, str] | None, where: str | Path) -> None:
+    if there and not here:
+        raise ValueError(
+            f"{where}: trained on a base with an adapter, and this base has none: both belong together "
+            "(gp.from_pretrained(base, glimpse=..., adapter=...), or model.adapter=... in a config)"
+        )
+    if here and not there:
+        raise ValueError(f"{where}: trained on a base without an adapter, and this base has one")
+    if wrong := _other_digests(there, here):
+        raise ValueError(f"{where}: trained on a base with another adapter: expected one with {wrong}")
+
+
+def _other_digests(there: Mapping[str, str] | None, here: Mapping[str, str] | None) -> str:
+    """`bfloat16 fingerprint x, got y` for a dtype in which two sets of weights differ; empty if none is known to."""
+    old, new = there or {}, here or {}
+    wrong = [dtype for dtype in sorted(old.keys() & new.keys()) if old[dtype] != new[dtype]]
+    return f"{wrong[0]} fingerprint {old[wrong[0]]}, got {new[wrong[0]]}" if wrong else ""

@@ -6,6 +6,7 @@ last.ckpt     everything needed to go on
 best-*.ckpt   the same of the best validations, if asked for
 tb/           TensorBoard events
 glimpse/      the trained parts, for `gp.from_pretrained`
+adapter/      of task grpo: the trained adapter, for `gp.from_pretrained` and `model.adapter`
 base/         of a pretraining: the trained base; vision.ckpt is the end of its first stage, pretrain.log its figures,
               or tower.ckpt, joint.ckpt, final.ckpt and logs of the same names, instead of last.ckpt
 eval/         results of `evaluate.py`
@@ -32,6 +33,7 @@ from gp.measure.machine import code_commit, library_versions
 from gp.runs.writing import write_text
 
 CONFIG, INFO, LAST, EVENTS, GLIMPSE, EVAL = "config.yaml", "run.json", "last.ckpt", "tb", "glimpse", "eval"
+ADAPTER = "adapter"
 BEST = "best-*.ckpt"
 BASE, VISION, LOG = "base", "vision.ckpt", "pretrain.log"
 STAGES = ("tower", "joint", "final", "count")  # of a pretraining on cards, each with a checkpoint and a log
@@ -40,6 +42,7 @@ LOGS = (LOG, *(f"{stage}.log" for stage in STAGES))
 RESULTS = (
     LAST,
     GLIMPSE,
+    ADAPTER,
     EVAL,
     BEST,
     BASE,

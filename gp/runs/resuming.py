@@ -28,6 +28,7 @@ KINDS = {
     **dict.fromkeys(("task", "seed"), REFUSED),
     "model.base": COMPARED,  # a folder may have been moved; its sizes and fingerprint are held against the checkpoint's
     "model.revision": REFUSED,  # other frozen weights of the same shape
+    "model.adapter": COMPARED,  # a folder may have been moved; its fingerprint is held against the checkpoint's
     **dict.fromkeys(("model.dtype", "model.attn_implementation"), APPLIED),
     **dict.fromkeys(("model.min_pixels", "model.max_pixels", "model.do_pad"), APPLIED),
     "glimpse.init_from_prompt": REFUSED,  # only a first step can start from it
@@ -56,6 +57,15 @@ KINDS = {
     **dict.fromkeys(("trainer.best_metric", "trainer.best_kept", "trainer.stop_metric"), APPLIED),
     **dict.fromkeys(("trainer.stop_patience", "trainer.max_bad_steps", "trainer.logger"), APPLIED),
     **dict.fromkeys(("trainer.extra", "data.persistent_workers"), APPLIED),
+}
+
+PLUS = {  # the same for `task=grpo`
+    **{key: kind for key, kind in KINDS.items() if not key.startswith("loss.")},
+    **dict.fromkeys(("loss.kl", "loss.aggregation", "advantage.scale", "reward.weights"), APPLIED),
+    **dict.fromkeys(("adapter.rank", "adapter.alpha"), REFUSED),  # weights of other shapes, or of another meaning
+    **dict.fromkeys(("grpo.group_size", "grpo.mask", "grpo.boxes_share", "grpo.glimpse"), APPLIED),
+    **dict.fromkeys(("grpo.max_new_tokens", "grpo.temperature", "grpo.prefix_gradients"), APPLIED),
+    "grpo.show_rollouts": APPLIED,
 }
 
 PRETRAINING = {  # the same for `task=pretrain`

@@ -1,8 +1,8 @@
-"""AdamW over the trained parts: which of them decay, and at which rate each learns."""
+"""AdamW over what is trained: which of it decays, and at which rate each part learns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,9 +33,14 @@ def parameter_groups(parts: GlimpsePruner, optim: OptimConfig) -> list[dict[str,
     return groups
 
 
-def make_optimizer(parts: GlimpsePruner, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over `parameter_groups`."""
-    return torch.optim.AdamW(parameter_groups(parts, optim), lr=optim.lr, betas=tuple(optim.betas))
+def adapter_groups(weights: Sequence[nn.Parameter], optim: OptimConfig) -> list[dict[str, Any]]:
+    """One group of an adapter's matrices, all of which decay."""
+    return [{"name": "adapter", "params": list(weights), "lr": optim.lr, "weight_decay": optim.weight_decay}]
+
+
+def adamw(groups: list[dict[str, Any]], optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over such groups."""
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas))
 
 
 def refuse_other_groups(checkpoint: Mapping[str, Any], groups: list[dict[str, Any]], where: str) -> None:
@@ -43,7 +48,7 @@ def refuse_other_groups(checkpoint: Mapping[str, Any], groups: list[dict[str, An
 
     Args:
         checkpoint: of Lightning; one without an optimizer passes.
-        groups: of `parameter_groups`.
+        groups: of the optimizer here.
         where: what the error names.
 
     Raises:

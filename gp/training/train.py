@@ -1,4 +1,4 @@
-"""One training run of a glimpse: from a config to a folder with everything that it made."""
+"""One training run: from a config to a folder with everything that it made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +21,7 @@ from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.data.shards import check_shards
 from gp.engine.generation import notice_of_greedy
-from gp.formats import publish
-from gp.loading import load_base, outline
+from gp.loading import outline
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
@@ -44,12 +42,12 @@ from gp.training.callbacks import (
     choosing_callbacks,
 )
 from gp.training.loggers import make_loggers
-from gp.training.module import GlimpseModule
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
+from gp.training.run_module import RunModule
 from gp.training.schedule import Length, run_length, samples_per_step, shift_of
 from gp.training.summary import describe_run
+from gp.training.tasks import task_of
 
-TOLD = ("model", "loss", "optim")  # sections of the config that the trained parts tell; the run has all of them
 HINTS = (
     ".*module\\(s\\) in eval mode at the start of training.*",
     ".*does not have many workers.*",
@@ -73,7 +71,7 @@ class Trained(NamedTuple):
 
 
 def train(config: TrainConfig, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None = None) -> Trained:
-    """Trains a glimpse, or goes on training it.
+    """Trains what the config's task says, or goes on training it.
 
     Args:
         config: checked, as `load_config` returns it.
@@ -99,6 +97,7 @@ def _train(
     config: TrainConfig, folder: Path, rehearse_more: Callable[[GlimpseModel, TrainConfig], str] | None
 ) -> Trained:
     """What `train` says, in a folder that no other process writes to."""
+    task = task_of(config)
     ckpt = run_folder.find_checkpoint(config)
     notices = run_folder.check_folder(config, ckpt) if is_first_process() else []
     checkpoint = read_checkpoint(ckpt) if ckpt is not None else {"global_step": 0}
@@ -107,12 +106,12 @@ def _train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_model(config, start_token=ckpt is None)
     notices += notice_of_greedy(model.generation_config) if is_first_process() else []
-    module = GlimpseModule(config, model)
+    module = task.module(config, model)
     collator = Collator(model.processor, config.model.min_pixels, config.model.max_pixels)
     data = GlimpseDataModule(config.data, collator, config.seed, config.trainer.val_samples)
     if ckpt is not None:  # refuses what does not fit, before anything is written
         module.check_checkpoint(checkpoint, ckpt)
-        notices += notices_of_changes(checkpoint, config, ckpt)
+        notices += notices_of_changes(checkpoint, config, ckpt, task.kinds)
         data.check_position(checkpoint.get(type(data).__qualname__, {}))
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     _quiet()
@@ -162,25 +161,8 @@ def is_first_process() -> bool:
 
 
 def build_model(config: TrainConfig, start_token: bool = True) -> GlimpseModel:
-    """The frozen base with fresh trained parts in float32, and the config's pruning options.
-
-    Args:
-        config: of the run.
-        start_token: apply `glimpse.init_from_prompt` if it is set.
-    """
-    model = load_base(config)
-    model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
-    if config.glimpse.init_from_prompt and start_token:
-        embeddings = model.backbone.text_model.embed_tokens.weight
-        model.glimpse.glimpse_token.start_from(embeddings[last_prompt_token(model.processor)])
-    return model
-
-
-def last_prompt_token(processor: Any) -> int:
-    """The token that every prompt ends with: the one that the glimpse token stands behind."""
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
-    text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    return processor.tokenizer(text, add_special_tokens=False)["input_ids"][-1]
+    """What the config's task trains, on its frozen base; `start_token`: whether the run does not go on."""
+    return task_of(config).build(config, start_token)
 
 
 def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer:
@@ -215,6 +197,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
             Performance(),
             KeptRatio(),
             PaintKept(settings.paint_images),
+            *task_of(config).callbacks(config),
             TrainingProgress(),
             LogSettings(config),
             *choosing_callbacks(settings, folder),
@@ -255,7 +238,7 @@ def set_length(trainer: pl.Trainer, config: TrainConfig, data: GlimpseDataModule
 def _fit(
     config: TrainConfig,
     trainer: pl.Trainer,
-    module: GlimpseModule,
+    module: RunModule,
     data: GlimpseDataModule,
     ckpt: Path | None,
     nothing_left: bool,
@@ -272,19 +255,11 @@ def _fit(
 def _export(config: TrainConfig, trainer: pl.Trainer, model: GlimpseModel, folder: Path) -> None:
     """The trained parts as a folder of their own, and the last figures."""
     figures = {name: round(float(value), 6) for name, value in sorted(trainer.callback_metrics.items())}
-    place, settings = folder / run_folder.GLIMPSE, asdict(config)
-    publish.save_pretrained(
-        place,
-        model.glimpse,
-        model.backbone,
-        model.options,
-        name=place.as_posix(),
-        data=config.data.train,
-        metrics={name: value for name, value in figures.items() if name.startswith("val/")},
-        measured_on=config.data.val,
-        base_revision=config.model.revision,
-        training={"step": trainer.global_step, "seed": config.seed, **{key: settings[key] for key in TOLD}},
-    )
+    facts = {
+        "metrics": {name: value for name, value in figures.items() if name.startswith("val/")},
+        "training": {"step": trainer.global_step, "seed": config.seed},
+    }
+    task_of(config).export(config, model, folder, facts)
     run_folder.finish(folder, trainer.global_step, figures)
 
 

@@ -12,6 +12,7 @@ from gp.engine.generation import GREEDY
 from gp.engine.prefill import Prefill
 from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores, mask_counts
 from gp.model import GlimpseModel
+from gp.pruners import Pruner
 
 ANSWER_SCORES = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
 
@@ -19,15 +20,21 @@ ANSWER_SCORES = ("answer_accuracy", "answer_accuracy_unpruned", "agreement")
 class Validation(nn.Module):
     """Metrics of one pass over a validation split. Sums and counts; processes meet in `compute` only.
 
-    The un-pruned answers are those of the frozen base: they are computed in the first pass and kept by sample id.
+    The un-pruned answers of a frozen base are computed in the first pass and kept by sample id.
 
     Args:
-        model: with its glimpse and its processor.
+        model: with its processor.
         max_new_tokens: of an answer.
+        pruner: the method; None: the model's glimpse.
+        base_learns: the un-pruned answers change, too.
     """
 
-    def __init__(self, model: GlimpseModel, max_new_tokens: int) -> None:
+    def __init__(
+        self, model: GlimpseModel, max_new_tokens: int, pruner: Pruner | None = None, base_learns: bool = False
+    ) -> None:
         super().__init__()
+        self.__dict__["pruner"] = pruner
+        self.base_learns = base_learns
         self.__dict__["model"] = model  # not a submodule of this one: its owner has it already
         self.max_new_tokens = max_new_tokens
         self.masks = MaskScores()
@@ -42,7 +49,7 @@ class Validation(nn.Module):
         Returns:
             `keep_masks` (one bool [h, w] an image) and `answers` (texts).
         """
-        done = self.model.prefill(batch.inputs)
+        done = self.model.prefill(batch.inputs, self.pruner, evidence_masks=batch.evidence_masks)
         evidence = torch.cat([mask.flatten() for mask in batch.evidence_masks]).to(done.keep_mask.device)
         kept, wanted = (done.layout.split_by_prompt(mask) for mask in (done.keep_mask, evidence))
         counts = torch.stack([mask_counts(*masks) for masks in zip(kept, wanted, strict=True)])
@@ -67,7 +74,7 @@ class Validation(nn.Module):
 
     def _unpruned(self, batch: Batch) -> list[str]:
         ids = [sample.id for sample in batch.samples]
-        if not self.unpruned_answers.keys() >= set(ids):
+        if self.base_learns or not self.unpruned_answers.keys() >= set(ids):
             answers = self._decode(batch, self.model.prefill(batch.inputs, pruner="none"))
             self.unpruned_answers.update(zip(ids, answers))
         return [self.unpruned_answers[key] for key in ids]

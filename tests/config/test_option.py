@@ -11,6 +11,7 @@ from gp.config import TrainConfig, load_config
 from gp.config.fitting import fit
 from gp.config.judge import ScoreConfig
 from gp.config.option import RULE
+from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.table import options_of, sections_of
@@ -41,7 +42,7 @@ def test_nonsense_for_any_option_is_refused(minimal, one):
             load_config(minimal, [f"{one.key}={given}"])
 
 
-SCHEMAS = (TrainConfig, PretrainConfig, CardsPretrainConfig, BuildConfig, ScoreConfig)
+SCHEMAS = (TrainConfig, PlusConfig, PretrainConfig, CardsPretrainConfig, BuildConfig, ScoreConfig)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

@@ -10,6 +10,7 @@ import pytest
 
 from gp.config import TrainConfig
 from gp.config.judge import ScoreConfig
+from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.reference import page
@@ -37,7 +38,10 @@ def test_the_page_is_what_the_command_prints():
 
 @pytest.mark.parametrize(
     ("script", "schemas"),
-    [("train", (TrainConfig, PretrainConfig, CardsPretrainConfig)), ("evaluate", (TrainConfig, ScoreConfig))],
+    [
+        ("train", (TrainConfig, PlusConfig, PretrainConfig, CardsPretrainConfig)),
+        ("evaluate", (TrainConfig, ScoreConfig)),
+    ],
 )
 def test_help_lists_every_option_and_is_quick(script, schemas):
     command = [sys.executable, "-c", HELP.format(script=script)]
@@ -51,7 +55,7 @@ def test_help_lists_every_option_and_is_quick(script, schemas):
 
 
 def test_help_names_nothing_that_is_not_an_option():
-    schemas = (TrainConfig, PretrainConfig, CardsPretrainConfig, ScoreConfig)
+    schemas = (TrainConfig, PlusConfig, PretrainConfig, CardsPretrainConfig, ScoreConfig)
     keys = {one.key for schema in schemas for one in options_of(schema)}
     named = {line.split("`")[1] for line in page().splitlines() if line.startswith("| `")}
     assert named == keys

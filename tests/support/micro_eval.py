@@ -17,7 +17,8 @@ from gp.config import load_config
 from gp.data.batch import question_messages
 from gp.data.sample import Sample, parse_record
 from gp.data.shards import read_records, shard_names
-from gp.formats.glimpse_folder import base_shape, save_glimpse
+from gp.formats.facts import base_shape
+from gp.formats.glimpse_folder import save_glimpse
 from tests.support.glimpses import micro_configs, micro_glimpse
 from tests.support.small_shards import SPECIAL, WORDS, fields, small_processor, write_tar
 

@@ -14,6 +14,7 @@ from gp.training import train as runs
 from gp.training.module import GlimpseModule
 from gp.training.objective import batch_sums, kept_counts, step_loss
 from gp.training.schedule import Length
+from gp.training.tasks import last_prompt_token
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.micro_run import save_base, write_config
@@ -198,7 +199,7 @@ def test_the_glimpse_can_start_from_the_last_prompt_token(tmp_path, base):
     model = runs.build_model(config)
     embeddings = model.base.get_input_embeddings().weight
     last = model.processor.tokenizer.convert_tokens_to_ids("assistant")
-    assert runs.last_prompt_token(model.processor) == last
+    assert last_prompt_token(model.processor) == last
     assert torch.allclose(model.glimpse.tokens()[0][0], embeddings[last], atol=1e-3)
 
 

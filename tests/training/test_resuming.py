@@ -16,9 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import evaluate
 import train
+from gp.config.plus import PlusConfig
 from gp.config.schema import TrainConfig
 from gp.runs.lock import one_writer
-from gp.runs.resuming import KINDS, kind_of
+from gp.runs.resuming import KINDS, PLUS, kind_of
 from gp.training.schedule import lr_factor
 from tests.support.micro_run import save_base, write_config
 from tests.support.small_shards import add_manifest
@@ -81,6 +82,11 @@ def test_every_option_has_a_kind():
     known = keys(TrainConfig)
     assert len(known) > 60 and all(kind_of(key) for key in known)
     assert set(KINDS) <= set(known)
+
+
+def test_every_option_of_grpo_has_a_kind():
+    known = keys(PlusConfig)
+    assert all(kind_of(key, PLUS) for key in known) and set(PLUS) <= set(known)
 
 
 def test_new_settings_of_the_optimizer_hold_from_the_first_step(micro, capsys):

@@ -85,7 +85,7 @@ class TrainingProgress(ProgressBar):
 
 
 SHOWN = {
-    "train": {"loss": "loss", "keep_ratio": "kept"},
+    "train": {"loss": "loss", "reward": "reward", "keep_ratio": "kept"},
     "val": {
         "keep_ratio": "kept",
         "mask_iou": "mask IoU",

@@ -1,0 +1,1 @@
+"""GlimpsePrune+: an adapter of the base learns to answer from what pruning keeps, by reinforcement (GRPO)."""

@@ -1,0 +1,173 @@
+"""The LightningModule of GlimpsePrune+: draws answers behind pruned prompts, and makes good ones likelier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gp.backbones.adapters import MARK
+from gp.config.plus import PlusConfig
+from gp.data.batch import Batch
+from gp.engine.answer_logprobs import AnswerLogProbs, answer_logprobs, pruned_prefix
+from gp.formats.facts import base_facts
+from gp.model import GlimpseModel
+from gp.pruners import OraclePruner
+from gp.runs.checkpoint import adapter_parts
+from gp.runs.differences import ADAPTER
+from gp.training.grpo.loss import MicroBatch
+from gp.training.grpo.rewards import Answered, WeightedRewards
+from gp.training.grpo.rollouts import Rollouts, roll_out, seed_of
+from gp.training.optimizer import adapter_groups
+from gp.training.run_module import RunModule
+from gp.training.steps import ends_step
+from gp.training.validation import Validation
+from gp.types import ImageFeatures
+
+
+class PlusModule(RunModule):
+    """Trains the adapter of a base by GRPO, one update for each draw; glimpse and base are frozen.
+
+    Answers are drawn and differentiated without dropout, behind the same pruned prompts: the ratio of probabilities is
+    1. Rewards are waited for only once the training forward has run.
+
+    Args:
+        config: of the run.
+        model: of `gp.loading.load_plus`.
+    """
+
+    config: PlusConfig
+
+    def __init__(self, config: PlusConfig, model: GlimpseModel) -> None:
+        self.prune_layer = config.glimpse.prune_layer
+        pruner = OraclePruner(self.prune_layer) if model.glimpse is None else None
+        validation = Validation(model, config.eval.max_new_tokens, pruner, base_learns=True)
+        super().__init__(config, model, validation)
+        self.rewards = WeightedRewards(config.reward.weights)
+        self._sums: list[Tensor] = []  # of the step's micro-batches so far
+        self._ends_step = False
+
+    @staticmethod
+    def is_trained(name: str) -> bool:
+        return MARK in name
+
+    # ---- training ---------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Loss of one micro-batch, and what callbacks show of it.
+
+        Returns:
+            `loss` (scalar, for backward: a sum, which `on_after_backward` makes a mean), `num_kept` and `num_visual`
+            ([B], visual tokens of each prompt that were kept, and in all), `rollouts` (a text per question).
+        """
+        config, copies = self.config.grpo, self.config.grpo.group_size
+        self._ends_step = ends_step(self.trainer, batch_idx)
+        images = self.model.see(batch.inputs, ["none" if config.mask == "boxes" else "glimpse"])
+        drawn = roll_out(self.model, batch, config, self.prune_layer, images, self._seeds(batch))
+        waiting = self.rewards.start(_answered(batch, drawn, copies))
+        reference = self._reference(batch, drawn, images) if self.config.loss.kl > 0 else None
+        found = self._log_probs(batch, drawn, images, config.prefix_gradients)  # last: its graph is large
+        rewards = waiting().view(-1, copies)
+        mine = MicroBatch.make(
+            self.config,
+            found.log_probs,
+            reference,
+            found.entropy,
+            drawn.mask,
+            drawn.cut_off,
+            rewards.to(self.device),
+        )
+        kept, sizes = _counts(batch, drawn.keep_masks, self.device)
+        self._sums.append(torch.cat([mine.packed(), torch.stack([kept.sum(), sizes.sum()]).float()]))
+        loss = mine.policy + self.config.loss.kl * mine.kl
+        return {"loss": loss, "num_kept": kept, "num_visual": sizes, "rollouts": _as_text(batch, drawn, rewards)}
+
+    def on_after_backward(self) -> None:
+        """Behind the step's last micro-batch: makes the gradients of sums those of means over the whole step.
+
+        How many answers and tokens a step has is known only now; Lightning took the mean over micro-batches, and DDP
+        over processes.
+        """
+        if not self._ends_step:
+            return
+        num_parts = self.trainer.world_size * len(self._sums)
+        sums = self._sum_over_processes(torch.stack(self._sums).sum(0))
+        self._sums.clear()
+        whole = MicroBatch.unpacked(sums)
+        factor = num_parts / whole.units.clamp(min=1)
+        for _, weight in self._weights():
+            if weight.grad is not None:
+                weight.grad.mul_(factor)
+        self._log_figures(whole, sums[-2] / sums[-1].clamp(min=1))
+
+    def _log_figures(self, whole: MicroBatch, keep_ratio: Tensor) -> None:
+        figures = whole.figures(self.config.loss.kl)
+        self.loss_of_step = figures["loss"]
+        (group,) = self.optimizers().param_groups
+        self.log_dict(
+            {
+                **{f"train/{name}": value for name, value in figures.items()},
+                "train/keep_ratio": keep_ratio,
+                **self._epoch(self.trainer.global_step + 1),
+                "train/lr": group["lr"],
+            },
+            batch_size=1,
+        )
+
+    def _seeds(self, batch: Batch) -> list[int]:
+        """Of each answer: by question and step, whichever process draws it, and whether or not the run was resumed."""
+        step, copies = self.trainer.global_step, range(self.config.grpo.group_size)
+        return [seed_of(self.config.seed, step, sample.id, copy) for sample in batch.samples for copy in copies]
+
+    def _log_probs(self, batch: Batch, drawn: Rollouts, images: ImageFeatures, gradients: bool) -> AnswerLogProbs:
+        prefix = pruned_prefix(self.model.backbone, batch.inputs, drawn.keep_masks, self.prune_layer, images, gradients)
+        return answer_logprobs(self.model.backbone, prefix, drawn.ids, drawn.mask, self.config.grpo.temperature)
+
+    @torch.no_grad()
+    def _reference(self, batch: Batch, drawn: Rollouts, images: ImageFeatures) -> Tensor:
+        """Log-probabilities of the same answers behind the same prompts, by the base without its adapter."""
+        with self.model.adapter.disable_adapter():
+            return self._log_probs(batch, drawn, images, gradients=False).log_probs
+
+    # ---- what a checkpoint holds --------------------------------------------------------------------------------
+
+    def _weights(self) -> list[tuple[str, torch.nn.Parameter]]:
+        return [(name, weight) for name, weight in self.named_parameters() if self.is_trained(name)]
+
+    def groups(self) -> list[dict[str, Any]]:
+        return adapter_groups([weight for _, weight in self._weights()], self.config.optim)
+
+    def facts(self) -> dict[str, Any]:
+        adapter = self.config.adapter
+        return {"base": self._base_facts, "parts": {"adapter": {"rank": adapter.rank, "alpha": adapter.alpha}}}
+
+    @cached_property
+    def _base_facts(self) -> dict[str, Any]:
+        return {key: value for key, value in base_facts(self.model.backbone).items() if key != ADAPTER}
+
+    def check_parts(self, checkpoint: Mapping[str, Any], where: str | Path) -> None:
+        adapter_parts(checkpoint, self._base_facts, self.facts()["parts"], self.state_dict(), where)
+
+
+def _answered(batch: Batch, drawn: Rollouts, copies: int) -> list[Answered]:
+    samples = [sample for sample in batch.samples for _ in range(copies)]
+    return [Answered(one.question, one.answer, text) for one, text in zip(samples, drawn.texts, strict=True)]
+
+
+def _counts(batch: Batch, keep_masks: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Visual tokens of each question, kept and in all; a question has one image."""
+    kept = torch.stack([mask.sum() for mask in keep_masks]).to(device)
+    return kept, torch.tensor([mask.numel() for mask in keep_masks], device=device)
+
+
+def _as_text(batch: Batch, drawn: Rollouts, rewards: Tensor) -> list[str]:
+    texts, (_, copies) = iter(drawn.texts), rewards.shape
+    shown = []
+    for sample, row in zip(batch.samples, rewards.tolist(), strict=True):
+        lines = [f"- {reward:.3g}: {next(texts)}" for reward, _ in zip(row, range(copies))]
+        shown.append("\n".join([f"{sample.question} (right: {sample.answer})", "", *lines]))
+    return shown

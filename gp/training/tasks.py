@@ -1,0 +1,110 @@
+"""What differs between the trainings of `gp.training.train`: what is built, what learns, what is left at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from gp.config import TrainConfig
+from gp.config.plus import PlusConfig
+from gp.formats import publish
+from gp.formats.adapter_folder import save_adapter
+from gp.loading import load_base, load_plus
+from gp.model import GlimpseModel
+from gp.pruners import GlimpsePruner
+from gp.runs import folder as run_folder
+from gp.runs.resuming import KINDS, PLUS
+from gp.training.grpo.module import PlusModule
+from gp.training.grpo.showing import ShowRollouts
+from gp.training.module import GlimpseModule
+from gp.training.run_module import RunModule
+
+TOLD = ("model", "loss", "optim")  # sections of the config that the trained parts tell; the run has all of them
+TOLD_OF_PLUS = (*TOLD, "adapter", "advantage", "reward", "grpo")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of training.
+
+    Args:
+        build: called with the config and whether this is a first start.
+        module: that trains it.
+        export: writes what was trained into the run's folder.
+        kinds: what a run that goes on may change.
+        callbacks: beside those of every run.
+    """
+
+    build: Callable[[Any, bool], GlimpseModel]
+    module: Callable[[Any, GlimpseModel], RunModule]
+    export: Callable[[Any, GlimpseModel, Path, dict[str, Any]], None]
+    kinds: Mapping[str, str]
+    callbacks: Callable[[Any], list[pl.Callback]]
+
+
+def task_of(config: TrainConfig) -> Task:
+    """The task that a config's schema means."""
+    return PLUS_TASK if isinstance(config, PlusConfig) else GLIMPSE_TASK
+
+
+def build_glimpse(config: TrainConfig, start_token: bool = True) -> GlimpseModel:
+    """The frozen base with fresh trained parts in float32, and the config's pruning options.
+
+    Args:
+        config: of the run.
+        start_token: apply `glimpse.init_from_prompt` if it is set.
+    """
+    model = load_base(config)
+    model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
+    if config.glimpse.init_from_prompt and start_token:
+        embeddings = model.backbone.text_model.embed_tokens.weight
+        model.glimpse.glimpse_token.start_from(embeddings[last_prompt_token(model.processor)])
+    return model
+
+
+def last_prompt_token(processor: Any) -> int:
+    """The token that every prompt ends with: the one that the glimpse token stands behind."""
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]}]
+    text = processor.apply_chat_template(messages, add_generation_prompt=True)
+    return processor.tokenizer(text, add_special_tokens=False)["input_ids"][-1]
+
+
+def export_glimpse(config: TrainConfig, model: GlimpseModel, folder: Path, facts: dict[str, Any]) -> None:
+    """The trained parts, and the adapter of their base if it has one, as a folder of their own."""
+    place, settings = folder / run_folder.GLIMPSE, asdict(config)
+    told = TOLD_OF_PLUS if isinstance(config, PlusConfig) else TOLD
+    training = {**facts.pop("training"), **{key: settings[key] for key in told}}
+    publish.save_pretrained(
+        place,
+        model.glimpse,
+        model.backbone,
+        model.options,
+        adapter=model.adapter,
+        name=place.as_posix(),
+        data=config.data.train,
+        measured_on=config.data.val,
+        base_revision=config.model.revision,
+        training=training,
+        **facts,
+    )
+
+
+def export_plus(config: PlusConfig, model: GlimpseModel, folder: Path, facts: dict[str, Any]) -> None:
+    """The adapter alone, to train a glimpse on; and with the glimpse that it was trained with, if there is one."""
+    save_adapter(folder / run_folder.ADAPTER, model.adapter, model.backbone, config.model.revision)
+    if model.glimpse is not None:
+        export_glimpse(config, model, folder, facts)
+
+
+GLIMPSE_TASK = Task(build_glimpse, GlimpseModule, export_glimpse, KINDS, lambda config: [])
+PLUS_TASK = Task(
+    lambda config, _: load_plus(config),
+    PlusModule,
+    export_plus,
+    PLUS,
+    lambda config: [ShowRollouts(config.grpo.show_rollouts)],
+)
