@@ -25,7 +25,7 @@ from gp.runs.members import refuse_launcher, run_command
 from gp.runs.writing import write_text
 
 VALIDATION = "val"  # stands for data.val
-RESULT = "calibration.json"
+RESULT = "threshold.json"
 AGAIN = "the same command goes on"
 
 
@@ -54,7 +54,7 @@ def calibrate(
         overrides: of the command, short keys spelled out. `eval.thresholds` are tried, else GRID.
         config_paths: of the command.
 
-    The folder is `eval-calibration/` beside the checkpoint: `calibration.json`, and an evaluation of the split and of
+    The folder is `eval-calibration/` beside the checkpoint: `threshold.json`, and an evaluation of the split and of
     the others. The threshold goes into `glimpse/` of the run or into the folder of trained parts that `ckpt` is; of
     what is installed or published a copy in our format, or none, is made.
 

@@ -23,7 +23,7 @@ def run(micro, tmp_path_factory) -> Path:
 def calibrated(run) -> dict:
     wanted = ["calibrate=part", "agreement=0.4", "confidence=0.6", "threshold=0.6,1e-30,0.999"]
     assert evaluate.main([f"ckpt={run}", *wanted, "data.test.rest=[test-1.tar]", "split=rest"]) == 0
-    return json.loads((run / "eval-calibration/calibration.json").read_text())
+    return json.loads((run / "eval-calibration/threshold.json").read_text())
 
 
 def test_it_chooses_by_the_answers_of_the_split(run, calibrated):
