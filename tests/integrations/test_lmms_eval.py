@@ -91,9 +91,9 @@ def test_the_same_answers_as_evaluate(evaluated, pruner):
     folder, rows, lines = evaluated
     results, samples = asked(folder, f"pruner={pruner}", "threshold=0.4")
     assert len(samples) == rows[pruner]["num_samples"] == NUM_QUESTIONS
-    by_id = {line["id"]: line for line in lines[pruner]}
+    by_number = {line["number"]: line for line in lines[pruner]}
     for sample in samples:
-        line, (counts,) = by_id[sample["doc"]["id"]], sample["token_counts"]
+        line, (counts,) = by_number[sample["doc_id"]], sample["token_counts"]
         assert (sample["filtered_resps"], sample["exact_match"]) == (line["prediction"], float(line["correct"]))
         assert (counts["visual_tokens"], counts["visual_tokens_kept"]) == (line["num_visual"], line["num_kept"])
         assert counts["output_tokens"] == line["num_new_tokens"]
