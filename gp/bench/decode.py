@@ -85,7 +85,7 @@ def generate(
 
 def make_ways(setup: Setup, model: GlimpseModel, new_tokens: int, compiled: bool) -> dict[str, Callable[[], Any]]:
     """What generates behind each finished prefill; a compiled way shares its prefill with the plain one."""
-    ways: dict[str, Callable[[], Any]] = {}
+    ways: dict[str, Any] = {}
     for way in WAYS:
         input_ids, finish = _prompt(setup, model, way)
         ways[way] = partial(generate, model, input_ids, finish(), new_tokens)
