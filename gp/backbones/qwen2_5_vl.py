@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ class Qwen2_5_VL(Backbone):
             self._deepstack(seen),
         )
 
-    def _tower(self, visual: nn.Module) -> nn.Module:
+    def _tower(self, visual: Any) -> nn.Module:
         """The tower as it is called: windows in batches, patches embedded by a product, and MLPs padded if wanted."""
         parts = patch_products(visual.patch_embed)
         if self.pad_tower:

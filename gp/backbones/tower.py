@@ -45,7 +45,7 @@ def patch_products(patch_embed: Any) -> dict[nn.Module, nn.Module]:
     Nothing in 16 bits, where another order of sums may round to another number; nor where somebody else has put
     something around the convolution.
     """
-    found = [module for module in patch_embed.children() if type(module) in CONVOLUTIONS]
+    found: list[Any] = [module for module in patch_embed.children() if type(module) in CONVOLUTIONS]
     return {module: PatchProduct(module) for module in found if _is_plain(module)}
 
 

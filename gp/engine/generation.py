@@ -186,8 +186,8 @@ class PrunedDecoder(GenerationMixin):
             return CausalLMOutputWithPast(logits=prefill.logits[:, -1:].repeat_interleave(copies, 0), **{CACHE: cache})
         prefill.insist()  # `generate` has waited for the first token
         if isinstance(cache, StaticCache):
-            rest: dict[str, Any] = {CACHE: cache}
-            return CausalLMOutputWithPast(logits=self.compiled.logits(cache, input_ids), **rest)
+            named: dict[str, Any] = {CACHE: cache}
+            return CausalLMOutputWithPast(logits=self.compiled.logits(cache, input_ids), **named)
         num_new = cache.get_seq_length() + 1 - prefill.cache_masks[0].shape[1]
         position_ids, masks = (handover.positions + num_new - 1).unsqueeze(1), handover.masks(num_new)
         if masks.is_ragged:
@@ -203,7 +203,7 @@ class PrunedDecoder(GenerationMixin):
             **{CACHE: cache},
         )
 
-    def _take_cache(self, handover: Handover, cache: Cache, copies: int, wanted: dict[str, Any]) -> Cache:
+    def _take_cache(self, handover: Any, cache: Cache, copies: int, wanted: dict[str, Any]) -> Cache:
         """The pruned prompt's cache in the form in which it is decoded."""
         prefill = handover.prefill
         if self.compiled is not None:
