@@ -27,7 +27,7 @@ def take_pictures(messages: Any, config: FrontConfig) -> list[Image.Image]:
     """
     if not isinstance(messages, list) or not all(isinstance(one, dict) for one in messages):
         raise bad("messages", "expected a list of objects")
-    pictures = []
+    pictures: list[Image.Image] = []
     for where, part in image_parts(messages):
         if len(pictures) == config.limits.images:
             raise bad(where, f"more than {config.limits.images} images in a request")
@@ -45,7 +45,7 @@ def take_pictures(messages: Any, config: FrontConfig) -> list[Image.Image]:
 
 def image_parts(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
     """Key and part of each picture of a conversation; Refused for a part that is none."""
-    found = []
+    found: list[tuple[str, Mapping[str, Any]]] = []
     for k, message in enumerate(messages):
         for n, part in enumerate(parts_of(message)):
             if isinstance(part, dict) and part.get("type") == "image_url":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -77,7 +77,7 @@ class Server:
         return JSONResponse(reply.whole(begun, ended))
 
     async def _stream(
-        self, reply: Reply, asked: ChatRequest, begun: Begun, events: AsyncIterator[Begun | Text | Ended]
+        self, reply: Reply, asked: ChatRequest, begun: Begun, events: AsyncGenerator[Begun | Text | Ended, None]
     ) -> AsyncIterator[bytes]:
         status = GONE
         try:
@@ -100,7 +100,7 @@ class Server:
         finally:
             self.metrics.status(status)
 
-    async def _events(self, asked: ChatRequest, arrived: float) -> AsyncIterator[Begun | Text | Ended]:
+    async def _events(self, asked: ChatRequest, arrived: float) -> AsyncGenerator[Begun | Text | Ended, None]:
         """What the pool says, counted."""
         async with aclosing(self.pool.ask(asked)) as events:
             async for event in events:

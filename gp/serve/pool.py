@@ -7,7 +7,7 @@ import itertools
 import multiprocessing
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from gp.serve import worker
@@ -161,7 +161,7 @@ class Pool:
         """Requests that are neither answered nor dropped."""
         return sum(len(one.waiting) for one in self.workers)
 
-    async def ask(self, request: ChatRequest) -> AsyncIterator[Begun | Text | Ended]:
+    async def ask(self, request: ChatRequest) -> AsyncGenerator[Begun | Text | Ended, None]:
         """Yields what a worker says about a request, up to `Ended`. Closing the iterator drops the request.
 
         Raises:

@@ -146,7 +146,8 @@ class Worker:
 
     def _fitting(self) -> list[Any]:
         """The first request that is ready, and those behind it that fit into a batch with it."""
-        limits, batch, longest = self.config.limits, [], 0
+        limits, longest = self.config.limits, 0
+        batch: list[Any] = []
         for one in self.ready:
             widest = max(longest, one.length)
             if batch and (one.group != batch[0].group or widest * (len(batch) + 1) > limits.batch_tokens):
