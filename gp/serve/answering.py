@@ -102,8 +102,8 @@ def answer_together(
     seeds = [one.job.request.seed or 0 for one in batch]
     done = model.prefill(inputs, batch[0].method, [one.options for one in batch], seed=seeds)
     kept, everything, lengths = done.num_kept, done.full_layout.prompt_sizes, done.full_length.tolist()
-    for row, length, whole, left in zip(rows, lengths, everything, kept, strict=True):
-        row.tell(Begun(row.job.number, length, whole, left, len(batch)))
+    for row, length, visual, left in zip(rows, lengths, everything, kept, strict=True):
+        row.tell(Begun(row.job.number, length, visual, left, len(batch)))
     first = batch[0].job.request
     how: dict[str, Any] = {"do_sample": False}
     if first.temperature > 0:
