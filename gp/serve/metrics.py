@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -24,7 +25,7 @@ class Metrics:
 
     def __init__(self, num_open: Callable[[], int], restarts: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        kwargs = {"registry": self.registry}
+        kwargs: dict[str, Any] = {"registry": self.registry}
         self._requests = Counter("gp_requests", "Chat completions, by HTTP status", ["status"], **kwargs)
         self._first = Histogram("gp_first_token_seconds", "From arrival to prefill's end", buckets=SECONDS, **kwargs)
         self._whole = Histogram("gp_answer_seconds", "From arrival to the whole answer", buckets=SECONDS, **kwargs)
