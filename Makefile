@@ -14,7 +14,7 @@ types:           ## type checker, as CI runs it
 	mypy
 
 test:            ## the default selection: CPU, offline, some minutes
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2
 
 test-fast:       ## the engine, training and evaluation on micro models: what to run while working
 	$(PYTHON) -m pytest -m core -x -q

@@ -31,7 +31,7 @@ OWN = (
     "attn_implementation",
     "device_map",
     "compile_decode",
-    "pad_tower",
+    "fast_tower",
 )
 OF_HUB = ("cache_dir", "token", "local_files_only", "force_download")
 OF_MODEL = ("quantization_config", "max_memory", "offload_folder", "offload_buffers", "use_safetensors", "variant")
@@ -57,7 +57,7 @@ def from_pretrained(
     attn_implementation: str | None = None,
     device_map: Any = None,
     compile_decode: bool = False,
-    pad_tower: bool = False,
+    fast_tower: bool = False,
     **options: Any,
 ) -> GlimpseModel:
     """Loads a base and, if given, its trained glimpse, and the adapter that lies in the glimpse's folder.
@@ -72,7 +72,7 @@ def from_pretrained(
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
         device_map: as in transformers; needs accelerate.
         compile_decode: whether calls that do not say it compile the decoding, see `GlimpseModel.generate`.
-        pad_tower: whether MLPs of the vision tower whose width is no multiple of 128 run on copies of their weights
+        fast_tower: whether MLPs of the vision tower whose width is no multiple of 128 run on copies of their weights
             that zeros fill up to one: the same features, for a GPU's faster kernels. Qwen's towers only.
         options: of the base: transformers' `quantization_config` (its own config objects), `max_memory`,
             `offload_folder`, `offload_buffers`, `use_safetensors`, `variant`. Of the processor: `min_pixels`,
@@ -117,7 +117,7 @@ def from_pretrained(
         parts, prune = load_glimpse(folder, backbone)
         parts = parts.to(backbone.device, backbone.dtype)
     loaded = GlimpseModel(model, parts, prune, processor, compile_decode=compile_decode)
-    loaded.backbone.pad_tower = pad_tower
+    loaded.backbone.fast_tower = fast_tower
     return loaded
 
 

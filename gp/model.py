@@ -15,7 +15,7 @@ from gp import calls
 from gp.answer import Answer
 from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
 from gp.backbones import CACHE, Backbone, backbone_of
-from gp.backbones.adapters import adapter_weights, is_wrapped
+from gp.backbones.adapters import adapter_weights, count_trainable, is_wrapped
 from gp.chat import Chat
 from gp.engine.compiled import compiled_decoding
 from gp.engine.forward import PrunedOutput, forward
@@ -125,15 +125,7 @@ class GlimpseModel(nn.Module):
 
     def trainable(self) -> dict[str, int]:
         """How many parameters require gradients: of the `glimpse`, of the `adapter`, and of the `base` itself."""
-        adapter = {id(weight) for _, weight in adapter_weights(self.base)}
-        base = [weight for weight in self.base.parameters() if weight.requires_grad]
-        glimpse = [] if self.glimpse is None else [one for one in self.glimpse.parameters() if one.requires_grad]
-        parts = {
-            "glimpse": glimpse,
-            "adapter": [weight for weight in base if id(weight) in adapter],
-            "base": [weight for weight in base if id(weight) not in adapter],
-        }
-        return {name: sum(weight.numel() for weight in weights) for name, weights in parts.items()}
+        return count_trainable(self.base, self.glimpse)
 
     @property
     def generation_config(self) -> Any:

@@ -87,3 +87,16 @@ def need_peft() -> None:
         raise ValueError(
             "adapters need peft, which is not installed: pip install peft (the extra `plus` of this package)"
         )
+
+
+def count_trainable(base: nn.Module, glimpse: nn.Module | None) -> dict[str, int]:
+    """How many parameters require gradients: of the `glimpse`, of the `adapter`, and of the `base` itself."""
+    adapter = {id(weight) for _, weight in adapter_weights(base)}
+    of_base = [weight for weight in base.parameters() if weight.requires_grad]
+    of_glimpse = [] if glimpse is None else [weight for weight in glimpse.parameters() if weight.requires_grad]
+    parts = {
+        "glimpse": of_glimpse,
+        "adapter": [weight for weight in of_base if id(weight) in adapter],
+        "base": [weight for weight in of_base if id(weight) not in adapter],
+    }
+    return {name: sum(weight.numel() for weight in weights) for name, weights in parts.items()}

@@ -26,9 +26,7 @@ class Family(ABC):
     image_frame: tuple[int, int]  # text tokens before and behind those of an image that belong to it
     one_image_size: bool = False  # whether all images of a batch have one size
     attends_from_cls: bool = False  # whether the vision tower has a [CLS] token
-    pad_tower: bool = (
-        False  # whether the vision tower's MLPs run on padded copies of their weights, where that is known
-    )
+    fast_tower: bool = False  # whether the vision tower embeds patches by a product and pads its MLPs, where known
     window: int | None = None  # side of the vision tower's attention windows in merged tokens, if it has windows
 
     def __init__(self, model: PreTrainedModel) -> None:

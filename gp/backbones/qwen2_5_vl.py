@@ -98,11 +98,12 @@ class Qwen2_5_VL(Backbone):
         )
 
     def _tower(self, visual: Any) -> nn.Module:
-        """The tower as it is called: windows in batches, patches embedded by a product, and MLPs padded if wanted."""
+        """The tower as it is called: windows in batches; if wanted, patches embedded by a product, and MLPs padded."""
+        view = batched_view(visual)
+        if not self.fast_tower:
+            return view
         parts = patch_products(visual.patch_embed)
-        if self.pad_tower:
-            parts |= self._padded.of(block.mlp for block in visual.blocks)
-        return view_with_parts(batched_view(visual), parts)
+        return view_with_parts(view, parts | self._padded.of(block.mlp for block in visual.blocks))
 
     def _merged(self, block_output: Tensor) -> Tensor:
         """Mean over the patches of each visual token: [4 N, C] -> [N, C]."""

@@ -39,7 +39,7 @@ class WorkerHandle:
         self.stopping = False
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=worker.main, args=(theirs, config, device), name=f"gp.serve {device}")
+        self.process = context.Process(target=worker.work, args=(theirs, config, device), name=f"gp.serve {device}")
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self._outbox: list[Any] = []

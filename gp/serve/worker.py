@@ -19,7 +19,7 @@ from gp.serve.refusing import Refused
 LOST = 1  # exit status when the server has gone away
 
 
-def main(connection: Connection, config: ServeConfig, device: str) -> None:
+def work(connection: Connection, config: ServeConfig, device: str) -> None:
     """Runs in a process of its own until `Stop` comes or the server goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server says when to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

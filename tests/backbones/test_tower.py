@@ -42,7 +42,11 @@ def test_a_tower_takes_the_product_and_keeps_its_convolution(family, monkeypatch
     base, seen = family.make(), []
     forward = PatchProduct.forward
     monkeypatch.setattr(PatchProduct, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
-    backbone_of(base).see(family.inputs(PROMPTS))
+    backbone = backbone_of(base)
+    backbone.see(family.inputs(PROMPTS))
+    assert not seen  # to the last bit as stock
+    backbone.fast_tower = True
+    backbone.see(family.inputs(PROMPTS))
     assert seen == [4 * (24 + 36)]
     assert type(base.model.visual.patch_embed.proj) is torch.nn.Conv3d
 
@@ -53,7 +57,7 @@ def test_padded_mlps_give_the_same_features(family):
     before = {name: weight.clone() for name, weight in base.state_dict().items()}
     taps = [0, 3]
     plain = backbone.see(inputs, taps)
-    backbone.pad_tower = True
+    backbone.fast_tower = True
     padded = backbone.see(inputs, taps)
     torch.testing.assert_close(padded.embeds, plain.embeds, atol=1e-5, rtol=1e-5)
     for tap in taps:

@@ -43,7 +43,7 @@ def test_extras_that_the_window_leaves_out_are_compared_with_setup_cfg(monkeypat
     monkeypatch.setattr(window, "check", lambda: [])
     monkeypatch.setattr(libraries, "installed_version", {"gradio": "4.0", "pytest": "8.5", "glimpse-prune": "0"}.get)
     lines = by_name(libraries.check)
-    assert lines["gradio"].status == WARNING and "outside (wanted: >=5), optional" in lines["gradio"].text
+    assert lines["gradio"].status == WARNING and "outside (wanted: <7,>=6.31), optional" in lines["gradio"].text
     assert lines["pytest"].status == OK and lines["ruff"].status == NOTE
 
 

@@ -27,6 +27,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow  # test_kill kills and resumes, with fewer methods
 def test_all_methods_killed_between_two_of_them_and_resumed(micro, few_methods, monkeypatch, tmp_path):
     overrides = ["eval.pruners=[all]", f"eval.budgets=[{BUDGET},0.3]"]
     run = load_run(micro.ckpt, overrides)

@@ -78,6 +78,7 @@ def test_mistakes_are_one_line_and_status_2(micro, arguments, message, capsys):
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_promise_that_no_threshold_keeps(run, calibrated, capsys):
     """The answers are there from before, so this asks nothing again."""
     before = (run / "glimpse/config.json").read_bytes()

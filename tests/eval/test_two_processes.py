@@ -80,7 +80,7 @@ def test_tasks_of_slurm(micro, shards, alone, tmp_path):
     check_same(tmp_path, alone, shards)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_and_gone_on_with(micro, shards, alone, tmp_path, killed):
     """SIGKILL of one of two processes ends both; the same command goes on, or another number of processes."""
     arguments = call(micro, shards, tmp_path, "data.num_workers=0", "data.eval_batch_size=1", "trainer.devices=2")

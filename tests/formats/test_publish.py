@@ -78,7 +78,7 @@ def test_the_sample_of_the_card_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sample = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
     exec(compile(sample, "README.md", "exec"), {})
-    assert capsys.readouterr().out == "6 0\n2 of 64 visual tokens kept\n"
+    assert capsys.readouterr().out == "0 6\n4 of 256 visual tokens kept\n"
 
 
 def test_results_say_what_they_were_measured_on(model, tmp_path):

@@ -61,13 +61,13 @@ def test_every_row_ends_by_itself(model):
     batch = [
         prepared(model, 0, GREEN, max_tokens=1),
         prepared(model, 1, GREEN),
-        prepared(model, 2, GREEN, stop=["4"]),
+        prepared(model, 2, GREEN, stop=["3"]),
         prepared(model, 3, GREEN),
     ]
     ends = {e.number: e for e in told(model, batch, lambda number: number == 3) if isinstance(e, Ended)}
-    assert (ends[0].text, ends[0].reason, ends[0].tokens) == ("0", "length", 1)
-    assert (ends[1].text, ends[1].reason, ends[1].tokens) == ("0 4", "stop", 3)
-    assert (ends[2].text, ends[2].reason) == ("0", "stop")
+    assert (ends[0].text, ends[0].reason, ends[0].tokens) == ("5", "length", 1)
+    assert (ends[1].text, ends[1].reason, ends[1].tokens) == ("5 3", "stop", 3)
+    assert (ends[2].text, ends[2].reason) == ("5", "stop")
     assert 3 not in ends
 
 
@@ -131,6 +131,6 @@ def test_one_that_fails_does_not_take_the_others_along(model, monkeypatch):
 
     monkeypatch.setattr(model, "prefill", full, raising=False)
     events = told(model, batch)
-    assert [e.text for e in events if isinstance(e, Ended)] == ["0 4"]
+    assert [e.text for e in events if isinstance(e, Ended)] == ["5 3"]
     (failed,) = [e for e in events if isinstance(e, Failed)]
     assert failed.number == 1 and failed.why.status == 503

@@ -130,6 +130,7 @@ sys.exit(train.main())
 """
 
 
+@pytest.mark.slow
 def test_processes_skip_the_same_step(tmp_path, base):
     """The second of two processes alone has a bad sample."""
     write_config(tmp_path, base)

@@ -218,7 +218,7 @@ def counted(tmp_path, base) -> Path:
     ("first", "stop_at", "then"),
     [
         (("trainer.devices=2",), 4, ("trainer.devices=1",)),  # 10 of 32 samples in 5 steps, then 22 steps
-        (("trainer.devices=1",), 9, ("trainer.devices=2",)),  # 10 in 10 steps, then 11
+        pytest.param(("trainer.devices=1",), 9, ("trainer.devices=2",), marks=pytest.mark.slow),  # 10 in 10, then 11
         pytest.param(
             ("data.batch_size=4",),
             2,

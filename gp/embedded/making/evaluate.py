@@ -75,6 +75,8 @@ def evaluate_folder(
 
     A pair of pictures ("first", "second") is shown at half the size in each direction.
     """
+    if num_questions < 1:
+        raise ValueError(f"--num-questions {num_questions}: expected 1 or more")
     answerer, builder = Answerer(folder), SceneBuilder(split)
     for size in sizes:
         for kind in kinds:
