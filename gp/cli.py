@@ -37,6 +37,18 @@ def add_traceback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--traceback", action="store_true", help="show where a mistake in settings or data was noticed")
 
 
+def settings_parser(program: str, usage: str, description: str) -> argparse.ArgumentParser:
+    """A parser of `key=value` settings for a command of `python -m`: `settings` of what it parses."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        usage=f"python -m {program} {usage}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="see above")
+    return parser
+
+
 def run(work: Callable[[], int | None], traceback: bool = False, again: str = "") -> int:
     """Runs a command.
 

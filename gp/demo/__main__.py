@@ -15,13 +15,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from gp import cli
 from gp.demo.options import describe_options, load_demo_config
-
-if TYPE_CHECKING:
-    pass
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,12 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        usage="python -m gp.demo [key=value ...]",
-        description=f"{__doc__}\noptions, each as key=value:\n\n{describe_options()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="see above")
+    description = f"{__doc__}\noptions, each as key=value:\n\n{describe_options()}"
+    parser = cli.settings_parser("gp.demo", "[key=value ...]", description)
     cli.add_traceback(parser)
     return parser.parse_intermixed_args(arguments)
 

@@ -29,13 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m gp.front",
-        usage="python -m gp.front model.base=BASE upstream=ADDRESS [key=value ...] [--config FILE]",
-        description=f"{__doc__}\noptions, each as key=value or in the file:\n\n{describe_options()}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="see above")
+    usage = "model.base=BASE upstream=ADDRESS [key=value ...] [--config FILE]"
+    description = f"{__doc__}\noptions, each as key=value or in the file:\n\n{describe_options()}"
+    parser = cli.settings_parser("gp.front", usage, description)
     parser.add_argument("--config", type=Path, help="a YAML file of options; the command line wins")
     cli.add_traceback(parser)
     return parser.parse_intermixed_args(arguments)

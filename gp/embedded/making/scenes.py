@@ -19,9 +19,9 @@ from functools import cache, lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from gp.embedded import MATERIAL_DIR
+from gp.embedded.cards.looks import COLORS_RGB, SHAPES
+from gp.embedded.cards.material import SPLITS, load_material
 
-SPLITS = ("train", "val", "test")
 KINDS = ("color", "conjunction", "dense")
 IMAGE_SIZE_PX = 224
 CARD_WIDTH_PX = 56
@@ -29,17 +29,6 @@ CARD_HEIGHT_PX = 28
 GRID_PX = 14
 DIGIT_CELL_PX = 28
 MIN_DIGIT_PX = 24
-COLORS_RGB = {
-    "red": (232, 72, 64),
-    "orange": (250, 152, 44),
-    "yellow": (246, 226, 70),
-    "green": (92, 196, 84),
-    "cyan": (96, 220, 226),
-    "blue": (92, 128, 240),
-    "pink": (246, 150, 208),
-    "white": (244, 244, 244),
-}
-SHAPES = ("rectangle", "oval", "hexagon")
 TEMPLATES = (
     "what number is on the {color} {noun} ?",
     "read the number on the {color} {noun} .",
@@ -79,35 +68,6 @@ class Scene:
     cards: tuple[Card, ...]
     questions: tuple[Question, ...]
     source_id: str
-
-
-@dataclass(frozen=True)
-class Material:
-    """Scans and photographs of one split. scans: float32 [n, 8, 8] in 0..1; labels, scan_ids: int64 [n]."""
-
-    scans: np.ndarray
-    labels: np.ndarray
-    scan_ids: np.ndarray
-    photo_names: tuple[str, ...]
-    photos: tuple[Image.Image, ...]
-
-
-@cache
-def load_material(split: str) -> Material:
-    """Load the digit scans and photographs of one split.
-
-    Raises:
-        ValueError: `split` is not one of SPLITS.
-    """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
-    with np.load(MATERIAL_DIR / "digits.npz") as data:
-        scan_ids = np.flatnonzero(data["split"] == SPLITS.index(split))
-        scans = data["scans"][scan_ids].astype(np.float32) / 16.0
-        labels = data["labels"][scan_ids].astype(np.int64)
-    paths = sorted((MATERIAL_DIR / "photos").glob(f"{split}_*.jpg"))
-    photos = tuple(Image.open(path).convert("RGB") for path in paths)
-    return Material(scans, labels, scan_ids, tuple(path.stem for path in paths), photos)
 
 
 class SceneBuilder:
