@@ -110,6 +110,7 @@ def test_signals(number, status, word):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a shell's background jobs ignore Ctrl-C
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
