@@ -26,7 +26,7 @@ def draw_background(
     top = float(rng.uniform(0, photo.height - crop_height))
     box = (left, top, left + crop_width, top + crop_height)
     image = photo.resize((width, height), Image.Resampling.BILINEAR, box=box)
-    # Mirrored and permuted as bytes, and changed in place: large float arrays that are made anew cost more than the rest.
+    # Mirrored and permuted as bytes, then changed in place: making large float arrays anew cost more than all the rest.
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     gain = rng.uniform(0.75, 1.15, size=1)

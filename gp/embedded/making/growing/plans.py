@@ -28,7 +28,11 @@ class Task:
 # A batch asks alike: kinds that are learned late (color_of, side, exists) drown in batches of all kinds. Two thirds of
 # the late questions read a number.
 TASKS = (
-    Task((0.12, 0.26, 0.20, 0.26, 0.20, 0.32), "single", (("color", "color", 0.5), ("conjunction", "conjunction", 0.5))),
+    Task(
+        (0.12, 0.26, 0.20, 0.26, 0.20, 0.32),
+        "single",
+        (("color", "color", 0.5), ("conjunction", "conjunction", 0.5)),
+    ),
     Task((0.03, 0.05, 0.04, 0.06, 0.04, 0.05), "single", (("color", "turns", 1.0),)),
     Task((0.16, 0.14, 0.12, 0.12, 0.05, 0.05), "single", (("color", "color_of", 1.0),)),
     Task((0.30, 0.05, 0.06, 0.08, 0.03, 0.03), "single", (("color", "side", 1.0),)),
