@@ -92,6 +92,9 @@ class CountStageConfig(FinalStageConfig):
         0.6, "share of the steps that mostly count; the others count less and read more", within=SHARE
     )
     tower_every: int = option(8, "one batch in so many is the tower's own; 0: none", within=FROM_0)
+    blend: float = option(
+        1.0, "share of its weights in the mean with those before the stage, which is the result", within="(0, 1]"
+    )
 
 
 @dataclass
