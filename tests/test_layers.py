@@ -22,6 +22,8 @@ LAYERS = [
     {"data", "metrics", "judge", "serve"},
     {"training", "eval", "front"},
     {"bench", "demo", "doctor", "convert", "sweep", "integrations", "embedded/making"},
+    {"commands"},
+    {"__main__"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 
