@@ -1,16 +1,16 @@
 """The commands of gp. `python -m gp COMMAND --help` says what each takes.
 
-    train      trains a glimpse, then evaluates it                                   gp-train
-    evaluate   a trained glimpse beside other methods: table, figure, report         gp-evaluate
-    shards     builds and checks training data: build, check, tiny                   gp-shards
-    bench      measures time and memory, pruned against un-pruned                    gp-bench
-    demo       a page in the browser: ask, prune, compare                            gp-demo
-    serve      an OpenAI-compatible server
-    front      a small model that looks, before another server
-    convert    trained parts between the published format and ours
-    doctor     versions, devices, what really runs; for bug reports
+train      trains a glimpse, then evaluates it                                   gp-train
+evaluate   a trained glimpse beside other methods: table, figure, report         gp-evaluate
+shards     builds and checks training data: build, check, tiny                   gp-shards
+bench      measures time and memory, pruned against un-pruned                    gp-bench
+demo       a page in the browser: ask, prune, compare                            gp-demo
+serve      an OpenAI-compatible server
+front      a small model that looks, before another server
+convert    trained parts between the published format and ours
+doctor     versions, devices, what really runs; for bug reports
 
-    python -m gp train --config tiny
+python -m gp train --config tiny
 """
 
 from __future__ import annotations

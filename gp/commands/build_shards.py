@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage=cli.as_typed("python shards/build.py key=value ... [--config FILE]"),
-        description=f"{cli.as_typed(__doc__ or '')}\noptions, each as key=value or in the file:\n\n{describe_options()}",
+        description=f"{cli.as_typed(__doc__ or '')}\noptions, as key=value or in the file:\n\n{describe_options()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("options", nargs="*", metavar="key=value", help="see above")

@@ -2,7 +2,7 @@
 
     python shards/build_tiny.py                                  # what configs/tiny.yaml needs, into data/tiny
     python shards/build_tiny.py test@20x20 test_count@8x16       # other sizes, other kinds of question
-    python shards/build_tiny.py test --root /data/tiny           # elsewhere
+    python shards/build_tiny.py test root=/data/tiny             # elsewhere
 
 `train.py` and `evaluate.py` build them by themselves when they are missing.
 """
@@ -18,6 +18,7 @@ from gp import cli
 from gp.config import DataConfig
 from gp.data.card_shards import CARD_SPLITS, ensure_card_shards
 from gp.data.manifest import read_manifest
+from gp.flags import KeyValueHelp, as_flags
 
 DEFAULT = ("train", "val", "val_hard", "test", "test_hard")  # 16x16 visual tokens
 
@@ -25,9 +26,9 @@ DEFAULT = ("train", "val", "val_hard", "test", "test_hard")  # 16x16 visual toke
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds or checks; returns the exit status, see `gp.cli.run`."""
     parser = argparse.ArgumentParser(
-        usage=cli.as_typed("python shards/build_tiny.py [SPLIT[@ROWSxCOLUMNS] ...] [--root FOLDER]"),
+        usage=cli.as_typed("python shards/build_tiny.py [SPLIT[@ROWSxCOLUMNS] ...] [root=FOLDER]"),
         description=cli.as_typed(__doc__ or ""),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=KeyValueHelp,
     )
     known = ", ".join(CARD_SPLITS)
     parser.add_argument(
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--root", type=Path, help="folder of all splits; default: data/tiny")
     cli.add_traceback(parser)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(as_flags(parser, arguments))
     return cli.run(lambda: run(options.splits, options.root), options.traceback)
 
 

@@ -90,8 +90,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--config",
         type=Path,
         action="append",
-        help="a YAML file or a name, as of train.py, instead of the config.yaml beside the checkpoint; of several, later "
-        "ones win",
+        help="a YAML file or name, as of training, instead of the config.yaml beside the checkpoint; later ones win",
     )
     cli.add_traceback(parser)
     return parser.parse_intermixed_args(arguments)

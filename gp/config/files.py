@@ -37,4 +37,6 @@ def find_config(name: str | Path) -> Path:
     if path.suffix or path.parent != Path("."):
         raise FileNotFoundError(f"config {name}: no such file")
     near = f"; the nearest one is {nearest(name, known)!r}" if known else ""
-    raise FileNotFoundError(f"config {name}: no such file, and not one of those that come with gp: {', '.join(known)}{near}")
+    raise FileNotFoundError(
+        f"config {name}: no such file, and not one of those that come with gp: {', '.join(known)}{near}"
+    )

@@ -49,7 +49,7 @@ def calibrate(
     """Finds the largest threshold that keeps the promise, and reports it on the splits of the evaluation.
 
     Args:
-        module: of the command for one checkpoint, which answers the questions; so a stopped calibration goes on where it was.
+        module: of the command for one checkpoint, which answers the questions; so a stopped calibration goes on.
         ckpt: as of `ckpt=`.
         overrides: of the command, short keys spelled out. `eval.thresholds` are tried, else GRID.
         config_paths: of the command.
