@@ -32,5 +32,4 @@ def start(commands: Mapping[str, str], options: argparse.Namespace, parser: argp
         (near,) = difflib.get_close_matches(options.command, commands, n=1, cutoff=0.0)
         known = ", ".join(commands)
         raise ValueError(f"unknown command {options.command!r}, known are {known}; the nearest one is {near!r}")
-    traceback = ["--traceback"] if options.traceback else []
-    return import_module(commands[options.command]).main([*options.rest, *traceback])
+    return import_module(commands[options.command]).main(options.rest)

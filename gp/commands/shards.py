@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_choice(parser, COMMANDS)
     cli.add_traceback(parser)
     options = parser.parse_args(arguments)
-    return cli.run(lambda: start(COMMANDS, options, parser), options.traceback)
+    return cli.run(lambda: start(COMMANDS, options, parser), options.traceback or "--traceback" in options.rest)
 
 
 if __name__ == "__main__":
