@@ -11,6 +11,8 @@ convert    trained parts between the published format and ours
 doctor     versions, devices, what really runs; for bug reports
 
 python -m gp train --config tiny
+
+Options, --traceback among them, stand behind the command.
 """
 
 from __future__ import annotations

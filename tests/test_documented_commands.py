@@ -1,4 +1,4 @@
-"""Every command that a page or a config gives can be what it says: its options, configs, modules and files are there."""
+"""Every command that a page or config gives can be what it says: its options, configs, modules and files exist."""
 
 from __future__ import annotations
 

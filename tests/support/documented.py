@@ -1,4 +1,4 @@
-"""Commands as the pages give them, and a dry run of each: options, configs, modules and files are there; nothing starts."""
+"""Commands as the pages give them, and a dry run of each: options, configs, modules and files exist; nothing starts."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _check_evaluate(words: list[str]) -> None:
 
 
 def _shipped(paths: list[Path]) -> list[Path]:
-    """The configs that gp brings; what a reader is to write does not exist. Without any, options are tried on `tiny`."""
+    """The configs that gp brings; a reader's own does not exist. Without any, options are tried on `tiny`."""
     ours = [find_config(path) for path in paths if str(path).startswith("configs/") or str(path) in config_names()]
     return ours or [find_config("tiny")]
 
