@@ -24,6 +24,12 @@ const [image, done] = arguments;
 fetch(image.src).then(one => one.blob()).then(blob => {
   const reader = new FileReader(); reader.onload = () => done(reader.result); reader.readAsDataURL(blob); });
 """
+BROKEN = """
+const lines = cell => { const text = document.createRange(); text.selectNodeContents(cell);
+  return new Set([...text.getClientRects()].map(one => one.top)).size; };
+const cells = [...document.querySelectorAll("#figures th, #figures td:not(:first-child)")];
+return cells.filter(one => lines(one) > 1).map(one => one.textContent);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +88,14 @@ class Page:
         self.wait(lambda: not any(map(self.all, parts)), "nothing")
 
     def is_done(self) -> bool:
-        return "KV cache" in self.text("#figures") and "..." not in self.text("#figures") and self.all("#kept img")
+        """Whether all figures and both pictures are there."""
+        figures = self.text("#figures")
+        return "KV cache" in figures and "..." not in figures and all(map(self.is_drawn, ("kept", "heat")))
+
+    def is_drawn(self, name: str) -> bool:
+        """Whether a picture is shown, and large enough to be looked at."""
+        script = "const one = arguments[0]; return one.complete && one.naturalWidth > 0 && one.clientHeight > 150"
+        return any(self.driver.execute_script(script, image) for image in self.all(f"#{name} img"))
 
     def text(self, selector: str) -> str:
         return "".join(one.text for one in self.all(selector))
@@ -168,6 +181,7 @@ def test_every_look(address, tmp_path, width, height, dark):
         browser.whole_page(driver, tmp_path / f"demo-{width}-{'dark' if dark else 'light'}.png")
         assert not browser.violations(driver)
         assert browser.sideways_px(driver) <= 0
+        assert not driver.execute_script(BROKEN)  # no number, and no head of a column
         background = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
         assert (sum(map(float, background.strip("rgba()").split(",")[:3])) < 3 * 128) == dark
         assert not browser.console_errors(driver)
