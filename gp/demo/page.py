@@ -36,7 +36,9 @@ CSS = """
 .or, .built-with, .min_value, .max_value { color: var(--body-text-color-subdued) !important; opacity: 1 !important; }
 .figures table { width: 100%; }
 .figures td, .figures th { padding: 6px 8px !important; word-break: normal !important; }
-.figures td:not(:first-child), .figures th { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.figures td:not(:first-child), .figures th {
+  text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums;
+}
 """
 # What readers of screens need, wherever gradio draws something anew: the place for pictures is called as it says there;
 # an empty one is an image; of a button inside a button only the inner one is a button.
