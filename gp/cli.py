@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 MISTAKES = (ValueError, OSError)  # of settings, files and data; any other error is one of the program
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
+CONSOLE = "gp-"  # what the names of the installed commands begin with
+# scripts of a clone, as documentation and messages name them -> the installed command
+INSTALLED = {
+    r"python train\.py": "gp-train",
+    r"python evaluate\.py": "gp-evaluate",
+    r"python shards/build\.py": "gp-shards build",
+    r"python shards/check\.py": "gp-shards check",
+    r"python shards/build_tiny\.py": "gp-shards tiny",
+    r"(torchrun .*?)evaluate\.py": r"\1-m gp.commands.evaluate",
+    r"--config configs/(\w+)\.yaml": r"--config \1",
+}
 RANKS = ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID")  # of torchrun, Lightning's own processes, and SLURM
 
 
@@ -35,6 +49,39 @@ class Terminated(SystemExit):
 def add_traceback(parser: argparse.ArgumentParser) -> None:
     """Adds `--traceback`, which every command has."""
     parser.add_argument("--traceback", action="store_true", help="show where a mistake in settings or data was noticed")
+
+
+def as_typed(text: str) -> str:
+    """A text that names scripts of a clone, in the words of who started an installed command."""
+    if not _is_installed_command():
+        return text
+    for script, command in INSTALLED.items():
+        text = re.sub(script, command, text)
+    return text
+
+
+def command_line() -> str:
+    """The command line of this process, to be run again: `python train.py ...`, `gp-train ...`, `python -m gp ...`."""
+    program = Path(sys.argv[0])
+    if program.name.startswith(CONSOLE):
+        return shlex.join([program.name, *sys.argv[1:]])
+    if (module := _module_of(program)) is not None:
+        return shlex.join(["python", "-m", module, *sys.argv[1:]])
+    return shlex.join(["python", *sys.argv])
+
+
+def _is_installed_command() -> bool:
+    program = Path(sys.argv[0])
+    clone = Path(__file__).resolve().parents[1] / "train.py"
+    return program.name.startswith(CONSOLE) or (_module_of(program) is not None and not clone.is_file())
+
+
+def _module_of(program: Path) -> str | None:
+    """The module of gp that a file is, as `python -m` takes it; None if it is none."""
+    package = Path(__file__).resolve().parent
+    if program.suffix != ".py" or not program.resolve().is_relative_to(package):
+        return None
+    return ".".join(program.resolve().relative_to(package.parent).with_suffix("").parts).removesuffix(".__main__")
 
 
 def settings_parser(program: str, usage: str, description: str) -> argparse.ArgumentParser:

@@ -1,7 +1,7 @@
 """Converts trained parts between the published format and ours.
 
 python -m gp.convert PUBLISHED_FOLDER OUT                  # published -> ours
-python -m gp.convert OUR_FOLDER OUT --base BASE_FOLDER     # ours -> published
+python -m gp.convert OUR_FOLDER OUT base=BASE_FOLDER       # ours -> published
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gp import cli
+from gp.flags import KeyValueHelp, as_flags
 from gp.formats import published
 from gp.formats.glimpse_folder import WEIGHTS, read_config, read_weights, write_config, write_weights
 from gp.formats.reading import BaseShape, check_weights, read_object
@@ -58,7 +59,7 @@ def convert(source: Path, target: Path, base: Path | None) -> None:
     if published.is_reference_folder(source):
         to_ours(source, target)
     elif base is None:
-        raise ValueError("ours -> published needs --base: the original repeats the base's config in its file")
+        raise ValueError("ours -> published needs base=FOLDER: the original repeats the base's config in its file")
     else:
         to_published(source, target, base)
     print(f"wrote {target}")
@@ -66,12 +67,12 @@ def convert(source: Path, target: Path, base: Path | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Converts; returns the exit status, see `gp.cli.run`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=KeyValueHelp)
     parser.add_argument("source", type=Path, help="folder with trained parts, in either format")
     parser.add_argument("target", type=Path, help="folder to write")
     parser.add_argument("--base", type=Path, help="folder of the base (its config.json), needed for ours -> published")
     cli.add_traceback(parser)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(as_flags(parser, arguments))
     return cli.run(lambda: convert(options.source, options.target, options.base), options.traceback)
 
 

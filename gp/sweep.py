@@ -29,11 +29,11 @@ class Run:
     config: TrainConfig
 
 
-def sweep(program: Path, config_paths: Sequence[Path], members: Sequence[Member]) -> None:
+def sweep(module: str, config_paths: Sequence[Path], members: Sequence[Member]) -> None:
     """Trains every member, in order; those that are finished are skipped where the command says `ckpt=auto`.
 
     Args:
-        program: `train.py`.
+        module: of the command for one run.
         config_paths: of the command.
         members: see `gp.runs.sweep.members_of`.
 
@@ -50,7 +50,7 @@ def sweep(program: Path, config_paths: Sequence[Path], members: Sequence[Member]
             print(f"{what}: finished before, in {run_folder(run.config)}", flush=True)
             continue
         print(f"{what}: {run_folder(run.config)}", flush=True)
-        run_command(program, [*given, *run.overrides], what, "the same command with ckpt=auto goes on")
+        run_command(module, [*given, *run.overrides], what, "the same command with ckpt=auto goes on")
     if all(run.config.eval.after_training for run in runs):
         folders = {run.label: _evaluation(run.config) for run in runs}
         configs: dict[str, Path | None] = {run.label: run_folder(run.config) / CONFIG for run in runs}

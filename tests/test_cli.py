@@ -157,7 +157,9 @@ CALLS = {
     "evaluate.py": ["ckpt=none"],
     "shards/build.py": ["sede=1"],
     "shards/check.py": ["none.tar"],
-    "shards/build_tiny.py": ["--root", "/dev/null/x"],
+    "shards/build_tiny.py": ["root=/dev/null/x"],
+    "gp/__main__.py": ["trian"],
+    "gp/commands/shards.py": ["biuld"],
     "gp/convert.py": ["none", "out"],
     "gp/bench/__main__.py": ["prefill", "--preset", "none"],
     "gp/embedded/making/evaluate.py": ["--num-questions", "0"],
@@ -178,3 +180,30 @@ def test_a_program_ends_with_the_status():
     call = [sys.executable, "train.py", "--config", "none.yaml"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: config none.yaml: no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("/home/me/gp/evaluate.py", "python train.py --config configs/tiny.yaml"),
+        ("/venv/bin/gp-train", "gp-train --config tiny"),
+        (str(ROOT / "gp/__main__.py"), "python train.py --config configs/tiny.yaml"),  # in a clone
+    ],
+)
+def test_messages_name_the_command_as_it_was_started(program, expected, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program])
+    assert cli.as_typed("python train.py --config configs/tiny.yaml") == expected
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("train.py", "python train.py 'a b'"),
+        ("/venv/bin/gp-train", "gp-train 'a b'"),
+        (str(ROOT / "gp/__main__.py"), "python -m gp 'a b'"),
+        (str(ROOT / "gp/commands/train.py"), "python -m gp.commands.train 'a b'"),
+    ],
+)
+def test_the_command_line_can_be_run_again(program, expected, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program, "a b"])
+    assert cli.command_line() == expected

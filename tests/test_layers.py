@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "boxes", "pictures", "cli", "stages", "progress", "version", "window", "embedded", "plugins"},
+    {"types", "boxes", "pictures", "cli", "flags", "stages", "progress", "version", "window", "embedded", "plugins"},
     {"config", "modules", "selection", "measure", "painting", "images"},
     {"runs", "answer"},
     {"backbones"},
@@ -22,6 +22,8 @@ LAYERS = [
     {"data", "metrics", "judge", "serve"},
     {"training", "eval", "front"},
     {"bench", "demo", "doctor", "convert", "sweep", "integrations", "embedded/making"},
+    {"commands"},
+    {"__main__"},
 ]
 LAYER_OF = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 

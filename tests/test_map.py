@@ -1,4 +1,4 @@
-"""The maps in README, CONTRIBUTING and docs: every symbol is in the file that it links to."""
+"""The maps in CONTRIBUTING and docs: every symbol is in the file that it links to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "streaming.md"]
+PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "streaming.md"]
 WAY = ["shard", "sample", "batch", "prefill", "glimpse", "selection", "compaction", "decode"]
 
 
@@ -42,8 +42,6 @@ def test_every_symbol_is_in_its_file(page):
     assert links(page) and not wrong
 
 
-def test_both_maps_show_the_whole_way_in_its_order():
+def test_the_map_shows_the_whole_way_in_its_order():
     rows = re.findall(r"^\| ([\w ]+) \| \[`", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     assert [step for step in rows if step in WAY][: len(WAY)] == WAY
-    line = re.search(r"^shard \[.*?\n\n", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)[0]
-    assert re.findall(r"(\w+) \[`", line) == WAY

@@ -18,6 +18,10 @@ def test_every_public_name_is_there(name):
     assert getattr(gp, name) is not None and name in dir(gp)
 
 
+def test_dir_is_the_public_api():
+    assert dir(gp) == sorted(gp.__all__)
+
+
 def test_a_name_that_is_not_there():
     with pytest.raises(AttributeError, match=r"'gp' .*'from_pretraned'"):
         _ = gp.from_pretraned

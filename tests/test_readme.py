@@ -13,7 +13,6 @@ import pytest
 from gp.backbones import FAMILIES
 from gp.config import load_config
 from gp.pruners import METHODS
-from gp.runs.sweep import members_of
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -51,15 +50,27 @@ def test_every_family_is_in_the_table_with_its_config():
             load_config(ROOT / path)
 
 
-def test_every_command_line_of_training_is_accepted():
-    commands = re.findall(r"^ {4}.*python train\.py\s+--config (\S+)([^#\n]*)", README, re.MULTILINE)
-    assert len(commands) > 3
-    for path, overrides in commands:
-        for member in members_of(overrides.split()):
-            load_config(ROOT / path, member.overrides)
+def test_what_was_checked_is_said_in_the_same_words():
+    said = re.search(r"\*\*What was checked on which weights\.\*\*.*?on micro models", README, re.DOTALL)[0]
+    assert said in (ROOT / "docs/parity.md").read_text()
 
 
-PROGRAMS = ("train.py", "evaluate.py", "-m gp.bench", "-m gp.convert", "-m gp.doctor")
+def test_the_table_of_gains_is_that_of_the_gpu_page():
+    """Seconds and GiB of the box are milliseconds and MiB there."""
+    page = (ROOT / "docs/gpu.md").read_text()
+    numbers = {float(text.replace(",", "")) for text in re.findall(r"(?<=\| )[\d,]+(?:\.\d+)?(?= \|)", page)}
+    box = README.partition("## When it pays, when not")[2].partition("\n\nAccuracy")[0]
+    seconds, sizes = re.findall(r"(\d\.\d{3}) s", box), re.findall(r"(\d+\.\d\d) GiB", box)
+    assert len(seconds) == len(sizes) == 6
+    assert {float(text) for text in seconds} <= {round(number / 1000, 3) for number in numbers}
+    assert {float(text) for text in sizes} <= {round(number / 1024, 2) for number in numbers}
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) < 155
+
+
+PROGRAMS = ("train.py", "evaluate.py", "-m gp", "-m gp.bench", "-m gp.convert", "-m gp.doctor")
 SHARD_PROGRAMS = ("shards/build_tiny.py", "shards/build.py", "shards/check.py")
 
 

@@ -12,6 +12,8 @@ python -m gp.bench scoring           memory of ranking many visual tokens
 python -m gp.bench build             building shards from a split tar against reading it with tar
 python -m gp.bench data              training loader against JPEG decoding and image processor alone
 python -m gp.bench train --help      options: size of the model, device, attention kernel, JSON and markdown output
+
+Options are key=value, as everywhere, or flags: `python -m gp.bench prefill preset=mid repeats=3`.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import torch
 
 from gp import cli
 from gp.bench.options import add_output_arguments
+from gp.flags import KeyValueHelp, as_flags
 
 # name -> module with a docstring, `add_arguments(parser)` and `run(options) -> BenchReport`, or None if it printed
 BENCHES = {
@@ -44,8 +47,9 @@ BENCHES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Hands over to the bench that is named; returns its status, 1 if memory ran out, else see `gp.cli.run`."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    options = make_parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+    parser = make_parser()
+    arguments = as_flags(parser, arguments)
+    options = parser.parse_args(arguments, argparse.Namespace(arguments=arguments))
     return cli.run(lambda: run(options), options.traceback)
 
 
@@ -69,9 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="bench", required=True)
     for name, path in BENCHES.items():
         module = import_module(path)
-        command = commands.add_parser(
-            name, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        command = commands.add_parser(name, description=module.__doc__, formatter_class=KeyValueHelp)
         module.add_arguments(command)
         add_output_arguments(command)
         cli.add_traceback(command)

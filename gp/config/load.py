@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from gp.config import contradictions
+from gp.config.files import find_config
 from gp.config.fitting import nearest
 from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
@@ -39,7 +40,8 @@ def load_config(
     """Reads YAML files, applies `key=value` overrides and checks the whole.
 
     Args:
-        path: a file, or several of which later ones win, key by key; their `task` names the schema (`glimpse`, the
+        path: a file or the name of a config that comes with gp (`tiny`), or several of which later ones win, key by
+            key; their `task` names the schema (`glimpse`, the
             default, `grpo`, `pretrain` or `pretrain_cards`).
         overrides: e.g. `["optim.lr=1e-4", "trainer.devices=2"]`; values are parsed as YAML.
 
@@ -51,7 +53,7 @@ def load_config(
         ValueError: not YAML, an unknown or missing key, a wrong type, a value out of range, or options that contradict
             each other. The message names file or command line and key, what was expected and what came.
     """
-    paths = [path] if isinstance(path, str | Path) else list(path)
+    paths = [find_config(one) for one in ([path] if isinstance(path, str | Path) else path)]
     if twice := [one for number, one in enumerate(paths) if one in paths[:number]]:
         raise ValueError(f"config {twice[0]}: given twice")
     sources = {f"config {one}": read_yaml(one) for one in paths}

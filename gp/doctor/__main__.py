@@ -2,7 +2,7 @@
 
 python -m gp.doctor                 20 s of CPU time in two processes; exit status 1 if there are problems
 python -m gp.doctor --traceback     with the whole error behind each problem
-python -m gp.doctor --json          the same for programs
+python -m gp.doctor json=true       the same for programs
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from gp import cli
 from gp.doctor import devices, disk, host, kernels, libraries, question
 from gp.doctor.imports import Imports
 from gp.doctor.report import Check, CheckSection, as_json, has_problems, verdict
+from gp.flags import KeyValueHelp, as_flags
 
 CHECKS: dict[str, Check] = {
     "host": host.check,
@@ -31,7 +32,8 @@ CHECKS: dict[str, Check] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs every check; returns 0, or 1 if there are problems, else see `gp.cli.run`."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    options = parser.parse_args(as_flags(parser, arguments))
     return cli.run(lambda: run(options), options.traceback)
 
 
@@ -63,9 +65,7 @@ def examine(checks: Mapping[str, Check], options: argparse.Namespace) -> list[Ch
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m gp.doctor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m gp.doctor", description=__doc__, formatter_class=KeyValueHelp)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     cli.add_traceback(parser)
     return parser

@@ -44,12 +44,12 @@ class Promise:
 
 
 def calibrate(
-    program: Path, ckpt: str, promise: Promise, overrides: Sequence[str], config_paths: Sequence[Path] | None
+    module: str, ckpt: str, promise: Promise, overrides: Sequence[str], config_paths: Sequence[Path] | None
 ) -> None:
     """Finds the largest threshold that keeps the promise, and reports it on the splits of the evaluation.
 
     Args:
-        program: `evaluate.py`, which answers the questions; so a stopped calibration goes on where it was.
+        module: of the command for one checkpoint, which answers the questions; so a stopped calibration goes on.
         ckpt: as of `ckpt=`.
         overrides: of the command, short keys spelled out. `eval.thresholds` are tried, else GRID.
         config_paths: of the command.
@@ -82,7 +82,7 @@ def calibrate(
             "eval.costs=false",
         ]
         run_command(
-            program,
+            module,
             [*common, *first, f"eval.thresholds={thresholds}", f"eval.out={out / 'calibration'}"],
             f"calibration on {promise.split}",
             AGAIN,
@@ -96,7 +96,7 @@ def calibrate(
             raise ValueError(_why_none(tried, promise))
         place = _write(path, out, chosen, promise)
         rest = [f"eval.splits=[{','.join(others)}]", f"eval.thresholds=[{chosen.threshold}]", "eval.costs=false"]
-        run_command(program, [*common, *rest, f"eval.out={out / 'check'}"], "evaluation of the other splits", AGAIN)
+        run_command(module, [*common, *rest, f"eval.out={out / 'check'}"], "evaluation of the other splits", AGAIN)
         found = _check(out / "check" / SUMMARY, chosen.threshold)
         write_text(out / RESULT, json.dumps({**facts, "chosen": asdict(chosen), "check": found}, indent=1) + "\n")
     _print_end(found, chosen, promise, place)

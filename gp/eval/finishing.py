@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from gp.cli import as_typed
 from gp.config.sets import set_options
 from gp.data.batch import Batch
 from gp.eval import breakdown
@@ -56,7 +57,7 @@ def finish(module: EvalModule) -> list[dict[str, Any]]:
         scorer, figures = options.scores[0], (module.scores.figures[split], module.costs.figures[split])
         new = summarize(split, *figures, results, seed, module.reference, scorer)
         if judged and adopt(new, results, judged) < len(new):
-            again = f"python evaluate.py score={module.out} judge.base_url=... judge.model=..."
+            again = as_typed(f"python evaluate.py score={module.out} judge.base_url=... judge.model=...")
             module.console.print(
                 f"{judge.FILE}: not of all answers to {split}: {again}", soft_wrap=True, highlight=False
             )

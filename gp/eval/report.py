@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -13,6 +11,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from gp.cli import command_line
 from gp.config import TrainConfig
 from gp.config.sets import set_options
 from gp.eval import breakdown, figures
@@ -125,7 +124,7 @@ def make_report(
             )
         )
     shown = {**settings, "eval": asdict(config.eval), "data": {"root": config.data.root, "test": config.data.test}}
-    facts = _facts(settings, device, command or shlex.join(["python", *sys.argv]))
+    facts = _facts(settings, device, command or command_line())
     sets = lines_of(rows, {section.split: set_options(config.eval, section.split).scores[0] for section in sections})
     judge = lines_of_judged(rows), caption_of(rows, judged)
     return EvalReport(config.name, facts, sections, left_out, shown, sets, *judge)

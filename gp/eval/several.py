@@ -18,7 +18,7 @@ LONGEST = 80  # letters of a folder's name
 
 
 def evaluate_several(
-    program: Path,
+    module: str,
     ckpts: Sequence[str],
     overrides: Sequence[str],
     config_paths: Sequence[Path] | None,
@@ -27,7 +27,7 @@ def evaluate_several(
     """Evaluates each checkpoint into a folder of its own inside `eval.out`, then joins them.
 
     Args:
-        program: `evaluate.py`.
+        module: of the command for one checkpoint.
         ckpts: as of `ckpt=`.
         overrides: of the command, short keys spelled out.
         config_paths: of the command.
@@ -52,7 +52,7 @@ def evaluate_several(
             what = f"checkpoint {number} of {len(ckpts)}, {label}"
             print(f"{what}: {out / label}", flush=True)
             arguments = [f"ckpt={ckpt}", *paths, *rest, f"{OUT}={out / label}"]
-            run_command(program, arguments, what, "the same command goes on")
+            run_command(module, arguments, what, "the same command goes on")
         folders = {label: out / label for label in labels}
         configs = {label: config_of(run_of(ckpt)) for label, ckpt in zip(labels, ckpts, strict=True)}
         join(folders, configs, out, make_console())

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -26,6 +25,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from gp.cli import command_line
 from gp.config import TrainConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
@@ -138,7 +138,7 @@ def claim_folder(
     folder.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(config), "overwrite": False}  # who repeats the run from this file has to say it again
     write_text(folder / CONFIG, OmegaConf.to_yaml(OmegaConf.create(settings)))
-    write_info(folder, {**code_version(), "command": " ".join(sys.argv), "started": _now(), "resumed_at_step": step})
+    write_info(folder, {**code_version(), "command": command_line(), "started": _now(), "resumed_at_step": step})
 
 
 def remove_trained(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gp.cli import Stop, Terminated
 
+INSTALLED = ("site-packages", "dist-packages")  # where pip puts packages
 LAUNCHED = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
@@ -23,11 +24,11 @@ def refuse_launcher(what: str) -> None:
         )
 
 
-def run_command(program: Path, arguments: Sequence[str], what: str, again: str) -> None:
-    """Runs `python PROGRAM ARGUMENTS` to its end.
+def run_command(module: str, arguments: Sequence[str], what: str, again: str) -> None:
+    """Runs `python -m MODULE ARGUMENTS` to its end.
 
     Args:
-        program: a script.
+        module: of a command.
         arguments: of it.
         what: names it in the message if it fails.
         again: how to go on then.
@@ -35,7 +36,7 @@ def run_command(program: Path, arguments: Sequence[str], what: str, again: str) 
     Raises:
         Stop: it ended with another status than 0, which becomes this command's.
     """
-    process = subprocess.Popen([sys.executable, str(program), *arguments])
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=_environment())
     try:
         status = process.wait()
     except KeyboardInterrupt:  # the terminal tells the whole group, so it is ending by itself
@@ -47,3 +48,12 @@ def run_command(program: Path, arguments: Sequence[str], what: str, again: str) 
         raise
     if status:
         raise Stop(status if status > 0 else 128 - status, f"{what} ended with status {status}; {again}")
+
+
+def _environment() -> dict[str, str]:
+    """This environment; where gp is not installed but on the path by its clone, the new process finds it there, too."""
+    root = Path(__file__).resolve().parents[2]
+    if root.name in INSTALLED:
+        return dict(os.environ)
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}

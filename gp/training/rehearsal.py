@@ -18,7 +18,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from gp.cli import Stop
+from gp.cli import Stop, as_typed
 from gp.runs import folder as run_folder
 from gp.runs.checkpoint import read_checkpoint
 from gp.stages import named, stage
@@ -153,4 +153,5 @@ def find_callback(trainer: pl.Trainer, kind: type[pl.Callback]) -> Any:
 
 
 def _remedy(trainer: pl.Trainer, config_path: Path) -> str:
-    return f"{find_callback(trainer, LastCheckpoint).how_to_go_on()} (python train.py --config {config_path} ckpt=last)"
+    command = as_typed(f"python train.py --config {config_path} ckpt=last")
+    return f"{find_callback(trainer, LastCheckpoint).how_to_go_on()} ({command})"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from gp.eval.costs import RowCost
@@ -9,8 +12,10 @@ from gp.eval.plan import UNPRUNED, Method
 from gp.eval.results import Result
 from gp.eval.scores import compute_rows, row_metrics, update_rows
 from gp.eval.summary import summarize
+from gp.metrics import SCORERS
 
 HALF = Method("random", 0.5)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "results.md"
 
 
 def result(key: str, num_kept: int, prediction: str = "red", tp: int = 1, fn: int = 0) -> Result:
@@ -57,3 +62,12 @@ def test_rows_with_the_same_first_figures_stay_apart():
     figures = compute_rows(metrics)
     assert (figures[UNPRUNED]["keep_ratio"], figures[HALF]["keep_ratio"]) == (1, 0.75)
     assert figures[HALF]["cache_ratio"] == 0.75 and figures[HALF]["evidence_recall"] == 1
+
+
+def test_the_page_of_results_has_every_key():
+    table = PAGE.read_text().partition("| key | meaning |")[2].partition("\n\n")[0]
+    named = {key for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)}
+    costs = {UNPRUNED: RowCost(1.0, 1.0, None, 2.0)}
+    (row,) = rows_of({UNPRUNED: {"a": result("a", 8)}}, costs)
+    scorers = {name for name in SCORERS if name != "exact_match"}
+    assert named == {*row, *scorers, "judge_score", "num_judged"}

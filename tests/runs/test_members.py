@@ -7,18 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import gp
 from gp.cli import Stop
 from gp.runs.members import refuse_launcher, run_command
 
 PARENT = """
 import sys
-from pathlib import Path
 from gp import cli
 from gp.runs.members import run_command
-sys.exit(cli.run(lambda: run_command(Path(sys.argv[1]), [], "run 1", "go on")))
+sys.exit(cli.run(lambda: run_command("child", [], "run 1", "go on")))
 """
 CHILD = """
 import os, signal, sys, time
@@ -32,26 +33,37 @@ time.sleep(60)
 """
 
 
-def script(folder, text):
-    path = folder / "child.py"
-    path.write_text(text)
-    return path
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Writes the module `child`, which `python -m` finds in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    return (tmp_path / "child.py").write_text
 
 
 @pytest.mark.parametrize(
     ("text", "status"), [("import sys; sys.exit(2)", 2), ("import os; os.kill(os.getpid(), 9)", 137)]
 )
-def test_a_failure_is_named_and_gives_its_status(tmp_path, text, status):
+def test_a_failure_is_named_and_gives_its_status(write_module, text, status):
+    write_module(text)
     with pytest.raises(Stop) as stop:
-        run_command(script(tmp_path, text), [], "run 2 of 3, seed=1", "the same command goes on")
+        run_command("child", [], "run 2 of 3, seed=1", "the same command goes on")
     assert stop.value.status == status
     assert stop.value.line.startswith("run 2 of 3, seed=1 ended with status") and stop.value.line.endswith("goes on")
-    run_command(script(tmp_path, "import sys; assert sys.argv[1:] == ['a']"), ["a"], "", "")
+    write_module("import sys; assert sys.argv[1:] == ['a']")
+    run_command("child", ["a"], "", "")
 
 
-def test_sigterm_ends_the_one_at_work(tmp_path):
-    call = [sys.executable, "-c", PARENT, str(script(tmp_path, CHILD))]
-    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+def test_gp_is_found_from_any_folder_without_being_installed(write_module, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    write_module(f"import gp; assert gp.__file__ == {gp.__file__!r}")
+    run_command("child", [], "", "")
+
+
+def test_sigterm_ends_the_one_at_work(tmp_path, write_module):
+    write_module(CHILD)
+    root = str(Path(gp.__file__).parents[1])
+    call = [sys.executable, "-c", PARENT]
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
     limit = time.monotonic() + 60
     while not (tmp_path / "started").exists():
         assert time.monotonic() < limit and process.poll() is None

@@ -21,6 +21,7 @@ from gp.embedded.cards.questions import PLACES
 from gp.embedded.cards.samples import SAMPLE_KINDS, ZOOM_KINDS, Sample, draw_sample
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.packing import Grid
+from gp.flags import KeyValueHelp, as_flags
 
 BATCH_SIZE = 16
 MAX_NEW_TOKENS = 4
@@ -96,7 +97,7 @@ def parse_size(text: str) -> Grid:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates a folder; returns the exit status, see `gp.cli.run`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=KeyValueHelp)
     parser.add_argument("--base", type=Path, default=BASE_DIR, help="model folder (the embedded one)")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--kind", nargs="+", choices=SAMPLE_KINDS, default=SAMPLE_KINDS, help="kinds of question (all)")
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--num-questions", type=int, default=512, help="of each kind and size")
     cli.add_traceback(parser)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(as_flags(parser, arguments))
     return cli.run(
         lambda: evaluate_folder(options.base, options.split, options.kind, options.size, options.num_questions),
         options.traceback,
