@@ -1,7 +1,7 @@
 # What developers type; each target is one command that can be typed by hand, too.
 PYTHON ?= python
 
-.PHONY: help lint types test test-fast test-slow parity docs bench
+.PHONY: help lint types test test-fast test-slow parity docs site bench
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -27,6 +27,9 @@ parity:          ## the golden cases: numbers of the original implementation
 
 docs:            ## pages and tables that are made from the code
 	$(PYTHON) docs/make_tables.py
+
+site:            ## the pages as a site below build/site (extra docs); `mkdocs serve` shows it while you write
+	mkdocs build --strict
 
 bench:           ## seconds and memory, pruned against un-pruned, as ratios of one run
 	$(PYTHON) -m gp.bench prefill --preset mid --repeats 3

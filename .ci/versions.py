@@ -2,6 +2,7 @@
 
 python .ci/versions.py floors [EXTRA ...]   the oldest allowed versions, a requirements file for pip
 python .ci/versions.py show [FLOORS]        what is installed; the exit status is 1 if it differs from that file
+python .ci/versions.py extra EXTRA          what one extra adds, a requirements file for pip
 python .ci/versions.py constraints          all that is installed, a constraints file for pip
 """
 
@@ -23,10 +24,19 @@ TOOLS = {"glimpse-prune", "pip", "setuptools", "wheel"}  # gp itself, and what i
 
 def required(extras: list[str]) -> list[Requirement]:
     """Returns what setup.cfg requires, and what these extras add."""
+    lines = _setup()["options"]["install_requires"].strip().splitlines()
+    return [*map(Requirement, lines), *(one for name in extras for one in added(name))]
+
+
+def added(extra: str) -> list[Requirement]:
+    """Returns what an extra adds."""
+    return [Requirement(line) for line in _setup()["options.extras_require"][extra].strip().splitlines()]
+
+
+def _setup() -> ConfigParser:
     config = ConfigParser()
     config.read(SETUP)
-    texts = [config["options"]["install_requires"], *(config["options.extras_require"][name] for name in extras)]
-    return [Requirement(line) for text in texts for line in text.strip().splitlines()]
+    return config
 
 
 def floor(requirement: Requirement) -> str:
@@ -67,12 +77,14 @@ def main(command: str, *arguments: str) -> int:
         return show(*arguments)
     if command == "floors":
         print("\n".join(map(floor, required(list(arguments)))))
+    elif command == "extra":
+        print("\n".join(map(str, added(*arguments))))
     elif command == "constraints":
         print("# Exactly what the tests were green with last. Written by `.ci/run --write-constraints`; do not edit.")
         print(f"# Python {platform.python_version()} on {platform.system()}.")
         print("\n".join(constraints()))
     else:
-        raise ValueError(f"expected floors, show or constraints, got {command!r}")
+        raise ValueError(f"expected floors, show, extra or constraints, got {command!r}")
     return 0
 
 

@@ -29,11 +29,35 @@ THEME = gr.themes.Default(
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_dark="*primary_700",
     button_primary_background_fill_hover_dark="*primary_800",
+    body_text_color_subdued="*neutral_600",  # dark enough on white, and bright enough on black
+    body_text_color_subdued_dark="*neutral_300",
 )
 CSS = """
+.or, .built-with, .min_value, .max_value { color: var(--body-text-color-subdued) !important; opacity: 1 !important; }
 .figures table { width: 100%; }
-.figures td:not(:first-child), .figures th:not(:first-child) { text-align: right; font-variant-numeric: tabular-nums; }
+.figures td, .figures th { padding: 6px 8px !important; word-break: normal !important; }
+.figures td:not(:first-child), .figures th {
+  text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums;
+}
 """
+# What readers of screens need, wherever gradio draws something anew: the place for pictures is called as it says there;
+# an empty one is an image; of a button inside a button only the inner one is a button.
+NAMES = """() => {
+  const each = (selector, change) => document.querySelectorAll(selector).forEach(change);
+  const name = () => {
+    each(".upload-container[aria-label]:not(.icon-mode)", one => one.removeAttribute("aria-label"));
+    each(".empty[aria-label]:not([role])", one => one.setAttribute("role", "img"));
+    each("button button.upload-container", inner => {
+      const outer = inner.parentElement.closest("button");
+      inner.setAttribute("aria-label", outer.title);
+      outer.setAttribute("role", "group");
+      outer.tabIndex = -1;
+    });
+  };
+  new MutationObserver(name).observe(document.body, {childList: true, subtree: true});
+  name();
+}"""
+LOOK: dict[str, Any] = {"theme": THEME, "css": CSS, "js": NAMES}  # of `Blocks.launch`
 _CHAT: dict[str, Any] = {"height": 260, "feedback_options": None, "buttons": []}
 _SHOWN: dict[str, Any] = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
 
@@ -68,9 +92,11 @@ def build(model: GlimpseModel, examples: Sequence[Example], max_new_tokens: int,
                     elem_id="pictures",
                     interactive=True,
                     sources=["upload", "clipboard"],
+                    file_types=["image"],
                     columns=2,
                     fit_columns=False,
                     object_fit="contain",
+                    height=300,
                 )
                 question = gr.Textbox(label="Question", elem_id="question", lines=2, max_lines=5, submit_btn=False)
                 with gr.Row():

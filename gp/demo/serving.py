@@ -13,7 +13,7 @@ import torch
 from gp.demo.answering import reply_to
 from gp.demo.examples import Example, draw_examples
 from gp.demo.options import DemoConfig
-from gp.demo.page import CSS, THEME, build
+from gp.demo.page import LOOK, build
 from gp.images import read_images
 from gp.loading import from_pretrained
 from gp.measure.machine import device_name
@@ -36,9 +36,8 @@ def serve(config: DemoConfig) -> None:
         share=False,
         quiet=True,
         prevent_thread_lock=True,
-        theme=THEME,
-        css=CSS,
         footer_links=["gradio"],
+        **LOOK,
     )
     print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
     page.block_thread()
