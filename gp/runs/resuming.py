@@ -64,8 +64,12 @@ PLUS = {  # the same for `task=grpo`
     **dict.fromkeys(("loss.kl", "loss.aggregation", "advantage.scale", "reward.weights"), APPLIED),
     **dict.fromkeys(("adapter.rank", "adapter.alpha"), REFUSED),  # weights of other shapes, or of another meaning
     **dict.fromkeys(("grpo.group_size", "grpo.mask", "grpo.boxes_share", "grpo.glimpse"), APPLIED),
+    "grpo.budgets": APPLIED,
     **dict.fromkeys(("grpo.max_new_tokens", "grpo.temperature", "grpo.prefix_gradients"), APPLIED),
     "grpo.show_rollouts": APPLIED,
+    **dict.fromkeys(("judge.base_url", "judge.model", "judge.protocol", "judge.max_tokens", "judge.extra"), APPLIED),
+    **dict.fromkeys(("judge.key_env", "judge.concurrency", "judge.timeout_s", "judge.max_retries"), FREE),
+    **dict.fromkeys(("judge.cache", "judge.patience_s"), FREE),
 }
 
 PRETRAINING = {  # the same for `task=pretrain`

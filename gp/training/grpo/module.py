@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ class PlusModule(RunModule):
         pruner = OraclePruner(self.prune_layer) if model.glimpse is None else None
         validation = Validation(model, config.eval.max_new_tokens, pruner, base_learns=True)
         super().__init__(config, model, validation)
-        self.rewards = WeightedRewards(config.reward.weights)
+        self.rewards = WeightedRewards(config)
         self._sums: list[Tensor] = []  # of the step's micro-batches so far
+        self._waited_s = 0.0  # for rewards, in these
         self._ends_step = False
 
     @staticmethod
@@ -71,7 +73,7 @@ class PlusModule(RunModule):
         waiting = self.rewards.start(_answered(batch, drawn, copies))
         reference = self._reference(batch, drawn, images) if self.config.loss.kl > 0 else None
         found = self._log_probs(batch, drawn, images, config.prefix_gradients)  # last: its graph is large
-        rewards = waiting().view(-1, copies)
+        rewards = self._wait(waiting).view(-1, copies)
         mine = MicroBatch.make(
             self.config,
             found.log_probs,
@@ -112,11 +114,19 @@ class PlusModule(RunModule):
             {
                 **{f"train/{name}": value for name, value in figures.items()},
                 "train/keep_ratio": keep_ratio,
+                "perf/reward_wait_s": self._waited_s,
                 **self._epoch(self.trainer.global_step + 1),
                 "train/lr": group["lr"],
             },
             batch_size=1,
         )
+        self._waited_s = 0.0
+
+    def _wait(self, waiting: Callable[[], Tensor]) -> Tensor:
+        start_s = time.perf_counter()
+        rewards = waiting()
+        self._waited_s += time.perf_counter() - start_s
+        return rewards
 
     def _seeds(self, batch: Batch) -> list[int]:
         """Of each answer: by question and step, whichever process draws it, and whether or not the run was resumed."""

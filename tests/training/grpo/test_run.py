@@ -108,27 +108,30 @@ def test_refuses_what_a_resumed_run_cannot_change(run, capsys):
         ("model.adapter=x", "trains an adapter of its own"),
         ("reward.weights={exakt: 1}", "no reward 'exakt'; the nearest known one is 'exact'"),
         ("reward.weights.anls=0", "all are 0"),
+        ("reward.weights.judge=1", "judge.base_url: no value"),
+        ("reward.weights.judge=1;judge.model=m;judge.base_url=x", "judge.base_url must start with http://"),
+        ("grpo.budgets=[0.1]", "grpo.mask boxes keeps the boxes"),
         ("optim.ema=0.9", "averages no adapter"),
         ("grpo.group_size=1", "grpo.group_size must be"),
     ],
 )
 def test_refuses_contradictions(base, tmp_path, capsys, override, said):
     write_config(tmp_path, base)
-    assert call(tmp_path, override) == 2
+    assert call(tmp_path, *override.split(";")) == 2
     assert said in capsys.readouterr().err
 
 
-class Away(rewards.Reward):
-    """A judge that is away."""
+class SaysNothing(rewards.Reward):
+    """A judge whose replies have no score."""
 
     def start(self, answers):
         return lambda: [None] * len(answers)
 
 
 @pytest.mark.slow
-def test_a_judge_that_is_away_teaches_nothing(base, tmp_path, monkeypatch):
-    """Its questions are counted and left out; no weight moves, and the run goes on."""
-    monkeypatch.setitem(rewards.REWARDS, "anls", Away)
+def test_answers_that_nobody_scores_teach_nothing(base, tmp_path, monkeypatch):
+    """Their questions are counted and left out; no weight moves, and the run goes on."""
+    monkeypatch.setitem(rewards.REWARDS, "anls", lambda config: SaysNothing())
     write_plus_config(tmp_path, base)
     assert call(tmp_path, "optim.max_steps=2") == 0
     figures = json.loads((tmp_path / "runs/micro/run.json").read_text())["figures"]
