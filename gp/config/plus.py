@@ -72,6 +72,7 @@ class GrpoConfig:
         length=FROM_1,
     )
     glimpse: str | None = option(None, "folder or hub id of a trained glimpse, which stays as it is; null: none")
+    glimpse_revision: str | None = option(None, "commit, branch or tag of its hub id; null: its main branch")
     max_new_tokens: int = option(128, "longest answer", within=FROM_1)
     temperature: float = option(1.0, "of the draw", within=ABOVE_0)
     prefix_gradients: bool = option(True, "gradients through the whole prompt; false: its last token and the answer")

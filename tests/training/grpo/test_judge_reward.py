@@ -68,9 +68,9 @@ def test_a_judge_that_is_away_is_waited_for_and_no_reward_is_0(tmp_path, monkeyp
 
 def test_a_judge_that_stays_away_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(judge_reward, "PAUSE_S", 0.01)
-    with chat_server(lambda body, before: Say(status=503)) as server:
+    with chat_server(lambda body, before: Say(status=500)) as server:
         waiting = JudgeReward(config_for(tmp_path, server.url, patience_s=0.05)).start(ANSWERS)
-        with pytest.raises(JudgeAway, match=r"away for 0.05 s \(status 503.*ckpt=auto"):
+        with pytest.raises(JudgeAway, match=r"away for 0.05 s \(status 500.*ckpt=auto"):
             waiting()
 
 
