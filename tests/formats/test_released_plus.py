@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import gp
@@ -14,9 +16,10 @@ from gp.convert import main as convert
 from gp.formats.adapter_folder import CONFIG, WEIGHTS
 from tests.support.glimpses import micro_glimpse
 from tests.support.micro_run import save_base
-from tests.support.tiny_models import tiny_inputs
 
 pytest.importorskip("peft")
+
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (112, 168, 3), dtype=np.uint8))
 
 # of peft 0.15.2, whole
 RELEASED_CONFIG = {
@@ -41,8 +44,8 @@ RELEASED_CONFIG = {
 
 def random_plus(base):
     """A micro model with random glimpse and adapter."""
-    loaded = gp.from_pretrained(base)
-    model = micro_glimpse(loaded.base, prune_layer=2)
+    model = gp.from_pretrained(base)
+    model.glimpse = micro_glimpse(model.base, prune_layer=2).glimpse
     model.base = new_adapter(model.backbone, 4, 8)
     generator = torch.Generator().manual_seed(0)
     for _, weight in adapter_weights(model.base):
@@ -73,7 +76,12 @@ def released(tmp_path_factory):
 
 
 def outcome(model):
-    done = model.prefill(tiny_inputs([([(4, 6)], 9)]))
+    """Kept tokens and logits of one prompt."""
+    inputs = model.processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image", "image": PICTURE}, {"type": "text", "text": "what ?"}]}],
+        **{"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"},
+    )
+    done = model.prefill(inputs)
     return done.keep_mask, done.logits
 
 

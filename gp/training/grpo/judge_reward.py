@@ -37,6 +37,8 @@ class JudgeReward(Reward):
         config: of the run.
     """
 
+    takes_time = True
+
     def __init__(self, config: PlusConfig) -> None:
         self._judge = config.judge
         self._cache = Path(config.judge.cache or run_folder(config) / CACHE)

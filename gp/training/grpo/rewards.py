@@ -31,7 +31,13 @@ class Answered:
 
 
 class Reward(ABC):
-    """Scores answers, perhaps elsewhere and later."""
+    """Scores answers, perhaps elsewhere and later.
+
+    Attributes:
+        takes_time: worth drawing other answers meanwhile, for the memory of a second micro-batch at a step's end.
+    """
+
+    takes_time = False
 
     @abstractmethod
     def start(self, answers: Sequence[Answered]) -> Callable[[], Scores]:
@@ -79,6 +85,11 @@ class WeightedRewards:
 
     def __init__(self, config: PlusConfig) -> None:
         self._parts = [(REWARDS[name](config), weight) for name, weight in config.reward.weights.items() if weight]
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether one of them does."""
+        return any(reward.takes_time for reward, _ in self._parts)
 
     def start(self, answers: Sequence[Answered]) -> Callable[[], Tensor]:
         """Begins to score; what is returned waits, and gives float32 [answers], NaN for what has no reward."""

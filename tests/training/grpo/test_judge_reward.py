@@ -7,13 +7,15 @@ import threading
 import time
 
 import pytest
+import torch
 
 pytest.importorskip("peft")
 pytest.importorskip("openai")
 
 import train as train_command
 from gp.config.plus import PlusConfig, RewardConfig, RewardJudgeConfig
-from gp.training.grpo import judge_reward
+from gp.metrics.scorers import SCORERS
+from gp.training.grpo import judge_reward, module
 from gp.training.grpo.judge_reward import JudgeAway, JudgeReward
 from gp.training.grpo.rewards import Answered, WeightedRewards
 from tests.support.chat_server import Say, case_in, chat_server
@@ -84,6 +86,49 @@ def test_what_it_refuses_has_no_reward(tmp_path):
 def test_an_unknown_model_is_a_mistake(tmp_path):
     with chat_server(good) as server, pytest.raises(ValueError, match=r"unknown model 'judge-2'.*'judge-1'"):
         JudgeReward(config_for(tmp_path, server.url, model="judge-2")).start(ANSWERS)()
+
+
+@pytest.mark.slow
+def test_the_judge_reads_while_the_next_answers_are_drawn(tmp_path, monkeypatch):
+    """A step of three micro-batches: no reply before the next one is drawn, and the weights of the same reward at once.
+
+    The judge's score is ANLS, so that the run equals one with the reward `anls`.
+    """
+    base = save_base(tmp_path / "base")
+    num_drawn, waits, real_draw, real_start = 0, [], module.roll_out, JudgeReward.start
+
+    def roll_out(*arguments):
+        nonlocal num_drawn
+        num_drawn += 1
+        return real_draw(*arguments)
+
+    def start(self, answers):
+        waiting, number = real_start(self, answers), num_drawn
+
+        def wait():
+            waits.append((number, num_drawn))
+            return waiting()
+
+        return wait
+
+    def answer(body: dict, before: int) -> Say:
+        case = case_in(body)
+        return Say(f"score: {SCORERS['anls'](case['answer'], case['reference']):.9f}")
+
+    monkeypatch.setattr(module, "roll_out", roll_out)
+    monkeypatch.setattr(JudgeReward, "start", start)
+    common = [*SETTINGS, "trainer.accumulate_grad_batches=3", "optim.max_steps=2", "trainer.val_every=9"]
+    found = {}
+    with chat_server(answer) as server:
+        judge = ["reward.weights={exact: 0, anls: 0, judge: 1}", f"judge.base_url={server.url}", "judge.model=judge-1"]
+        for name, more in (("judge", judge), ("anls", [])):
+            write_plus_config(tmp_path / name, base)
+            assert train_command.main(["--config", str(tmp_path / name / "micro.yaml"), *common, *more]) == 0
+            found[name] = torch.load(tmp_path / name / "runs/micro/last.ckpt", weights_only=True)["state_dict"]
+    assert waits == [(1, 2), (2, 3), (3, 3), (4, 5), (5, 6), (6, 6)] and server.requests
+    assert any(float(weight.abs().max()) > 0 for name, weight in found["anls"].items() if "lora_B" in name)
+    for name, weight in found["anls"].items():
+        assert torch.allclose(found["judge"][name], weight, atol=1e-6), name
 
 
 @pytest.mark.slow
