@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 import gp
 from gp.backbones.adapters import adapter_weights, new_adapter
 from gp.config import GlimpseConfig, VIPConfig, load_config
+from gp.formats import publish
 from gp.formats.adapter_folder import CONFIG, WEIGHTS, save_adapter
 from gp.loading import from_pretrained, load_base
 from gp.pruners import GlimpsePruner
 from tests.support.bases import BASES
 from tests.support.hub_cache import put_in_cache
+from tests.support.hub_client import Hub
 from tests.support.micro_run import save_base, write_config
 from tests.support.tiny_models import tiny_inputs
 
@@ -111,6 +113,13 @@ def test_one_folder_holds_both(base, both):
     assert inputs["input_ids"].shape[0] == 1
     with pytest.raises(ValueError, match="leave out adapter="):
         gp.from_pretrained(base, glimpse=folder, adapter=folder)
+
+
+def test_upload_sends_both(both, monkeypatch):
+    hub = Hub()
+    monkeypatch.setattr(publish, "HfApi", lambda: hub)
+    both[0].push_to_hub("me/plus")
+    assert sorted(hub.files) == ["README.md", CONFIG, WEIGHTS, "config.json", "glimpse.safetensors"]
 
 
 def test_refuses_one_without_the_other(base, both, tmp_path):

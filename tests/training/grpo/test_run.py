@@ -162,6 +162,11 @@ def test_both_runs_and_their_folders(run, base, tmp_path):
     for ckpt in (tmp_path / "runs/micro/last.ckpt", both):
         loaded, _ = load_run(ckpt)
         assert loaded.adapter is not None
+    out = tmp_path / "again"
+    once_more = [f"ckpt={both}", "pruner=none,glimpse", f"out={out}", "eval.costs=false", "eval.overlays=0"]
+    assert evaluate_command.main(once_more) == 0
+    there, here = (json.loads((place / "summary.json").read_text()) for place in (tmp_path / "runs/micro/eval", out))
+    assert [row["answer_accuracy"] for row in there] == [row["answer_accuracy"] for row in here]
     bare = from_pretrained(base)
     bare.glimpse = model.glimpse
     save_glimpse(tmp_path / "bare", model.glimpse, bare.backbone, model.options)
