@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,15 @@ from pathlib import Path
 from gp import cli
 from gp.flags import KeyValueHelp, as_flags
 from gp.formats import published
+from gp.formats.adapter_folder import CONFIG as ADAPTER_CONFIG
+from gp.formats.adapter_folder import WEIGHTS as ADAPTER_WEIGHTS
+from gp.formats.adapter_folder import has_adapter
 from gp.formats.glimpse_folder import WEIGHTS, read_config, read_weights, write_config, write_weights
 from gp.formats.reading import BaseShape, check_weights, read_object
 from gp.runs.differences import refuse_other_base
 from gp.runs.writing import write_text
+
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
 def to_ours(source: Path, target: Path) -> None:
@@ -48,7 +54,7 @@ def to_published(source: Path, target: Path, base: Path) -> None:
 
 
 def convert(source: Path, target: Path, base: Path | None) -> None:
-    """Converts whichever way `source` asks for.
+    """Converts whichever way `source` asks for; an adapter in it goes along.
 
     Raises:
         FileNotFoundError, ValueError: no such folder, or not one of trained parts; no base where it is needed, or
@@ -56,12 +62,17 @@ def convert(source: Path, target: Path, base: Path | None) -> None:
     """
     if target.resolve() == source.resolve():
         raise ValueError(f"{target}: the folder to write is the folder to read, whose config.json would be lost")
+    if has_adapter(source) and (missing := [name for name in ADAPTER_FILES if not (source / name).is_file()]):
+        raise FileNotFoundError(f"adapter {source}: no {missing[0]} in it")
     if published.is_reference_folder(source):
         to_ours(source, target)
     elif base is None:
         raise ValueError("ours -> published needs base=FOLDER: the original repeats the base's config in its file")
     else:
         to_published(source, target, base)
+    if has_adapter(source):
+        for name in ADAPTER_FILES:  # in both formats they are peft's own
+            shutil.copyfile(source / name, target / name)
     print(f"wrote {target}")
 
 

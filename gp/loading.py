@@ -27,6 +27,7 @@ OWN = (
     "adapter",
     "revision",
     "glimpse_revision",
+    "adapter_revision",
     "dtype",
     "attn_implementation",
     "device_map",
@@ -53,6 +54,7 @@ def from_pretrained(
     adapter: str | Path | None = None,
     revision: str | None = None,
     glimpse_revision: str | None = None,
+    adapter_revision: str | None = None,
     dtype: str | torch.dtype | None = None,
     attn_implementation: str | None = None,
     device_map: Any = None,
@@ -66,7 +68,7 @@ def from_pretrained(
         base: hub id or folder of a supported model, or "tiny" (embedded, offline).
         glimpse: hub id or folder of trained parts (ours or the published format), or "tiny".
         adapter: hub id or folder of a LoRA adapter for the base, where the glimpse's folder holds none; needs peft.
-        revision, glimpse_revision: of the hub ids.
+        revision, glimpse_revision, adapter_revision: of the hub ids.
         dtype: of the base and the trained parts, e.g. "bfloat16"; "auto" (the default): what the base was saved in.
             `torch_dtype` is the same.
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; transformers' own switch.
@@ -110,7 +112,7 @@ def from_pretrained(
         model.config.name_or_path = str(base)
     processor = load_processor(place, revision, hub, **of_processor)
     if adapter is not None:
-        model = load_adapter(adapter, backbone_of(model), None, hub)
+        model = load_adapter(adapter, backbone_of(model), adapter_revision, hub)
     backbone = backbone_of(model)
     parts, prune = None, None
     if folder is not None:
@@ -139,6 +141,7 @@ def load_base(config: TrainConfig) -> GlimpseModel:
     model = from_pretrained(
         settings.base,
         adapter=settings.adapter,
+        adapter_revision=settings.adapter_revision,
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
         attn_implementation=settings.attn_implementation,
@@ -157,7 +160,7 @@ def load_plus(config: PlusConfig) -> GlimpseModel:
     settings, backbone = config.adapter, model.backbone
     model.base = new_adapter(backbone, settings.rank, settings.alpha).eval()
     if config.grpo.glimpse is not None:
-        parts, _ = load_glimpse(config.grpo.glimpse, backbone)
+        parts, _ = load_glimpse(config.grpo.glimpse, backbone, config.grpo.glimpse_revision)
         model.glimpse = parts.to(backbone.device, backbone.dtype).requires_grad_(False)
         config.glimpse, config.vip = model.glimpse.configs
     return model

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +11,7 @@ import gp
 from gp import loading
 from gp.embedded import BASE_DIR, GLIMPSE_DIR
 from tests.support.bases import BASES
+from tests.support.hub_cache import put_in_cache
 
 pytestmark = pytest.mark.core
 
@@ -88,15 +86,6 @@ def test_device_map_without_accelerate(base, monkeypatch):
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"device_map='auto' needs accelerate.*the extra `accelerate`"):
         gp.from_pretrained(base, device_map="auto")
-
-
-def put_in_cache(cache: Path, repo: str, files: Path) -> None:
-    """As the hub's client lays a downloaded repository down."""
-    folder, commit = cache / f"models--{repo.replace('/', '--')}", "0" * 40
-    shutil.copytree(files, folder / "snapshots" / commit)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text(commit)
-    (folder / "refs" / "v1").write_text(commit)
 
 
 def test_hub_options_reach_config_weights_processor_and_parts(tmp_path):

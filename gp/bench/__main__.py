@@ -1,6 +1,7 @@
 """Runs one measurement.
 
 python -m gp.bench train             prefix without gradients against the whole sequence under autograd
+python -m gp.bench grpo              a micro-batch of GlimpsePrune+, stage by stage
 python -m gp.bench prefill           pruned against un-pruned, and where the time goes
 python -m gp.bench zoom              a small copy and a crop against un-pruned, pruned and downsampled
 python -m gp.bench decode            step time and memory behind a pruned, an un-pruned and a short prompt; compiled
@@ -32,6 +33,7 @@ from gp.flags import KeyValueHelp, as_flags
 # name -> module with a docstring, `add_arguments(parser)` and `run(options) -> BenchReport`, or None if it printed
 BENCHES = {
     "train": "gp.bench.train_step",
+    "grpo": "gp.bench.plus_step",
     "prefill": "gp.bench.prefill",
     "zoom": "gp.bench.zoom",
     "decode": "gp.bench.decode",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import PurePath
 
 from gp.config.fitting import nearest
+from gp.config.judge import check_judge
 from gp.config.plus import REWARDS, PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
@@ -123,6 +125,13 @@ def _check_plus(config: PlusConfig) -> None:
         raise ValueError(f"reward.weights: there is no reward {unknown[0]!r}; the nearest known one is {near!r}")
     if not any(config.reward.weights.values()):
         raise ValueError(f"reward.weights {config.reward.weights}: all are 0, nothing would be learned")
+    if config.reward.weights.get("judge"):
+        _check_reward_judge(config)
+    if config.grpo.mask == "boxes" and config.grpo.budgets != [None]:
+        raise ValueError(
+            f"grpo.budgets {config.grpo.budgets}: grpo.mask boxes keeps the boxes, whatever their size; "
+            "give grpo.mask=glimpse or mixed, or leave grpo.budgets out"
+        )
     without = config.grpo.glimpse is None
     if without and config.grpo.mask != "boxes":
         raise ValueError(f"grpo.mask {config.grpo.mask} needs a trained glimpse: give grpo.glimpse its folder")
@@ -130,6 +139,17 @@ def _check_plus(config: PlusConfig) -> None:
         raise ValueError(
             f"eval.pruners {wrong[0]} needs a trained glimpse: give grpo.glimpse its folder, or leave it out"
         )
+
+
+def _check_reward_judge(config: PlusConfig) -> None:
+    for key in ("base_url", "model"):
+        if not getattr(config.judge, key):
+            raise ValueError(
+                f"judge.{key}: no value; reward.weights.judge {config.reward.weights['judge']:g} needs one"
+            )
+    check_judge(config.judge)
+    if find_spec("openai") is None:
+        raise ValueError("reward.weights.judge needs the package openai: pip install openai (extra `judge`)")
 
 
 def _check_splits(evaluation: EvalConfig, data: DataConfig) -> None:

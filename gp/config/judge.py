@@ -1,16 +1,13 @@
-"""Options of a judge, an LLM that scores answers: `judge.*` of `python evaluate.py score=FOLDER`."""
+"""Options of a judge, an LLM that scores answers: of `evaluate.py score=FOLDER`, and of the reward `judge`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import MISSING
 
-from gp.config.load import COMMAND_LINE, merge_options, parse_overrides, read_yaml
 from gp.config.option import option
 from gp.config.schema import ABOVE_0, FROM_0, FROM_1
 
@@ -36,33 +33,12 @@ class JudgeConfig:
     cache: str | None = option(None, "folder of the replies, which several runs may share; null: beside the answers")
 
 
-@dataclass
-class ScoreConfig:
-    """What `evaluate.py score=FOLDER` takes."""
-
-    judge: JudgeConfig = field(default_factory=JudgeConfig)
-
-
-def load_judge(overrides: Sequence[str], paths: Sequence[Path] = ()) -> JudgeConfig:
-    """Reads the section `judge` of YAML files, later ones win, and of `judge.KEY=VALUE`, which win over them.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unknown or missing key, or a value that it does not take; names it and where it comes from.
-    """
-    given = parse_overrides(overrides)
-    if others := [key for key in given if key != SECTION]:
-        raise ValueError(
-            f"{COMMAND_LINE}: score= reads answers that are there and takes {SECTION}.* only, got {others[0]!r}: "
-            "answers of another checkpoint, split or method are another evaluation"
-        )
-    files = {f"config {path}": read_yaml(path) for path in paths}
-    judge: JudgeConfig = merge_options(ScoreConfig, {**files, COMMAND_LINE: given}).judge
+def check_judge(judge: JudgeConfig) -> None:
+    """Refuses an address that is none, and fields of a request that are not the user's (ValueError)."""
     if not judge.base_url.startswith(("http://", "https://")):
         raise ValueError(f"judge.base_url must start with http:// or https://, got {judge.base_url!r}")
     if own := [name for name in OWN_FIELDS if name in judge.extra]:
         raise ValueError(f"judge.extra.{own[0]}: a request has its own; expected other fields, e.g. top_p")
-    return judge
 
 
 def key_of(judge: JudgeConfig) -> str:

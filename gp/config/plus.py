@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gp.config.judge import JudgeConfig
 from gp.config.option import option
 from gp.config.schema import ABOVE_0, FROM_0, FROM_1, SHARE, TrainConfig
 
-REWARDS = ("exact", "anls")  # keys of `gp.training.grpo.rewards.REWARDS`
+REWARDS = ("exact", "anls", "judge")  # keys of `gp.training.grpo.rewards.REWARDS`
 
 
 @dataclass
@@ -45,13 +46,33 @@ class RewardConfig:
 
 
 @dataclass
+class RewardJudgeConfig(JudgeConfig):
+    """The LLM of the reward `judge`, behind any OpenAI-compatible endpoint; not asked where that has no weight."""
+
+    # type: ignore, because these two may stay unset here; `gp.config.contradictions` asks for them where they are needed
+    base_url: str | None = option(None, "the endpoint, e.g. http://localhost:8000/v1")  # type: ignore[assignment]
+    model: str | None = option(None, "the judge, as the endpoint names it")  # type: ignore[assignment]
+    cache: str | None = option(None, "folder of the replies, which several runs may share; null: in the run's folder")
+    patience_s: float = option(
+        300.0, "seconds that a step waits for a judge that is away, repeats included; then the run ends", within=FROM_0
+    )
+
+
+@dataclass
 class GrpoConfig:
     """How answers are drawn."""
 
     group_size: int = option(4, "answers to each question", within="[2, inf)")
     mask: str = option("boxes", "what is kept while answers are drawn", choices=("boxes", "glimpse", "mixed"))
     boxes_share: float = option(0.5, "mixed: share of the questions that keep their boxes", within=SHARE)
+    budgets: list[float | None] = option(
+        [None],
+        "shares of visual tokens that the glimpse keeps, for each question one of them by lot; null: its own decision",
+        within="(0, 1]",
+        length=FROM_1,
+    )
     glimpse: str | None = option(None, "folder or hub id of a trained glimpse, which stays as it is; null: none")
+    glimpse_revision: str | None = option(None, "commit, branch or tag of its hub id; null: its main branch")
     max_new_tokens: int = option(128, "longest answer", within=FROM_1)
     temperature: float = option(1.0, "of the draw", within=ABOVE_0)
     prefix_gradients: bool = option(True, "gradients through the whole prompt; false: its last token and the answer")
@@ -66,4 +87,5 @@ class PlusConfig(TrainConfig):
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     advantage: AdvantageConfig = field(default_factory=AdvantageConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    judge: RewardJudgeConfig = field(default_factory=RewardJudgeConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)

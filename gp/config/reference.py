@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from gp.config.judge import ScoreConfig
 from gp.config.load import SCHEMAS
+from gp.config.scoring import ScoreConfig
 from gp.config.table import Option, options_of, sections_of
 
 TITLE = """# Options

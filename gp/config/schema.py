@@ -40,6 +40,7 @@ class ModelConfig:
     base: str = option(MISSING, 'hub id, folder, or "tiny" (the embedded model)')
     revision: str | None = option(None, "commit, branch or tag of a hub id; null: its main branch")
     adapter: str | None = option(None, "hub id or folder of a LoRA adapter on the base, frozen like it; null: none")
+    adapter_revision: str | None = option(None, "commit, branch or tag of the adapter's hub id; null: its main branch")
     dtype: str = option("float32", "type of the frozen weights", choices=DTYPES)
     attn_implementation: str = option("sdpa", "attention kernel", choices=ATTENTIONS)
     min_pixels: int | None = option(None, "smaller images are enlarged to this; null: as the base says", within=FROM_1)

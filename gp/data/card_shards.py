@@ -6,6 +6,7 @@ A split is named `SPLIT` or `SPLIT@ROWSxCOLUMNS`, the size of its scenes in visu
     val           256, color          val_hard   256, conjunction
     test        1,024, color          test_hard  1,024, conjunction
     test_KIND   1,024 of a kind beyond reading a number: color_of, count, exists, side
+    train_KIND  1,536 of such a kind  val_KIND   256
 
 One question per scene; digit scans and photographs of train, val and test are disjoint. `dataset` is the kind.
 Files are JPEG of quality 95, which keeps halftone numbers readable.
@@ -44,13 +45,16 @@ class CardSplit:
 
 
 READING = ("color", "conjunction")
+BEYOND = ("color_of", "count", "exists", "side")
 CARD_SPLITS = {
     "train": CardSplit("train", READING, 3072, 12),
     "val": CardSplit("val", READING[:1], 256, 2),
     "val_hard": CardSplit("val", READING[1:], 256, 2),
     "test": CardSplit("test", READING[:1], 1024, 4),
     "test_hard": CardSplit("test", READING[1:], 1024, 4),
-    **{f"test_{kind}": CardSplit("test", (kind,), 1024, 4) for kind in ("color_of", "count", "exists", "side")},
+    **{f"train_{kind}": CardSplit("train", (kind,), 1536, 6) for kind in BEYOND},
+    **{f"val_{kind}": CardSplit("val", (kind,), 256, 2) for kind in BEYOND},
+    **{f"test_{kind}": CardSplit("test", (kind,), 1024, 4) for kind in BEYOND},
 }
 
 

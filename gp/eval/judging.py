@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from gp.cli import Stop
-from gp.config.judge import JudgeConfig, load_judge
+from gp.config.judge import JudgeConfig
+from gp.config.scoring import load_judge
 from gp.eval import html_report, judged, markdown_report
 from gp.eval.finishing import SUMMARY
 from gp.eval.module import SAMPLES
@@ -194,7 +195,8 @@ def _write(
     (folder / FOLDER).mkdir(exist_ok=True)
     for one, of_row in zip(answers, verdicts, strict=True):
         pairs = zip(one.results, of_row, strict=True)
-        lines = [json.dumps({"id": r.id, **asdict(v)}, ensure_ascii=False) + "\n" for r, v in pairs]
+        told = [{"id": r.id, "score": v.score, "reply": v.reply, "problem": v.problem} for r, v in pairs]
+        lines = [json.dumps(one, ensure_ascii=False) + "\n" for one in told]
         write_text(folder / FOLDER / f"{one.label}.jsonl", "".join(lines))
     write_text(folder / judged.FILE, json.dumps(record, indent=1) + "\n")
     write_text(folder / SUMMARY, json.dumps(rows, indent=1) + "\n")

@@ -111,7 +111,8 @@ def _outlined_parts(path: Path | None, base: Backbone, config: TrainConfig) -> G
 
 
 def _glimpse_of_plus(base: Backbone, config: PlusConfig) -> GlimpsePruner | None:
-    return None if config.grpo.glimpse is None else load_glimpse(config.grpo.glimpse, base)[0]
+    settings = config.grpo
+    return None if settings.glimpse is None else load_glimpse(settings.glimpse, base, settings.glimpse_revision)[0]
 
 
 def _check_rows(base: Backbone, parts: GlimpsePruner | None, config: TrainConfig) -> None:
@@ -129,7 +130,7 @@ def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:
     if isinstance(config, PlusConfig) and path is not None and path.is_file():
         return _load_plus(path, config)
     if path is not None and path.is_dir() and has_adapter(path):
-        config.model.adapter = str(path)
+        config.model.adapter, config.model.adapter_revision = str(path), None
     model = load_base(config)
     if path is None:
         return model

@@ -26,11 +26,13 @@ class Verdict:
         score: in 0..1; None: missing, which is no score of 0.
         reply: of the judge, if there was one.
         problem: why the score is missing; None: it is not.
+        is_outage: the endpoint did not serve; asked again later, this case may get a score.
     """
 
     score: float | None = None
     reply: str | None = None
     problem: str | None = None
+    is_outage: bool = False
 
 
 class Judge:
@@ -112,7 +114,7 @@ class Judge:
                 verdict = await self._ask(request, outage)
         except NoAnswer as error:
             outage.note(error.is_outage)
-            return Verdict(problem=error.reason)
+            return Verdict(problem=error.reason, is_outage=error.is_outage)
         if self.replies is not None and verdict.score is not None:
             self.replies.keep(key, verdict.reply or "")
         return verdict

@@ -28,6 +28,7 @@ KINDS = {
     **dict.fromkeys(("task", "seed"), REFUSED),
     "model.base": COMPARED,  # a folder may have been moved; its sizes and fingerprint are held against the checkpoint's
     "model.revision": REFUSED,  # other frozen weights of the same shape
+    "model.adapter_revision": COMPARED,
     "model.adapter": COMPARED,  # a folder may have been moved; its fingerprint is held against the checkpoint's
     **dict.fromkeys(("model.dtype", "model.attn_implementation"), APPLIED),
     **dict.fromkeys(("model.min_pixels", "model.max_pixels", "model.do_pad"), APPLIED),
@@ -64,8 +65,12 @@ PLUS = {  # the same for `task=grpo`
     **dict.fromkeys(("loss.kl", "loss.aggregation", "advantage.scale", "reward.weights"), APPLIED),
     **dict.fromkeys(("adapter.rank", "adapter.alpha"), REFUSED),  # weights of other shapes, or of another meaning
     **dict.fromkeys(("grpo.group_size", "grpo.mask", "grpo.boxes_share", "grpo.glimpse"), APPLIED),
+    **dict.fromkeys(("grpo.budgets", "grpo.glimpse_revision"), APPLIED),
     **dict.fromkeys(("grpo.max_new_tokens", "grpo.temperature", "grpo.prefix_gradients"), APPLIED),
     "grpo.show_rollouts": APPLIED,
+    **dict.fromkeys(("judge.base_url", "judge.model", "judge.protocol", "judge.max_tokens", "judge.extra"), APPLIED),
+    **dict.fromkeys(("judge.key_env", "judge.concurrency", "judge.timeout_s", "judge.max_retries"), FREE),
+    **dict.fromkeys(("judge.cache", "judge.patience_s"), FREE),
 }
 
 PRETRAINING = {  # the same for `task=pretrain`

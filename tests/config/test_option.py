@@ -9,11 +9,11 @@ import pytest
 
 from gp.config import TrainConfig, load_config
 from gp.config.fitting import fit
-from gp.config.judge import ScoreConfig
 from gp.config.option import RULE
 from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
+from gp.config.scoring import ScoreConfig
 from gp.config.table import options_of, sections_of
 from gp.data.building import BuildConfig
 from gp.types import ANCHORS, BUDGET_SCOPES, PruneOptions

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from gp.config import TrainConfig
-from gp.config.judge import ScoreConfig
 from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.reference import page
+from gp.config.scoring import ScoreConfig
 from gp.config.table import options_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,12 +11,15 @@ from safetensors.torch import load_file, save_file
 
 import gp
 from gp.backbones.adapters import adapter_weights, new_adapter
-from gp.config import GlimpseConfig, VIPConfig
+from gp.config import GlimpseConfig, VIPConfig, load_config
+from gp.formats import publish
 from gp.formats.adapter_folder import CONFIG, WEIGHTS, save_adapter
-from gp.loading import from_pretrained
+from gp.loading import from_pretrained, load_base
 from gp.pruners import GlimpsePruner
 from tests.support.bases import BASES
-from tests.support.micro_run import save_base
+from tests.support.hub_cache import put_in_cache
+from tests.support.hub_client import Hub
+from tests.support.micro_run import save_base, write_config
 from tests.support.tiny_models import tiny_inputs
 
 pytest.importorskip("peft")
@@ -64,6 +67,30 @@ def test_alone_and_back(family, tmp_path):
     assert all(weight.dtype == torch.bfloat16 for weight in weights_of(narrow).values())
 
 
+def test_of_a_hub_id_at_a_revision(base, both, tmp_path):
+    """Through the call and through a config; the id and the revision out of a cache, without a network."""
+    put_in_cache(tmp_path, "someone/plus", both[1])
+    hub = {"cache_dir": str(tmp_path), "local_files_only": True}
+    loaded = from_pretrained(base, adapter="someone/plus", adapter_revision="v1", **hub)
+    assert all(torch.equal(weight, weights_of(loaded)[name]) for name, weight in weights_of(both[0]).items())
+    with pytest.raises(OSError, match=r"v2|local"):
+        from_pretrained(base, adapter="someone/plus", adapter_revision="v2", **hub)
+
+
+def test_a_config_names_id_and_revision(base, tmp_path, monkeypatch):
+    asked = []
+
+    def load_adapter(name, backbone, revision, hub):
+        asked.append((name, revision))
+        return backbone.model
+
+    monkeypatch.setattr("gp.loading.load_adapter", load_adapter)
+    write_config(tmp_path, base)
+    over = ["model.adapter=someone/plus", "model.adapter_revision=v1"]
+    load_base(load_config(tmp_path / "micro.yaml", over))
+    assert asked == [("someone/plus", "v1")]
+
+
 def test_peft_reads_what_we_write(base, both):
     from peft import PeftModel
 
@@ -86,6 +113,13 @@ def test_one_folder_holds_both(base, both):
     assert inputs["input_ids"].shape[0] == 1
     with pytest.raises(ValueError, match="leave out adapter="):
         gp.from_pretrained(base, glimpse=folder, adapter=folder)
+
+
+def test_upload_sends_both(both, monkeypatch):
+    hub = Hub()
+    monkeypatch.setattr(publish, "HfApi", lambda: hub)
+    both[0].push_to_hub("me/plus")
+    assert sorted(hub.files) == ["README.md", CONFIG, WEIGHTS, "config.json", "glimpse.safetensors"]
 
 
 def test_refuses_one_without_the_other(base, both, tmp_path):

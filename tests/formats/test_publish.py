@@ -15,6 +15,7 @@ from gp.formats import publish
 from gp.formats.glimpse_folder import load_glimpse
 from gp.model import GlimpseModel
 from tests.support.glimpses import micro_glimpse
+from tests.support.hub_client import Hub
 from tests.support.tiny_models import tiny_qwen
 
 
@@ -37,17 +38,6 @@ def test_saved_folder_loads_and_its_card_says_how(model, tmp_path):
 def test_a_model_without_parts_has_nothing_to_save(model, tmp_path):
     with pytest.raises(ValueError, match="no trained parts to save"):
         GlimpseModel(model.base).save_pretrained(tmp_path)
-
-
-class Hub:
-    """Stands in for the Hub's client: what would be sent."""
-
-    def create_repo(self, repo_id, private, exist_ok):
-        self.repo = (repo_id, private)
-
-    def upload_folder(self, repo_id, folder_path, commit_message):
-        self.files = {p.name: p.read_bytes() for p in Path(folder_path).iterdir()}
-        return f"https://example.invalid/{repo_id}"
 
 
 def test_upload_sends_exactly_the_saved_files(model, monkeypatch):

@@ -14,11 +14,20 @@ from torch.utils.data import DataLoader
 from gp.data.batch import Collator
 from gp.data.datamodule import GlimpseDataModule
 from gp.training import train as runs
+from gp.training.grpo.rewards import REWARDS, Reward
 from gp.training.tasks import task_of
 from tests.support.micro_plus import write_plus_config
 
 # which of the 5 samples each process gets, micro-batch by micro-batch
 SHARES = {1: [[range(5)]], 2: [[range(2), range(2, 3)], [range(3, 4), range(4, 5)]]}
+
+
+class ByText(Reward):
+    """Different scores for different answers: a random base has none right."""
+
+    def start(self, answers):
+        scores = [sum(one.said.encode()) % 7 / 6 for one in answers]
+        return lambda: scores
 
 
 class Recorder(runs.pl.Callback):
@@ -33,6 +42,7 @@ class Recorder(runs.pl.Callback):
 
 def main(folder: Path, num_processes: int, base: str) -> None:
     """Writes `FOLDER/AGGREGATION.pt` with gradients and figures."""
+    REWARDS["anls"] = lambda config: ByText()
     for aggregation in ("sequence", "token"):
         run_one(folder, num_processes, base, aggregation)
 
@@ -44,7 +54,7 @@ def run_one(folder: Path, num_processes: int, base: str, aggregation: str) -> No
         base,
         "optim.max_steps=1",
         "trainer.gradient_clip_val=null",
-        "grpo.temperature=0.3",
+        "grpo.temperature=1",
         f"loss.aggregation={aggregation}",
         f"trainer.devices={num_processes}",
         f"trainer.accumulate_grad_batches={len(shares[0])}",

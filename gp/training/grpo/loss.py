@@ -15,22 +15,34 @@ from torch import Tensor
 from gp.config.plus import PlusConfig
 
 SPREAD_FLOOR = 1e-4  # added to a standard deviation, as in the original
+NO_SPREAD = 1e-6  # what rounding leaves of rewards that are all the same
 
 
 def advantages(rewards: Tensor, scale: str) -> Tensor:
     """How much better each answer is than the mean of its group.
 
     Args:
-        rewards: [B, G] float32; a group with NaN has no rewards.
+        rewards: [B, G] float32; NaN: an answer that nobody scored, which counts for nothing.
         scale: `std` divides by the group's standard deviation (unbiased) + 1e-4; `none` does not.
 
     Returns:
-        [B, G]; 0 for a group without rewards.
+        [B, G]; 0 for answers without a reward, and for one that is alone with its own.
     """
-    centred = rewards - rewards.mean(1, keepdim=True)
-    if scale == "std":
-        centred = centred / (rewards.std(1, keepdim=True) + SPREAD_FLOOR)
-    return centred.nan_to_num(0.0)
+    means, spreads = moments(rewards)
+    centred = (rewards - means[:, None]).nan_to_num(0.0)
+    return centred / (spreads[:, None] + SPREAD_FLOOR) if scale == "std" else centred
+
+
+def moments(rewards: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and unbiased standard deviation of the rewards that each group has, [B] each; 0 where it has too few.
+
+    Args:
+        rewards: [B, G], NaN where there is none.
+    """
+    count = (~rewards.isnan()).sum(1)
+    means = rewards.nansum(1) / count.clamp(min=1)
+    squares = (rewards - means[:, None]).nan_to_num(0.0).square().sum(1)
+    return means, (squares / (count - 1).clamp(min=1)).sqrt()
 
 
 def policy_loss(log_probs: Tensor, advantage: Tensor) -> Tensor:
@@ -80,8 +92,9 @@ class MicroBatch:
         units: answers or tokens that count.
         reward, spread: sums over groups of a group's mean and standard deviation.
         no_signal: groups whose rewards are all the same.
-        groups: with rewards.
+        groups: with two rewards or more.
         skipped: groups without.
+        unscored: answers that have no reward.
         entropy: nats, summed over tokens.
         tokens, answers: of all groups.
         cut_off: answers that reached no end.
@@ -95,6 +108,7 @@ class MicroBatch:
     no_signal: Tensor
     groups: Tensor
     skipped: Tensor
+    unscored: Tensor
     entropy: Tensor
     tokens: Tensor
     answers: Tensor
@@ -122,20 +136,22 @@ class MicroBatch:
             cut_off: [B * G] bool.
             rewards: [B, G], NaN where there is none.
         """
-        how, known = config.loss.aggregation, ~rewards.isnan().any(1)
+        how, scored = config.loss.aggregation, ~rewards.isnan()
+        known = scored.sum(1) > 1  # the worth of an answer is a comparison
         advantage = advantages(rewards, config.advantage.scale).flatten()
-        counted = mask & known.repeat_interleave(rewards.shape[1])[:, None]
+        counted = mask & (scored & known[:, None]).flatten()[:, None]
         kl = log_probs.new_zeros(()) if reference is None else summed(kl_estimate(log_probs, reference), counted, how)
-        means, spreads = rewards.mean(1)[known], rewards.std(1)[known]
+        means, spreads = (values[known] for values in moments(rewards))
         values = {
             "policy": summed(policy_loss(log_probs, advantage), counted, how),
             "kl": kl,
             "units": units(counted, how),
             "reward": means.sum(),
             "spread": spreads.sum(),
-            "no_signal": (spreads == 0).sum(),
+            "no_signal": (spreads < NO_SPREAD).sum(),
             "groups": known.sum(),
             "skipped": (~known).sum(),
+            "unscored": (~scored).sum(),
             "entropy": entropy.sum(),
             "tokens": mask.sum(),
             "answers": log_probs.new_tensor(float(len(mask))),
@@ -163,6 +179,7 @@ class MicroBatch:
             "reward_spread": self.spread / groups,
             "no_signal": self.no_signal / groups,
             "skipped_questions": self.skipped,
+            "unscored_answers": self.unscored,
             "entropy": self.entropy / self.tokens.clamp(min=1),
             "answer_tokens": self.tokens / self.answers,
             "cut_off": self.cut_off / self.answers,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,11 +31,36 @@ from gp.training.validation import Validation
 from gp.types import ImageFeatures
 
 
+@dataclass
+class Drawn:
+    """Answers that were drawn.
+
+    Args:
+        batch: the questions.
+        images: their features.
+        rollouts: the answers.
+        waiting: waits for the rewards, as of `WeightedRewards.start`.
+    """
+
+    batch: Batch
+    images: ImageFeatures
+    rollouts: Rollouts
+    waiting: Callable[[], Tensor]
+
+
+class Learned(NamedTuple):
+    """The loss of drawn answers, and a text per question that shows them."""
+
+    loss: Tensor
+    texts: list[str]
+
+
 class PlusModule(RunModule):
     """Trains the adapter of a base by GRPO, one update for each draw; glimpse and base are frozen.
 
     Answers are drawn and differentiated without dropout, behind the same pruned prompts: the ratio of probabilities is
-    1. Rewards are waited for only once the training forward has run.
+    1. Rewards are waited for only once the training forward has run; those that take time, such as a judge's, one
+    micro-batch longer: the next answers of the step are drawn meanwhile, by the same weights.
 
     Args:
         config: of the run.
@@ -47,8 +74,10 @@ class PlusModule(RunModule):
         pruner = OraclePruner(self.prune_layer) if model.glimpse is None else None
         validation = Validation(model, config.eval.max_new_tokens, pruner, base_learns=True)
         super().__init__(config, model, validation)
-        self.rewards = WeightedRewards(config.reward.weights)
+        self.rewards = WeightedRewards(config)
         self._sums: list[Tensor] = []  # of the step's micro-batches so far
+        self._open: list[Drawn] = []  # of the micro-batch before, which waits for its rewards
+        self._waited_s = 0.0  # for rewards, in these
         self._ends_step = False
 
     @staticmethod
@@ -61,30 +90,55 @@ class PlusModule(RunModule):
         """Loss of one micro-batch, and what callbacks show of it.
 
         Returns:
-            `loss` (scalar, for backward: a sum, which `on_after_backward` makes a mean), `num_kept` and `num_visual`
-            ([B], visual tokens of each prompt that were kept, and in all), `rollouts` (a text per question).
+            `loss` (scalar, for backward: a sum, which `on_after_backward` makes a mean; of the answers whose turn it
+            is), `rollouts` (a text per question of these), `num_kept` and `num_visual` ([B], visual tokens of each
+            prompt of this batch that were kept, and in all).
         """
-        config, copies = self.config.grpo, self.config.grpo.group_size
         self._ends_step = ends_step(self.trainer, batch_idx)
+        now = self._draw(batch)
+        due = [now]
+        if self.rewards.takes_time:  # the answers before these were scored while these were drawn
+            due = [*self._open, now] if self._ends_step else self._open
+            self._open = [] if self._ends_step else [now]
+        found = [self._learn(one) for one in due]
+        kept, sizes = _counts(batch, now.rollouts.keep_masks, self.device)
+        return {
+            "loss": torch.stack([one.loss for one in found]).sum() if found else self._nothing(),
+            "num_kept": kept,
+            "num_visual": sizes,
+            "rollouts": [text for one in found for text in one.texts],
+        }
+
+    def _draw(self, batch: Batch) -> Drawn:
+        """Answers to a micro-batch, whose rewards are on their way."""
+        config = self.config.grpo
         images = self.model.see(batch.inputs, ["none" if config.mask == "boxes" else "glimpse"])
-        drawn = roll_out(self.model, batch, config, self.prune_layer, images, self._seeds(batch))
-        waiting = self.rewards.start(_answered(batch, drawn, copies))
-        reference = self._reference(batch, drawn, images) if self.config.loss.kl > 0 else None
-        found = self._log_probs(batch, drawn, images, config.prefix_gradients)  # last: its graph is large
-        rewards = waiting().view(-1, copies)
+        rollouts = roll_out(self.model, batch, config, self.prune_layer, images, self._seeds(batch))
+        return Drawn(batch, images, rollouts, self.rewards.start(_answered(batch, rollouts, config.group_size)))
+
+    def _learn(self, drawn: Drawn) -> Learned:
+        """The loss of answers that were drawn, by the same weights."""
+        rollouts, copies = drawn.rollouts, self.config.grpo.group_size
+        reference = self._reference(drawn) if self.config.loss.kl > 0 else None
+        found = self._log_probs(drawn, self.config.grpo.prefix_gradients)  # last: its graph is large
+        rewards = self._wait(drawn.waiting).view(-1, copies)
         mine = MicroBatch.make(
             self.config,
             found.log_probs,
             reference,
             found.entropy,
-            drawn.mask,
-            drawn.cut_off,
+            rollouts.mask,
+            rollouts.cut_off,
             rewards.to(self.device),
         )
-        kept, sizes = _counts(batch, drawn.keep_masks, self.device)
+        kept, sizes = _counts(drawn.batch, rollouts.keep_masks, self.device)
         self._sums.append(torch.cat([mine.packed(), torch.stack([kept.sum(), sizes.sum()]).float()]))
-        loss = mine.policy + self.config.loss.kl * mine.kl
-        return {"loss": loss, "num_kept": kept, "num_visual": sizes, "rollouts": _as_text(batch, drawn, rewards)}
+        return Learned(mine.policy + self.config.loss.kl * mine.kl, _as_text(drawn.batch, rollouts, rewards))
+
+    def _nothing(self) -> Tensor:
+        """A loss of 0, for a micro-batch whose answers wait for their rewards."""
+        _, weight = self._weights()[0]
+        return 0.0 * weight.flatten()[0]
 
     def on_after_backward(self) -> None:
         """Behind the step's last micro-batch: makes the gradients of sums those of means over the whole step.
@@ -112,26 +166,35 @@ class PlusModule(RunModule):
             {
                 **{f"train/{name}": value for name, value in figures.items()},
                 "train/keep_ratio": keep_ratio,
+                "perf/reward_wait_s": self._waited_s,
                 **self._epoch(self.trainer.global_step + 1),
                 "train/lr": group["lr"],
             },
             batch_size=1,
         )
+        self._waited_s = 0.0
+
+    def _wait(self, waiting: Callable[[], Tensor]) -> Tensor:
+        start_s = time.perf_counter()
+        rewards = waiting()
+        self._waited_s += time.perf_counter() - start_s
+        return rewards
 
     def _seeds(self, batch: Batch) -> list[int]:
         """Of each answer: by question and step, whichever process draws it, and whether or not the run was resumed."""
         step, copies = self.trainer.global_step, range(self.config.grpo.group_size)
         return [seed_of(self.config.seed, step, sample.id, copy) for sample in batch.samples for copy in copies]
 
-    def _log_probs(self, batch: Batch, drawn: Rollouts, images: ImageFeatures, gradients: bool) -> AnswerLogProbs:
-        prefix = pruned_prefix(self.model.backbone, batch.inputs, drawn.keep_masks, self.prune_layer, images, gradients)
-        return answer_logprobs(self.model.backbone, prefix, drawn.ids, drawn.mask, self.config.grpo.temperature)
+    def _log_probs(self, drawn: Drawn, gradients: bool) -> AnswerLogProbs:
+        backbone, inputs, rollouts = self.model.backbone, drawn.batch.inputs, drawn.rollouts
+        prefix = pruned_prefix(backbone, inputs, rollouts.keep_masks, self.prune_layer, drawn.images, gradients)
+        return answer_logprobs(backbone, prefix, rollouts.ids, rollouts.mask, self.config.grpo.temperature)
 
     @torch.no_grad()
-    def _reference(self, batch: Batch, drawn: Rollouts, images: ImageFeatures) -> Tensor:
+    def _reference(self, drawn: Drawn) -> Tensor:
         """Log-probabilities of the same answers behind the same prompts, by the base without its adapter."""
         with self.model.adapter.disable_adapter():
-            return self._log_probs(batch, drawn, images, gradients=False).log_probs
+            return self._log_probs(drawn, gradients=False).log_probs
 
     # ---- what a checkpoint holds --------------------------------------------------------------------------------
 

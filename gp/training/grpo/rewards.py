@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gp.config.plus import PlusConfig
 from gp.metrics.scorers import SCORERS
 
 Scores = list[float | None]  # 0..1 each; None: could not be found out
@@ -30,14 +31,20 @@ class Answered:
 
 
 class Reward(ABC):
-    """Scores answers, perhaps elsewhere and later."""
+    """Scores answers, perhaps elsewhere and later.
+
+    Attributes:
+        takes_time: worth drawing other answers meanwhile, for the memory of a second micro-batch at a step's end.
+    """
+
+    takes_time = False
 
     @abstractmethod
     def start(self, answers: Sequence[Answered]) -> Callable[[], Scores]:
         """Begins to score; what is returned waits for the scores. The model works on in between.
 
-        None is the score of an answer that could not be scored, such as by a judge that is away: its question is left
-        out of the step. 0 would teach that the answer was wrong.
+        None is the score of an answer that could not be scored, such as by a judge whose reply says nothing: it is left
+        out, and the other answers to its question are compared with each other. 0 would teach that it was wrong.
         """
 
 
@@ -56,9 +63,16 @@ class Scorer(Reward):
         return lambda: scores
 
 
-REWARDS: dict[str, Callable[[], Reward]] = {
-    "exact": lambda: Scorer("exact_match"),
-    "anls": lambda: Scorer("anls"),
+def _judge(config: PlusConfig) -> Reward:
+    from gp.training.grpo.judge_reward import JudgeReward  # here, because it is a `Reward`
+
+    return JudgeReward(config)
+
+
+REWARDS: dict[str, Callable[[PlusConfig], Reward]] = {
+    "exact": lambda config: Scorer("exact_match"),
+    "anls": lambda config: Scorer("anls"),
+    "judge": _judge,
 }
 
 
@@ -66,11 +80,16 @@ class WeightedRewards:
     """A weighted sum of rewards.
 
     Args:
-        weights: reward -> its weight; one of weight 0 is not asked.
+        config: of the run; a reward of weight 0 is not asked.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        self._parts = [(REWARDS[name](), weight) for name, weight in weights.items() if weight]
+    def __init__(self, config: PlusConfig) -> None:
+        self._parts = [(REWARDS[name](config), weight) for name, weight in config.reward.weights.items() if weight]
+
+    @property
+    def takes_time(self) -> bool:
+        """Whether one of them does."""
+        return any(reward.takes_time for reward, _ in self._parts)
 
     def start(self, answers: Sequence[Answered]) -> Callable[[], Tensor]:
         """Begins to score; what is returned waits, and gives float32 [answers], NaN for what has no reward."""

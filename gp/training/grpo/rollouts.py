@@ -17,7 +17,7 @@ from gp.engine.prefill import Prefill
 from gp.engine.sampling import seeded_draw
 from gp.model import GlimpseModel
 from gp.pruners import OraclePruner
-from gp.types import ImageFeatures
+from gp.types import ImageFeatures, PruneOptions
 
 
 @dataclass
@@ -92,7 +92,8 @@ def _prefill(
     """The pruned prompts."""
     masks: Sequence[Tensor] = batch.evidence_masks
     if config.mask != "boxes":
-        done = model.prefill(batch.inputs, "glimpse", images=images)
+        options = [_with_budget(model.options, config.budgets, seed) for seed in seeds]
+        done = model.prefill(batch.inputs, "glimpse", options, images=images)
         done.insist()
         takes_boxes = [config.mask == "mixed" and seed % 2**20 < config.boxes_share * 2**20 for seed in seeds]
         if not any(takes_boxes):
@@ -100,6 +101,12 @@ def _prefill(
         masks = [mine if boxes else kept for boxes, mine, kept in zip(takes_boxes, masks, done.keep_masks, strict=True)]
         masks = [mask.to(model.device) for mask in masks]
     return model.prefill(batch.inputs, OraclePruner(prune_layer), AS_GIVEN, masks, images=images)
+
+
+def _with_budget(options: PruneOptions, budgets: Sequence[float | None], seed: int) -> PruneOptions:
+    """One of the budgets by lot; None: the options as they are."""
+    budget = budgets[seed // 2**20 % len(budgets)]  # other bits than those that `mixed` draws by
+    return options if budget is None else options.but(fixed_keep_ratio=budget)
 
 
 def _ends(model: GlimpseModel, device: torch.device) -> Tensor:

@@ -18,12 +18,15 @@ def settings(aggregation="sequence", scale="std", kl=0.04) -> PlusConfig:
 
 
 def test_advantages_by_hand():
-    rewards = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.0, float("nan"), 0.0]])
+    nan = float("nan")
+    rewards = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [1.0, nan, nan], [nan, nan, nan], [1.0, nan, 0.0]])
     spread = math.sqrt(((2 / 3) ** 2 + 2 * (1 / 3) ** 2) / 2)  # unbiased
     first = [(2 / 3) / (spread + 1e-4), -(1 / 3) / (spread + 1e-4), -(1 / 3) / (spread + 1e-4)]
     found = advantages(rewards, "std")
     assert found[0].tolist() == pytest.approx(first)
-    assert found[1:].abs().max() == 0  # no signal, and no rewards
+    assert found[1:4].abs().max() == 0  # no signal, one reward alone, no rewards
+    two = 0.5 / (math.sqrt(0.5) + 1e-4)
+    assert found[4].tolist() == pytest.approx([two, 0, -two])  # the two that were scored, against each other
     assert advantages(rewards, "none")[0].tolist() == pytest.approx([2 / 3, -1 / 3, -1 / 3])
 
 
@@ -90,12 +93,29 @@ def test_equal_to_the_published_formula(aggregation, loss_type, scale, seed):
     assert torch.allclose(one, other, atol=1e-7)
 
 
+def test_answers_without_a_reward_are_left_out():
+    """They neither teach nor count, in the KL divergence neither; the others of their question are a smaller group."""
+    generator = torch.Generator().manual_seed(1)
+    log_probs, mask = -torch.rand(4, 5, generator=generator), torch.ones(4, 5, dtype=torch.bool)
+    reference, rest = log_probs + 0.1 * torch.rand(4, 5, generator=generator), torch.tensor([0, 1, 3])
+    cut_off, entropy = torch.zeros(4, dtype=torch.bool), torch.ones(4, 5)
+    rewards = torch.tensor([[1.0, 0.25, float("nan"), 0.0]])
+    found = MicroBatch.make(settings(), log_probs, reference, entropy, mask, cut_off, rewards)
+    assert found.unscored == 1 and found.skipped == 0
+    alone = MicroBatch.make(
+        settings(), log_probs[rest], reference[rest], entropy[rest], mask[rest], cut_off[rest], rewards[:, rest]
+    )
+    for name in ("policy", "kl", "units", "reward", "spread", "groups", "no_signal"):
+        assert getattr(found, name) == pytest.approx(float(getattr(alone, name))), name
+    assert found.kl > 0 and found.reward > 0.4
+
+
 def test_a_question_without_rewards_is_left_out():
-    """Its answers neither teach nor count, in the KL divergence neither."""
+    """So is one with a single reward, with which there is nothing to compare."""
     generator = torch.Generator().manual_seed(0)
     log_probs, mask = -torch.rand(6, 5, generator=generator), torch.ones(6, 5, dtype=torch.bool)
     reference = log_probs + 0.1
-    rewards = torch.tensor([[1.0, 0.0, 0.0], [float("nan"), 1.0, 1.0]])
+    rewards = torch.tensor([[1.0, 0.0, 0.0], [float("nan"), 1.0, float("nan")]])
     cut_off, entropy = torch.tensor([True] + [False] * 5), torch.ones(6, 5)
     both = MicroBatch.make(settings(), log_probs, reference, entropy, mask, cut_off, rewards)
     rows = slice(0, 3)

@@ -108,27 +108,30 @@ def test_refuses_what_a_resumed_run_cannot_change(run, capsys):
         ("model.adapter=x", "trains an adapter of its own"),
         ("reward.weights={exakt: 1}", "no reward 'exakt'; the nearest known one is 'exact'"),
         ("reward.weights.anls=0", "all are 0"),
+        ("reward.weights.judge=1", "judge.base_url: no value"),
+        ("reward.weights.judge=1;judge.model=m;judge.base_url=x", "judge.base_url must start with http://"),
+        ("grpo.budgets=[0.1]", "grpo.mask boxes keeps the boxes"),
         ("optim.ema=0.9", "averages no adapter"),
         ("grpo.group_size=1", "grpo.group_size must be"),
     ],
 )
 def test_refuses_contradictions(base, tmp_path, capsys, override, said):
     write_config(tmp_path, base)
-    assert call(tmp_path, override) == 2
+    assert call(tmp_path, *override.split(";")) == 2
     assert said in capsys.readouterr().err
 
 
-class Away(rewards.Reward):
-    """A judge that is away."""
+class SaysNothing(rewards.Reward):
+    """A judge whose replies have no score."""
 
     def start(self, answers):
         return lambda: [None] * len(answers)
 
 
 @pytest.mark.slow
-def test_a_judge_that_is_away_teaches_nothing(base, tmp_path, monkeypatch):
-    """Its questions are counted and left out; no weight moves, and the run goes on."""
-    monkeypatch.setitem(rewards.REWARDS, "anls", Away)
+def test_answers_that_nobody_scores_teach_nothing(base, tmp_path, monkeypatch):
+    """Their questions are counted and left out; no weight moves, and the run goes on."""
+    monkeypatch.setitem(rewards.REWARDS, "anls", lambda config: SaysNothing())
     write_plus_config(tmp_path, base)
     assert call(tmp_path, "optim.max_steps=2") == 0
     figures = json.loads((tmp_path / "runs/micro/run.json").read_text())["figures"]
@@ -159,6 +162,11 @@ def test_both_runs_and_their_folders(run, base, tmp_path):
     for ckpt in (tmp_path / "runs/micro/last.ckpt", both):
         loaded, _ = load_run(ckpt)
         assert loaded.adapter is not None
+    out = tmp_path / "again"
+    once_more = [f"ckpt={both}", "pruner=none,glimpse", f"out={out}", "eval.costs=false", "eval.overlays=0"]
+    assert evaluate_command.main(once_more) == 0
+    there, here = (json.loads((place / "summary.json").read_text()) for place in (tmp_path / "runs/micro/eval", out))
+    assert [row["answer_accuracy"] for row in there] == [row["answer_accuracy"] for row in here]
     bare = from_pretrained(base)
     bare.glimpse = model.glimpse
     save_glimpse(tmp_path / "bare", model.glimpse, bare.backbone, model.options)
