@@ -68,6 +68,11 @@ def choose(tried: Sequence[Tried], target: float) -> Tried | None:
     return chosen
 
 
+def fewest_questions(target: float, confidence: float) -> int:
+    """Number of questions below which no threshold reaches the target, even if every answer stays; both in (0, 1)."""
+    return math.ceil(math.log(1 - confidence) / math.log(target))  # all agree: the bound is (1 - confidence)^(1 / n)
+
+
 def most_that_may_differ(total: int, target: float, confidence: float) -> int:
     """Questions whose answer may differ without missing the target; -1: `total` is too few even if all agree."""
     differ = -1
