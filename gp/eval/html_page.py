@@ -21,9 +21,10 @@ h1 { font-size: 1.6rem } h2 { margin-top: 2.5rem; border-top: 1px solid var(--li
 a { color: var(--link) }
 .headline { font-size: 1.15rem; margin: .4rem 0 }
 nav ul { padding-left: 1.2rem; margin: .3rem 0 } nav li { margin: .25rem 0 } nav .parts a { margin-left: .8rem }
-nav a[href="#judge"] { display: none } body:has(#judge) nav a[href="#judge"] { display: inline }
+nav li:has([href="#judge"]) { display: none } body:has(h2#judge) nav li:has([href="#judge"]) { display: list-item }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; overflow-wrap: normal }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align: right }
+td { white-space: nowrap }
 th { vertical-align: bottom }
 th button { all: unset; cursor: pointer; font-weight: 600 }
 th button::after { content: " \\2195"; color: var(--dim) }

@@ -77,7 +77,10 @@ def columns_of(rows: Sequence[Row], place: str = REPORT) -> list[Column]:
 
 
 def best_rows(rows: Sequence[Row], column: Column) -> list[int]:
-    """Numbers of the rows that are best in a column among those of their budget; `none` and `oracle` do not compete."""
+    """Numbers of the rows that are best in a column among those of their budget; empty where all are the same.
+
+    `none` and `oracle` do not compete.
+    """
     best: list[int] = []
     for budget in dict.fromkeys(row["budget"] for row in rows):
         values = {
@@ -86,7 +89,7 @@ def best_rows(rows: Sequence[Row], column: Column) -> list[int]:
             if row["budget"] == budget and row["pruner"] not in (NoPruner.name, OraclePruner.name)
             if (value := column.value(row)) is not None and column.best
         }
-        if len(values) > 1:
+        if len({*values.values()}) > 1:
             top = (max if column.best == HIGH else min)(values.values())
             best += [number for number, value in values.items() if value == top]
     return best
