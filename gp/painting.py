@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gp.boxes import WHOLE_IMAGE, Frame
 
-DROPPED_BRIGHTNESS = 0.25
+DROPPED_BRIGHTNESS = 0.4  # dark enough to stand back, bright enough to be recognised
 DROPPED_COLOR_SHARE = 0.3  # what is left of the colour of a dropped token, the rest is grey
 HEAT_COLORS = "inferno"  # of matplotlib: dark to bright, also without colour vision
 HEAT_SHARE = 0.6  # of these colours; the rest is the image in grey

@@ -12,7 +12,8 @@ from gp.boxes import WHOLE_IMAGE, Frame
 from gp.data.sample import Sample
 from gp.painting import paint_tokens
 
-BOX_RGB = (255, 64, 64)
+BOX_RGB = (255, 221, 0)  # the outer line; beside the inner one it shows on every colour
+BOX_INNER_RGB = (0, 0, 0)
 CAPTION_PX = 14
 
 
@@ -35,7 +36,7 @@ def paint_sample(
 
 
 def outline_boxes(image: Image.Image, boxes_xyxy_px: Sequence[Sequence[float]], size: tuple[int, int]) -> None:
-    """Draws boxes on an RGB image, in place, with a line that stays visible when the picture is shown small.
+    """Draws boxes on an RGB image, in place, with a two-tone line that stays visible when the picture is shown small.
 
     Args:
         image: any size.
@@ -48,7 +49,11 @@ def outline_boxes(image: Image.Image, boxes_xyxy_px: Sequence[Sequence[float]], 
     for x1, y1, x2, y2 in boxes_xyxy_px:
         left, right = (min(max(x * across, 0), image.width - 1) for x in (x1, x2))
         top, bottom = (min(max(y * down, 0), image.height - 1) for y in (y1, y2))
-        draw.rectangle((left, top, max(right, left), max(bottom, top)), outline=BOX_RGB, width=line_px)
+        right, bottom = max(right, left), max(bottom, top)
+        draw.rectangle((left, top, right, bottom), outline=BOX_RGB, width=line_px)
+        inner = left + line_px, top + line_px, right - line_px, bottom - line_px
+        if inner[0] <= inner[2] and inner[1] <= inner[3]:
+            draw.rectangle(inner, outline=BOX_INNER_RGB, width=line_px)
 
 
 def add_caption(image: Image.Image, lines: Sequence[str]) -> Image.Image:

@@ -13,7 +13,7 @@ from gp.config import TrainConfig
 from gp.config.fitting import nearest
 from gp.data.shards import resolve_shards
 from gp.embedded import EMBEDDED_GLIMPSES
-from gp.eval.calibration import GRID, Tried, choose, lower_bound, most_that_may_differ
+from gp.eval.calibration import GRID, Tried, choose, fewest_questions, lower_bound, most_that_may_differ
 from gp.eval.finishing import SUMMARY
 from gp.eval.loading import find_run, out_folder
 from gp.formats.glimpse_folder import read_config, write_calibration
@@ -27,6 +27,8 @@ from gp.runs.writing import write_text
 VALIDATION = "val"  # stands for data.val
 RESULT = "threshold.json"
 AGAIN = "the same command goes on"
+AT_A_TIME = 4  # thresholds asked before looking whether one misses: higher ones need not be asked then
+NUM_SAMPLES = "eval.num_samples"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ def calibrate(
     Args:
         module: of the command for one checkpoint, which answers the questions; so a stopped calibration goes on.
         ckpt: as of `ckpt=`.
-        overrides: of the command, short keys spelled out. `eval.thresholds` are tried, else GRID.
+        overrides: of the command, short keys spelled out. `eval.thresholds` are tried, else GRID. All questions of the
+            calibration split are asked, unless `eval.num_samples` is among them.
         config_paths: of the command.
 
     The folder is `eval-calibration/` beside the checkpoint: `threshold.json`, and an evaluation of the split and of
@@ -60,7 +63,8 @@ def calibrate(
 
     Raises:
         FileNotFoundError: no such checkpoint.
-        ValueError: no such split, no other split to report on, no threshold that keeps the promise, or a launcher.
+        ValueError: no such split, no other split to report on, too few questions, no threshold that keeps the promise,
+            or a launcher.
         gp.cli.Stop: an evaluation failed.
     """
     refuse_launcher("calibrate=")
@@ -68,6 +72,9 @@ def calibrate(
     assert path is not None  # there is a ckpt
     entries = _entries(config, promise.split)
     others = _others(config, promise.split, entries)
+    all_questions = not any(text.partition("=")[0] == NUM_SAMPLES for text in overrides)
+    if not all_questions:
+        _check_enough(config.eval.num_samples, promise)
     asked = out_folder(config, ckpt)
     out = asked if config.eval.out else asked.with_name(f"{asked.name}-calibration")
     thresholds = sorted(set(config.eval.thresholds or GRID))
@@ -80,14 +87,10 @@ def calibrate(
             f"data.test.{promise.split}={json.dumps(entries)}",
             f"eval.splits=[{promise.split}]",
             "eval.costs=false",
+            f"eval.out={out / 'calibration'}",
+            *([f"{NUM_SAMPLES}=null"] if all_questions else []),
         ]
-        run_command(
-            module,
-            [*common, *first, f"eval.thresholds={thresholds}", f"eval.out={out / 'calibration'}"],
-            f"calibration on {promise.split}",
-            AGAIN,
-        )
-        tried = _tried(out / "calibration" / SUMMARY, promise.confidence)
+        tried = _search(module, [*common, *first], out / "calibration" / SUMMARY, thresholds, promise)
         chosen = choose(tried, promise.agreement)
         facts = {**asdict(promise), "shards": entries, "tried": [asdict(one) for one in tried]}
         write_text(out / RESULT, json.dumps({**facts, "chosen": chosen and asdict(chosen)}, indent=1) + "\n")
@@ -100,6 +103,30 @@ def calibrate(
         found = _check(out / "check" / SUMMARY, chosen.threshold)
         write_text(out / RESULT, json.dumps({**facts, "chosen": asdict(chosen), "check": found}, indent=1) + "\n")
     _print_end(found, chosen, promise, place)
+
+
+def _check_enough(num_samples: int | None, promise: Promise) -> None:
+    """ValueError for a number of questions with which no threshold could keep the promise."""
+    fewest = fewest_questions(promise.agreement, promise.confidence)
+    if num_samples is not None and num_samples < fewest:
+        raise ValueError(
+            f"num_samples={num_samples}: agreement={promise.agreement:g} with confidence={promise.confidence:g} needs "
+            f"{fewest} questions or more, even if no answer changes"
+        )
+
+
+def _search(
+    module: str, arguments: Sequence[str], summary: Path, thresholds: Sequence[float], promise: Promise
+) -> list[Tried]:
+    """Asks the split at one threshold after the other, the lowest first, until one misses; returns what was tried."""
+    tried: list[Tried] = []
+    for count in range(AT_A_TIME, len(thresholds) + AT_A_TIME, AT_A_TIME):
+        some = list(thresholds[:count])  # what was asked before is there
+        run_command(module, [*arguments, f"eval.thresholds={some}"], f"calibration on {promise.split}", AGAIN)
+        tried = _tried(summary, promise.confidence)
+        if any(one.bound < promise.agreement for one in tried):
+            break
+    return tried
 
 
 def _entries(config: TrainConfig, split: str) -> list[str]:
@@ -188,7 +215,10 @@ def _print_curve(tried: Sequence[Tried], chosen: Tried | None, promise: Promise)
 def _why_none(tried: Sequence[Tried], promise: Promise) -> str:
     lowest = tried[0]
     most = most_that_may_differ(lowest.total, promise.agreement, promise.confidence)
-    room = f"at most {most} may differ" if most >= 0 else "even with none that differs the bound is lower"
+    room = f"at most {most} may differ"
+    if most < 0:
+        fewest = fewest_questions(promise.agreement, promise.confidence)
+        room = f"even with none that differs the bound is lower: {fewest} are the fewest"
     return (
         f"calibrate={promise.split} agreement={promise.agreement:g}: threshold {lowest.threshold:g}, the lowest, keeps "
         f"{lowest.agreed} of {lowest.total} answers, which is {lowest.bound:.4f} or more; of {lowest.total} questions "

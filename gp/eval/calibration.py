@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GRID = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+GRID = (1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 BISECTIONS = 60
 
 
@@ -66,6 +66,11 @@ def choose(tried: Sequence[Tried], target: float) -> Tried | None:
             break
         chosen = one
     return chosen
+
+
+def fewest_questions(target: float, confidence: float) -> int:
+    """Number of questions below which no threshold reaches the target, even if every answer stays; both in (0, 1)."""
+    return math.ceil(math.log(1 - confidence) / math.log(target))  # all agree: the bound is (1 - confidence)^(1 / n)
 
 
 def most_that_may_differ(total: int, target: float, confidence: float) -> int:

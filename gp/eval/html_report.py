@@ -8,15 +8,17 @@ import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
 from gp.eval import breakdown, figures, judged, table
 from gp.eval.gallery import LEGEND as GALLERY_LEGEND
 from gp.eval.gallery import Failures, evidence_lost
+from gp.eval.html_page import contents, folded, heading, legend, page, wide
+from gp.eval.html_tables import SORTING, plain_table, rows_table
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
-from gp.eval.overlays import Example, Painted
+from gp.eval.overlays import Example, Painted, describe
 from gp.eval.renewing import marked
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
@@ -27,124 +29,119 @@ from gp.runs.writing import write_text
 FILE = "report.html"
 PICTURE_PX = 320  # longer side of an example's picture
 JPEG_QUALITY = 85
-
-# nothing may be loaded from anywhere
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 96rem; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums }
-th, td { border-bottom: 1px solid #ddd; padding: .25rem .5rem; text-align: right }
-th { cursor: pointer; vertical-align: bottom }
-th.text, td.text { text-align: left }
-svg { max-width: 60rem; width: 100%; height: auto }
-table td:first-child, table th:first-child { text-align: left }
-.wide { overflow-x: auto }
-.wide svg { min-width: 34rem }
-.small svg { max-width: 30rem }
-summary { cursor: pointer; margin: .5rem 0 }
-figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; width: 14rem }
-figure img { width: 100% }
-figcaption, .legend { color: #555; font-size: 13px }
-code, pre { background: #f5f5f5; overflow-x: auto }
-code { overflow-wrap: anywhere }
-"""
-# cells without a value come last in both directions
-SCRIPT = """
-for (const head of document.querySelectorAll("table.rows th")) head.addEventListener("click", () => {
-  const body = head.closest("table").tBodies[0], column = head.cellIndex;
-  const sign = head.dataset.sign = head.dataset.sign === "1" ? -1 : 1;
-  const key = row => row.cells[column].dataset.value ?? "";
-  const compare = (a, b) => isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b;
-  body.append(...[...body.rows].sort((one, other) => {
-    const [a, b] = [key(one), key(other)];
-    return a === "" || b === "" ? (a === "") - (b === "") : sign * compare(a, b);
-  }));
-});
-"""
+CURVE = "Accuracy against budget, a line per method. The table above has the same numbers."
+SPEED = (
+    "Accuracy against questions a second, and against the time of the prefill. The table above has the same numbers."
+)
+RELIABILITY = "Share of visual tokens that are evidence against the importance that glimpse predicts."
 
 
 def write_html(out: Path, report: EvalReport) -> Path:
     """Writes `report.html` into the folder that holds the examples' pictures; returns its path."""
-    title = escape(f"Evaluation of {report.name}")
     facts = "".join(f"<li>{escape(name)}: <code>{escape(value)}</code></li>" for name, value in report.facts.items())
     parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}"><style>{STYLE}</style></head><body>',
-        f"<h1>{title}</h1><ul>{facts}</ul>",
+        *(f'<p class="headline">{escape(sentence)}</p>' for sentence in report.headline),
+        _contents(report),
+        f"<ul>{facts}</ul>",
         _left_out(report),
         _sets(report),
         marked(judged.PART, judge_part(report.judged, report.judge)),
-        *(_section(out, section) for section in report.sections),
-        f"<h2>Settings</h2><pre>{escape(json.dumps(report.settings, indent=1))}</pre>",
-        f"<script>{SCRIPT}</script></body></html>",
+        *(_section(out, f"split-{number}", section) for number, section in enumerate(report.sections)),
+        heading(2, "settings", "Settings"),
+        folded("All settings", f'<pre tabindex="0">{escape(json.dumps(report.settings, indent=1))}</pre>'),
     ]
     path = out / FILE
-    write_text(path, "\n".join(parts) + "\n")
+    write_text(path, page(f"Evaluation of {report.name}", parts))
     return path
+
+
+def _contents(report: EvalReport) -> str:
+    chapters: list[tuple[str, str, list[tuple[str, str]]]] = []
+    chapters += [("left-out", "Left out", [])] if report.left_out else []
+    chapters += [("sets", "Sets", [])] if report.sets else []
+    chapters.append(("judge", "Judge", []))  # its link shows once there is one
+    for number, section in enumerate(report.sections):
+        name = f"split-{number}"
+        shown = {
+            "figures": ("Figures", True),
+            "kinds": ("Kinds of questions", bool(section.groups)),
+            "examples": ("Examples", bool(section.examples)),
+            "changed": ("Changed answers", bool(section.failures)),
+        }
+        links = [(f"{name}-{part}", text) for part, (text, is_there) in shown.items() if is_there]
+        chapters.append((name, f"Split {section.split}", links))
+    return contents([*chapters, ("settings", "Settings", [])])
 
 
 def _left_out(report: EvalReport) -> str:
     if not report.left_out:
         return ""
     lines = (f"<li><code>{escape(one.method.label)}</code>: {escape(one.reason)}</li>" for one in report.left_out)
-    return f"<h2>Left out</h2><ul>{''.join(lines)}</ul>"
+    return f"{heading(2, 'left-out', 'Left out')}<ul>{''.join(lines)}</ul>"
 
 
 def _sets(report: EvalReport) -> str:
     """The table of several sets; empty where there is one."""
     if not report.sets:
         return ""
-    return f"<h2>Sets</h2>{_plain_table(report.sets)}{_legend(SETS_LEGEND)}"
-
-
-def _plain_table(lines: Sequence[Sequence[str]]) -> str:
-    """A table of finished text, heads first, in the order that it has."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in lines[0])
-    body = "\n".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines[1:])
-    table_of_lines = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return _wide(table_of_lines)
-
-
-def _wide(content: str) -> str:
-    """What scrolls by itself where the page is narrower."""
-    return f'<div class="wide">{content}</div>'
+    return heading(2, "sets", "Sets") + plain_table(report.sets, "Scores of all sets") + legend(SETS_LEGEND)
 
 
 def judge_part(lines: Sequence[Sequence[str]], caption: str) -> str:
     """What a judge says: the table of several sets, and who judged; empty if nobody did."""
     if not caption:
         return ""
-    return f"<h2>Judge</h2>{_plain_table(lines) + _legend(judged.LEGEND) if lines else ''}{_legend(caption)}"
+    of_sets = plain_table(lines, "The judge's scores of all sets") + legend(judged.LEGEND) if lines else ""
+    return heading(2, "judge", "Judge") + of_sets + legend(caption)
 
 
-def _section(out: Path, section: Section) -> str:
-    parts = [f"<h2>Split <code>{escape(section.split)}</code></h2>", marked(section.split, rows_table(section.rows))]
-    parts += [_legend("Click on the head of a column to sort by it."), _legend(table.LEGEND)]
-    parts += [_wide(inline_svg(*figures.draw(section.rows), name=section.split)), _legend(figures.LEGEND)]
-    if drawn := figures.draw_speed(section.rows):
-        parts += [_wide(inline_svg(*drawn, name=f"{section.split}-speed")), _legend(figures.SPEED_LEGEND)]
-    if section.calibration:
-        drawn = figures.draw_reliability(section.calibration)
-        parts += [f'<div class="small">{inline_svg(*drawn, name=f"{section.split}-reliability")}</div>']
-        parts += [_legend(f"{figures.RELIABILITY_LEGEND} {table.vip_ece(section.rows)}")]
+def _section(out: Path, name: str, section: Section) -> str:
+    parts = [heading(2, name, f"Split {section.split}"), marked(section.split, rows_table(section.rows))]
+    parts += [legend(SORTING), folded("What the columns mean", legend(table.LEGEND)), *_figures(name, section)]
     if section.groups:
-        tables = map(_plain_table, section.groups)
-        parts += ["<h3>Kinds of questions</h3>", *tables, _legend(breakdown.LEGEND)]
+        labels = (f"{lines[0][0]}, split {section.split}" for lines in section.groups)
+        tables = map(plain_table, section.groups, labels)
+        parts += [heading(3, f"{name}-kinds", "Kinds of questions"), *tables, legend(breakdown.LEGEND)]
     if section.examples:
-        parts += ["<h3>Examples</h3>", _legend(OVERLAY_LEGEND), *(_example(out, one) for one in section.examples)]
+        parts += [heading(3, f"{name}-examples", "Examples"), legend(OVERLAY_LEGEND)]
+        parts += [_example(out, one) for one in section.examples]
     if section.failures:
-        parts += ["<h3>Answers that pruning changed</h3>", _legend(GALLERY_LEGEND)]
+        parts += [heading(3, f"{name}-changed", "Answers that pruning changed"), legend(GALLERY_LEGEND)]
         parts += [_failures(out, one) for one in section.failures]
     return "\n".join(parts)
 
 
+def _figures(name: str, section: Section) -> list[str]:
+    """The curves of a split, each with its legend and its files."""
+    split, parts = section.split, [heading(3, f"{name}-figures", "Figures")]
+    budgets = inline_svg(*figures.draw(section.rows), split, CURVE)
+    parts += [wide(budgets, f"Accuracy against budget, split {split}")]
+    parts += [legend(figures.LEGEND), _files(section.curve)]
+    if drawn := figures.draw_speed(section.rows):
+        parts += [wide(inline_svg(*drawn, f"{split}-speed", SPEED), f"Accuracy against speed, split {split}")]
+        parts += [legend(figures.SPEED_LEGEND), _files(section.speed)]
+    if section.calibration:
+        curve = inline_svg(*figures.draw_reliability(section.calibration), f"{split}-reliability", RELIABILITY)
+        parts += [f'<div class="small">{curve}</div>']
+        parts += [legend(f"{figures.RELIABILITY_LEGEND} {table.vip_ece(section.rows)}"), _files(section.reliability)]
+    return parts
+
+
+def _files(path: str | None) -> str:
+    """Links to the files of a figure, which lie beside the report."""
+    if path is None:
+        return ""
+    stem = path.rpartition(".")[0]
+    links = (f'<a href="{quote(f"{stem}.{suffix}")}">{suffix.upper()}</a>' for suffix in figures.FORMATS)
+    return f'<p class="legend">As a file beside this one: {", ".join(links)}</p>'
+
+
 def _failures(out: Path, one: Failures) -> str:
     """How much a row changed, and behind a click the questions shown."""
-    head = f"{escape(one.method.label)}: {one.num_changed} of {one.num_samples} answers changed"
+    head = f"{one.method.label}: {one.num_changed} of {one.num_samples} answers changed"
     if not one.shown:
-        return f"<p>{head}</p>"
-    return f"<details open><summary>{head}</summary>\n{''.join(_failure(out, one) for one in one.shown)}</details>"
+        return f"<p>{escape(head)}</p>"
+    return folded(head, _pictures([_failure(out, example) for example in one.shown]), is_open=True)
 
 
 def _failure(out: Path, example: Example) -> str:
@@ -159,31 +156,11 @@ def _failure(out: Path, example: Example) -> str:
     return _figure(out, painted, "<br>".join(lines))
 
 
-def rows_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table of one split, to be sorted."""
-    columns = table.columns_of(rows)
-    kinds = ["text" if index < table.NUM_TEXT_COLUMNS else "number" for index in range(len(columns))]
-    heads = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, columns))
-    lines = ("".join(_cell(kind, column, row) for kind, column in zip(kinds, columns)) for row in rows)
-    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    return _wide(f'<table class="rows"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>')
-
-
-def _cell(kind: str, column: table.Column, row: dict[str, Any]) -> str:
-    value = column.value(row)
-    data = "" if value is None else f' data-value="{escape(str(value))}"'
-    return f'<td class="{kind}"{data}>{escape(column.text(row))}</td>'
-
-
-def _legend(text: str) -> str:
-    return f'<p class="legend">{escape(text)}</p>'
-
-
 def _example(out: Path, example: Example) -> str:
     """Question and answer, then one picture per method with what it kept and answered."""
     sample = example.sample
     head = f"<b>{escape(sample.question)}</b> Answer: {escape(sample.answer)}; un-pruned: {_answered(example.unpruned)}"
-    return f"<p>{head}</p>\n" + "\n".join(_picture(out, painted) for painted in example.painted)
+    return f"<p>{head}</p>\n{_pictures([_picture(out, painted) for painted in example.painted])}"
 
 
 def _picture(out: Path, painted: Painted) -> str:
@@ -192,9 +169,13 @@ def _picture(out: Path, painted: Painted) -> str:
     return _figure(out, painted, caption)
 
 
+def _pictures(shown: Sequence[str]) -> str:
+    return f'<div class="pictures">{"".join(shown)}</div>'
+
+
 def _figure(out: Path, painted: Painted, caption: str) -> str:
-    name, source = escape(painted.method.pruner), _data_uri(out / painted.picture)
-    return f'<figure><img alt="{name}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+    alt, source = escape(describe(painted)), _data_uri(out / painted.picture)
+    return f'<figure><img alt="{alt}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _data_uri(path: Path) -> str:

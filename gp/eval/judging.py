@@ -17,6 +17,7 @@ from gp.config.judge import JudgeConfig
 from gp.config.scoring import load_judge
 from gp.eval import html_report, judged, markdown_report
 from gp.eval.finishing import SUMMARY
+from gp.eval.html_tables import rows_table
 from gp.eval.module import SAMPLES
 from gp.eval.renewing import renew
 from gp.eval.results import Result, read_results
@@ -210,7 +211,7 @@ def _say(folder: Path, record: dict[str, Any], rows: list[Row], console: Console
     if len(missing) > SHOWN:
         texts.append(f"missing: {len(missing) - SHOWN} more, see {folder / judged.FILE}")
     by_split = {name: [row for row in rows if row["split"] == name] for name in dict.fromkeys(r["split"] for r in rows)}
-    for report, table_of in ((markdown_report, markdown_table), (html_report, html_report.rows_table)):
+    for report, table_of in ((markdown_report, markdown_table), (html_report, rows_table)):
         parts = {split: table_of(of_split) for split, of_split in by_split.items()}
         is_new = renew(folder / report.FILE, {judged.PART: report.judge_part(lines, caption), **parts})
         texts.append(f"report: {folder / report.FILE}" + ("" if is_new else " is not there or of an earlier version"))

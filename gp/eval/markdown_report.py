@@ -10,7 +10,7 @@ from gp.eval import breakdown, figures, judged, lines, sets_table, table
 from gp.eval.gallery import LEGEND as GALLERY_LEGEND
 from gp.eval.gallery import Failures, evidence_lost
 from gp.eval.overlays import LEGEND as OVERLAY_LEGEND
-from gp.eval.overlays import Example
+from gp.eval.overlays import Example, describe
 from gp.eval.renewing import marked
 from gp.eval.report import EvalReport, Section
 from gp.eval.results import Result
@@ -22,7 +22,11 @@ FILE = "report.md"
 def write_markdown(out: Path, report: EvalReport) -> Path:
     """Writes `report.md` into the folder; returns its path."""
     facts = {**report.facts, "command": f"`{report.facts['command']}`"}
-    parts = [f"# Evaluation of {report.name}", "\n".join(f"- {name}: {value}" for name, value in facts.items())]
+    parts = [
+        f"# Evaluation of {report.name}",
+        *map(_plain, report.headline),
+        "\n".join(f"- {name}: {value}" for name, value in facts.items()),
+    ]
     if report.left_out:
         parts += ["## Left out", "\n".join(f"- `{one.method.label}`: {one.reason}" for one in report.left_out)]
     if report.sets:
@@ -74,7 +78,7 @@ def _failures(one: Failures) -> list[str]:
         (painted,) = example.painted
         cells.append(
             [
-                f"![{painted.method.pruner}]({painted.picture})",
+                f"![{_plain(describe(painted))}]({painted.picture})",
                 *map(_plain, (example.sample.question, example.sample.answer)),
                 _answered(example.unpruned),
                 _answered(painted.result),
@@ -91,7 +95,7 @@ def _example(example: Example) -> str:
     if not example.painted:
         return head
     names = [f"{p.method.pruner}, {p.result.num_kept} of {p.result.num_visual} tokens" for p in example.painted]
-    pictures = [f"![{p.method.pruner}]({p.picture})" for p in example.painted]
+    pictures = [f"![{_plain(describe(p))}]({p.picture})" for p in example.painted]
     answers = [_answered(p.result) for p in example.painted]
     lines = [names, ["---"] * len(names), pictures, answers]
     return head + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)

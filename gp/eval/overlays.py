@@ -92,6 +92,15 @@ def first_of_pruners(methods: Iterable[Method]) -> list[Method]:
     return list(first.values())
 
 
+def describe(painted: Painted) -> str:
+    """What the picture of one method shows, for those who do not see it."""
+    result = painted.result
+    return (
+        f"{painted.method.pruner} kept {result.num_kept} of {result.num_visual} visual tokens (others are darkened) "
+        f"and answered {result.prediction or 'nothing'!r} to {result.question!r}"
+    )
+
+
 def paint(sample: Sample, keep_mask: Tensor, frame: Frame, path: Path) -> None:
     """Writes the picture of a sample with its image as PNG, see `gp.data.painting.paint_sample`."""
     path.parent.mkdir(parents=True, exist_ok=True)

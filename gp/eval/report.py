@@ -16,6 +16,7 @@ from gp.config import TrainConfig
 from gp.config.sets import set_options
 from gp.eval import breakdown, figures
 from gp.eval.gallery import Failures
+from gp.eval.headline import headline
 from gp.eval.judged import caption_of, lines_of_judged
 from gp.eval.overlays import FOLDER, Example
 from gp.eval.plan import LeftOut
@@ -64,6 +65,7 @@ class EvalReport:
         sets: lines of the table of several sets, heads first, see `gp.eval.sets_table`; none where there is one set.
         judged: the same of a judge's scores, see `gp.eval.judged`.
         judge: who judged, and how many answers; empty: nobody.
+        headline: sentences with the result, see `gp.eval.headline`.
     """
 
     name: str
@@ -74,6 +76,7 @@ class EvalReport:
     sets: Sequence[Sequence[str]] = ()
     judged: Sequence[Sequence[str]] = ()
     judge: str = ""
+    headline: Sequence[str] = ()
 
 
 def make_report(
@@ -125,9 +128,10 @@ def make_report(
         )
     shown = {**settings, "eval": asdict(config.eval), "data": {"root": config.data.root, "test": config.data.test}}
     facts = _facts(settings, device, command or command_line())
-    sets = lines_of(rows, {section.split: set_options(config.eval, section.split).scores[0] for section in sections})
+    scores = {section.split: set_options(config.eval, section.split).scores[0] for section in sections}
+    sets = lines_of(rows, scores)
     judge = lines_of_judged(rows), caption_of(rows, judged)
-    return EvalReport(config.name, facts, sections, left_out, shown, sets, *judge)
+    return EvalReport(config.name, facts, sections, left_out, shown, sets, *judge, headline(rows, scores))
 
 
 def _save(drawn: tuple[Figure, Any] | None, out: Path, name: str) -> str | None:

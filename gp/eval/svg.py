@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 
-def inline_svg(figure: Figure, notes: Mapping[str, str], name: str) -> str:
+def inline_svg(figure: Figure, notes: Mapping[str, str], name: str, label: str) -> str:
     """The `<svg>` element of a figure, without declarations and metadata.
 
     Args:
         figure: with an id on every point that has a note.
         notes: id of a point -> text.
         name: the figure's, unique on its page: it keeps the ids of several figures apart.
+        label: what is seen, for those who do not see it.
     """
     FigureCanvasSVG(figure)
     buffer = io.StringIO()
@@ -36,4 +37,5 @@ def inline_svg(figure: Figure, notes: Mapping[str, str], name: str) -> str:
             title = ElementTree.Element(f"{{{SVG}}}title")
             title.text = note
             group.insert(0, title)
+    root.attrib |= {"role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from gp.config.schema import SCORERS
 from gp.eval.latex import booktabs
-from gp.pruners import NoPruner
+from gp.pruners import NoPruner, OraclePruner
 
 Row = dict[str, Any]
 
@@ -22,6 +22,7 @@ WIDTH_WITHOUT_TERMINAL = 150  # a log keeps whole rows
 NUM_TEXT_COLUMNS = 2
 TERMINAL, REPORT, PAPER = "terminal", "report", "paper"  # where a column is shown: by how wide the place is
 EVERYWHERE = (TERMINAL, REPORT, PAPER)
+HIGH, LOW = "high", "low"
 LEGEND = (
     "Budget: asked share of visual entries in the KV cache, mean over layers (own: the method decides; as glimpse: for "
     "each prompt what glimpse kept). Cache: the realised share. Last layer: visual tokens kept to the end. Computed: "
@@ -46,12 +47,14 @@ class Column:
         text: a row's cell.
         value: what the cell is sorted by; None sorts last.
         places: where it is shown.
+        best: HIGH or LOW, which value is the best; empty: neither.
     """
 
     name: str
     text: Callable[[Row], str]
     value: Callable[[Row], str | float | None]
     places: Sequence[str] = (TERMINAL, REPORT)
+    best: str = ""
 
 
 def make_console() -> Console:
@@ -73,9 +76,28 @@ def columns_of(rows: Sequence[Row], place: str = REPORT) -> list[Column]:
     return [column for column in columns if place in column.places]
 
 
+def best_rows(rows: Sequence[Row], column: Column) -> list[int]:
+    """Numbers of the rows that are best in a column among those of their budget; empty where all are the same.
+
+    `none` and `oracle` do not compete.
+    """
+    best: list[int] = []
+    for budget in dict.fromkeys(row["budget"] for row in rows):
+        values = {
+            number: float(value)
+            for number, row in enumerate(rows)
+            if row["budget"] == budget and row["pruner"] not in (NoPruner.name, OraclePruner.name)
+            if (value := column.value(row)) is not None and column.best
+        }
+        if len({*values.values()}) > 1:
+            top = (max if column.best == HIGH else min)(values.values())
+            best += [number for number, value in values.items() if value == top]
+    return best
+
+
 def scored_columns(rows: Sequence[Row]) -> list[Column]:
     """One column for every scorer other than exact match; in the terminal they are a table of their own."""
-    return [_figure(f"{name} %", name, percent, (REPORT, PAPER)) for name in SCORERS if name in rows[0]]
+    return [_figure(f"{name} %", name, percent, (REPORT, PAPER), HIGH) for name in SCORERS if name in rows[0]]
 
 
 def _compared_columns(rows: Sequence[Row]) -> list[Column]:
@@ -181,9 +203,11 @@ def points(value: float) -> str:
     return "0.0" if float(text) == 0 else text
 
 
-def _figure(name: str, key: str, show: Callable[[Any], str], places: Sequence[str] = (TERMINAL, REPORT)) -> Column:
+def _figure(
+    name: str, key: str, show: Callable[[Any], str], places: Sequence[str] = (TERMINAL, REPORT), best: str = ""
+) -> Column:
     """A column of one key; None, which the system could not tell, is shown as a dash."""
-    return Column(name, lambda row: "-" if row[key] is None else show(row[key]), lambda row: row[key], places)
+    return Column(name, lambda row: "-" if row[key] is None else show(row[key]), lambda row: row[key], places, best)
 
 
 COLUMNS = (
@@ -193,20 +217,20 @@ COLUMNS = (
     _figure("last layer %", "keep_ratio", percent),
     _figure("computed %", "compute_ratio", percent),
     _figure("KV total %", "kv_keep_ratio", percent),
-    Column("accuracy % [95 % CI]", accuracy_text, lambda row: row["answer_accuracy"], EVERYWHERE),
-    _figure("agree %", "agreement", percent, EVERYWHERE),
-    _figure("mask IoU", "mask_iou", "{:.3f}".format),
-    _figure("mask recall", "mask_recall", "{:.3f}".format),
-    _figure("prefill time", "prefill_ratio", "{:.2f}".format, EVERYWHERE),
-    _figure("decode time", "decode_ratio", "{:.2f}".format),
-    _figure("prefill ms", "prefill_ms", "{:.1f}".format, (REPORT,)),
-    _figure("token ms", "decode_ms", "{:.2f}".format, (REPORT,)),
-    _figure("questions/s", "questions_per_s", "{:.2f}".format, (REPORT, PAPER)),
-    _figure("peak MiB", "peak_mib", mib),
+    Column("accuracy % [95 % CI]", accuracy_text, lambda row: row["answer_accuracy"], EVERYWHERE, HIGH),
+    _figure("agree %", "agreement", percent, EVERYWHERE, HIGH),
+    _figure("mask IoU", "mask_iou", "{:.3f}".format, best=HIGH),
+    _figure("mask recall", "mask_recall", "{:.3f}".format, best=HIGH),
+    _figure("prefill time", "prefill_ratio", "{:.2f}".format, EVERYWHERE, LOW),
+    _figure("decode time", "decode_ratio", "{:.2f}".format, best=LOW),
+    _figure("prefill ms", "prefill_ms", "{:.1f}".format, (REPORT,), LOW),
+    _figure("token ms", "decode_ms", "{:.2f}".format, (REPORT,), LOW),
+    _figure("questions/s", "questions_per_s", "{:.2f}".format, (REPORT, PAPER), HIGH),
+    _figure("peak MiB", "peak_mib", mib, best=LOW),
     _figure("KV MiB", "kv_cache_mib", mib),
     _figure("n", "num_samples", str),
 )
 JUDGED = [
-    _figure("judge %", JUDGE_SCORE, percent),
+    _figure("judge %", JUDGE_SCORE, percent, best=HIGH),
     Column("judged", lambda row: f"{row[NUM_JUDGED]} of {row['num_samples']}", lambda row: row[NUM_JUDGED]),
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gp.data.painting import BOX_RGB, add_caption, outline_boxes
+from gp.data.painting import BOX_INNER_RGB, BOX_RGB, add_caption, outline_boxes
 from gp.painting import paint_tokens
 
 
@@ -33,6 +35,35 @@ def test_boxes_are_outlined_inside_the_image():
     painted = np.asarray(given)
     assert (painted[5, 30] == BOX_RGB).all() and (painted[19, 39] == BOX_RGB).all() and (painted[0, 0] == BOX_RGB).all()
     assert (painted[12, 35] == (200, 100, 50)).all()
+
+
+def luminance(color) -> float:
+    """Relative luminance of an sRGB colour in 0..255, as of WCAG 2."""
+    linear = [c / 12.92 if (c := level / 255) <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for level in color]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_an_outline_shows_on_every_colour():
+    """On each of 729 colours one of its two tones has a contrast of 3 to 1 or more, and so have they to each other."""
+
+    def contrast(one, other) -> float:
+        low, high = sorted((luminance(one), luminance(other)))
+        return (high + 0.05) / (low + 0.05)
+
+    for color in product(range(0, 256, 32), repeat=3):
+        given = image(40, 20, color)
+        outline_boxes(given, [(10, 5, 30, 15)], given.size)
+        tones = {given.getpixel((x, 10)) for x in range(10, 14)} - {color}
+        assert max(contrast(color, tone) for tone in tones) >= 3, color
+    assert contrast(BOX_RGB, BOX_INNER_RGB) >= 3
+
+
+def test_what_is_dropped_can_still_be_recognised():
+    """Half of the contrast between light and dark stays visible, and stands back behind what is kept."""
+    stripes = np.zeros((8, 8, 3), np.uint8)
+    stripes[:, ::2] = 240
+    painted = np.asarray(paint_tokens(Image.fromarray(stripes), torch.zeros(2, 2))).astype(int)
+    assert 80 <= painted[:, ::2].max() - painted[:, 1::2].min() <= 120
 
 
 def test_the_image_itself_is_not_changed():

@@ -10,6 +10,7 @@ import pytest
 
 import evaluate
 import gp
+from gp.eval import calibrating
 from gp.eval.calibration import lower_bound
 
 
@@ -69,6 +70,10 @@ def test_it_is_tried_on_questions_that_it_has_not_seen(run, calibrated):
         (["calibrate=part"], "calibrate=part: eval.splits ['test'] has no split of other shards"),
         (["calibrate=part", "agreement=1"], "agreement=1.0: expected a number in (0, 1)"),
         (["calibrate=part", "confidence=sure"], "confidence=sure: expected a number"),
+        (
+            ["calibrate=part", "split=rest", "data.test.rest=[test-1.tar]", "num_samples=298"],
+            "needs 299 questions or more",
+        ),
         (["agreement=0.9"], "agreement= and confidence= go with calibrate=SPLIT"),
         (["calibrate=part", "bench=tiny"], "calibrate= needs ckpt=PATH of one checkpoint, and no bench="),
     ],
@@ -76,6 +81,48 @@ def test_it_is_tried_on_questions_that_it_has_not_seen(run, calibrated):
 def test_mistakes_are_one_line_and_status_2(micro, arguments, message, capsys):
     assert evaluate.main([f"ckpt={micro.run}", *arguments]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.fixture
+def answered(monkeypatch) -> list[list[str]]:
+    """Evaluations are written down, not run; every threshold from 0.3 on misses."""
+    commands: list[list[str]] = []
+
+    def run_command(program: Path, arguments: list[str], what: str, again: str) -> None:
+        commands.append(arguments)
+        last = {key: value for key, _, value in (text.partition("=") for text in arguments)}
+        rows = [
+            {"threshold": one, "num_samples": 600, "agreement": 1 if one < 0.3 else 0.5, "keep_ratio": 0.1}
+            for one in json.loads(last["eval.thresholds"])
+        ]
+        out = Path(last["eval.out"])
+        out.mkdir(parents=True, exist_ok=True)
+        found = [{**row, "split": "rest", "pruner": "glimpse", "budget": None} for row in rows]
+        own = [{**row, "threshold": None} for row in found[:1]]
+        for row in (*found, *own):
+            row |= {"answer_accuracy": 1, "answer_accuracy_unpruned": 1}
+        (out / "summary.json").write_text(json.dumps([*found, *own]))
+
+    monkeypatch.setattr(calibrating, "run_command", run_command)
+    return commands
+
+
+def test_thresholds_above_the_first_miss_are_not_asked(micro, answered, tmp_path):
+    run = shutil.copytree(micro.run, tmp_path / "micro")
+    rest = ["data.test.rest=[test-1.tar]", "split=rest", "eval.num_samples=null", "confidence=0.9"]
+    thresholds = "threshold=" + ",".join(f"0.{n}" for n in range(1, 10))
+    assert evaluate.main([f"ckpt={run}", "calibrate=part", thresholds, *rest]) == 0
+    said = [next(text for text in command if text.startswith("eval.thresholds=")) for command in answered]
+    assert said == ["eval.thresholds=[0.1, 0.2, 0.3, 0.4]", "eval.thresholds=[0.2]"]  # the second one: the other split
+
+
+def test_all_questions_of_the_split_are_asked_whatever_the_config_draws(micro, answered, tmp_path):
+    run = shutil.copytree(micro.run, tmp_path / "micro")
+    rest = ["data.test.rest=[test-1.tar]", "split=rest", "threshold=0.1"]
+    for given, said in (([], True), (["num_samples=400"], False)):
+        answered.clear()
+        assert evaluate.main([f"ckpt={run}", "calibrate=part", *rest, *given]) == 0
+        assert ("eval.num_samples=null" in answered[0]) == said and "eval.num_samples=null" not in answered[1]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from math import comb
 
 import pytest
 
-from gp.eval.calibration import Tried, choose, lower_bound, most_that_may_differ
+from gp.eval.calibration import Tried, choose, fewest_questions, lower_bound, most_that_may_differ
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,13 @@ def test_the_bound_holds_as_often_as_it_says():
 def test_how_many_may_differ():
     assert most_that_may_differ(512, 0.99, 0.95) == 1
     assert most_that_may_differ(299, 0.99, 0.95) == 0 and most_that_may_differ(298, 0.99, 0.95) == -1
+
+
+@pytest.mark.parametrize(("target", "confidence", "fewest"), [(0.99, 0.95, 299), (0.9, 0.95, 29), (0.995, 0.99, 919)])
+def test_the_fewest_questions_are_those_with_which_none_may_differ(target, confidence, fewest):
+    assert fewest_questions(target, confidence) == fewest
+    assert most_that_may_differ(fewest, target, confidence) == 0
+    assert most_that_may_differ(fewest - 1, target, confidence) == -1
 
 
 def tried(threshold: float, bound: float) -> Tried:

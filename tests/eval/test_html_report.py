@@ -45,7 +45,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] in ("td", "th"):
+        if {"td", "th"} & set(self.open):
             self.rows[-1][-1] += data
         elif self.open and self.open[-1] == "title" and "svg" in self.open:
             self.titles[-1] += data
@@ -89,8 +89,12 @@ def test_every_point_of_the_figure_has_its_numbers(page, rows, evaluated):
 
 
 def test_nothing_is_loaded_from_elsewhere(page, text, evaluated):
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert all(value.startswith("#") or (evaluated / value).is_file() for value in links)
     sources = [
-        value for tag, name, value in page.attributes if name in ("src", "href", "xlink:href", "srcset", "action")
+        value
+        for tag, name, value in page.attributes
+        if tag != "a" and name in ("src", "href", "xlink:href", "srcset", "action")
     ]
     assert sources and all(value.startswith(("data:image/jpeg;base64,", "#")) for value in sources)
     shown = sum(len(one["shown"]) for one in json.loads((evaluated / "failures.json").read_text()))
@@ -100,6 +104,37 @@ def test_nothing_is_loaded_from_elsewhere(page, text, evaluated):
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
     }
+
+
+def test_links_lead_to_what_is_there(page, evaluated):
+    names = [value for tag, name, value in page.attributes if name == "id" and tag != "g"]
+    inside = [value[1:] for tag, name, value in page.attributes if (tag, name) == ("a", "href") and value[0] == "#"]
+    assert len(names) == len(set(names)) and "judge" not in names  # its link is hidden until there is one
+    wanted = ("", "-figures", "-kinds", "-examples", "-changed")
+    assert inside == ["judge", *(f"split-0{part}" for part in wanted), "settings"] and {*inside} - {*names} == {"judge"}
+    files = {value for tag, name, value in page.attributes if (tag, name) == ("a", "href") and value[0] != "#"}
+    curves = ("accuracy", "speed", "reliability")
+    assert files == {f"figures/test-{curve}.{suffix}" for curve in curves for suffix in ("png", "pdf", "svg")}
+
+
+def test_alternative_texts_say_what_is_seen(page, rows):
+    of_pictures = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
+    assert of_pictures
+    for text in of_pictures:
+        assert re.match(r"\w+ kept \d+ of \d+ visual tokens \(others are darkened\) and answered '.*' to '.+'", text)
+    figures = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(figures) == 3 and all(" against " in text for text in figures)
+
+
+def test_the_headline_has_the_figures_of_the_methods_own_decision(text, rows):
+    (none,), (own,) = ([row for row in rows if row["pruner"] == name][:1] for name in ("none", "glimpse"))
+    assert own["budget"] is None
+    said = re.search('class="headline">([^<]*)<', text)[1]
+    score, kept, full = (
+        f"{100 * n:.1f} %" for n in (own["answer_accuracy"], own["keep_ratio"], none["answer_accuracy"])
+    )
+    assert f"glimpse own scores {score} with {kept} of the visual tokens" in said
+    assert f"without pruning {full}" in said and f"{own['prefill_ratio']:.2f} of the un-pruned time" in said
 
 
 def test_settings_command_and_legend_are_there(text):

@@ -101,7 +101,7 @@ def test_scores_reach_summary_table_and_reports(micro, two_sets, answers, capsys
     markdown, page = (answers / "report.md").read_text(), (answers / "report.html").read_text()
     assert f"| mean | 18 of 18 | {100 * means['none']:.1f} (100.0)" in markdown
     assert markdown.count("| judge % | judged |") == 2 and markdown.count("## Judge") == 1
-    assert page.count(">judge %</th>") == 2 and page.count("<h2>Judge</h2>") == 1
+    assert page.count(">judge %</button>") == 2 and page.count('<h2 id="judge">') == 1
     # evaluated once more: the scores stay with the same answers
     assert evaluate.main(command(micro, two_sets[0], answers)) == 0
     assert read(answers / "summary.json") == rows

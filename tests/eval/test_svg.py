@@ -19,5 +19,8 @@ def rows(evaluated: Path) -> list[dict]:
 
 def test_figures_of_two_splits_do_not_share_ids(rows):
     """Or a reference of the one would find the other's part."""
-    names = [set(re.findall(r' id="([^"]+)"', inline_svg(*draw(rows), name=split))) for split in ("test", "test_hard")]
+    names = [
+        set(re.findall(r' id="([^"]+)"', inline_svg(*draw(rows), name=split, label="a curve")))
+        for split in ("test", "test_hard")
+    ]
     assert names[0] and not names[0] & names[1]

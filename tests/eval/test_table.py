@@ -10,7 +10,11 @@ import pytest
 from rich.console import Console
 
 from gp.eval.table import (
+    HIGH,
+    LOW,
     TERMINAL,
+    Column,
+    best_rows,
     budget_text,
     cells,
     columns_of,
@@ -33,6 +37,23 @@ def test_budgets_in_words(pruner, budget, matched, text):
 
 def test_memory_has_three_digits():
     assert [mib(value) for value in (0.123, 9.87, 45.67, 1234.5)] == ["0.12", "9.87", "45.7", "1234"]
+
+
+@pytest.mark.parametrize(
+    ("best", "numbers"),
+    [(HIGH, [2, 3, 5]), (LOW, [4, 6]), ("", [])],
+)
+def test_the_best_of_each_budget_is_marked(best, numbers):
+    """`none` and `oracle` do not compete, ties share, a row that is alone at its budget or has no value is not best."""
+    rows = [
+        {"pruner": pruner, "budget": budget, "value": value}
+        for pruner, budget, value in (
+            ("none", None, 9), ("oracle", None, 0), ("glimpse", None, 5), ("glimpse", 0.1, 7), ("random", None, 1),
+            ("fastv", 0.1, 7), ("random", 0.1, 6), ("divprune", 0.1, None), ("fastv", 0.2, 99),
+        )
+    ]  # fmt: skip
+    column = Column("value", lambda row: str(row["value"]), lambda row: row["value"], best=best)
+    assert sorted(best_rows(rows, column)) == numbers
 
 
 def test_every_row_is_in_the_terminal_and_in_markdown(evaluated: Path):

@@ -27,6 +27,13 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_QUESTIONS = int(os.environ.get("GP_LMMS_QUESTIONS", "96"))
+LAUNCH = (
+    "-m",
+    "accelerate.commands.launch",
+    "--multi_gpu",
+    "--num_processes",
+    "2",
+)  # of processes, whatever they run on
 OWN = """
 include: {template}
 task: own
@@ -48,14 +55,23 @@ def run(*arguments: str, **variables: str) -> str:
     return done.stdout + done.stderr
 
 
-def asked(folder: Path, *model_args: str) -> tuple[dict, list[dict]]:
-    """Results and samples of the task `own`, through the command line of lmms-eval."""
-    out = folder / "-".join(model_args)
+def asked(folder: Path, *model_args: str, launcher: tuple[str, ...] = ()) -> tuple[dict, list[dict]]:
+    """Results and samples of the task `own`, through the command line of lmms-eval; a launcher starts the processes."""
+    out = folder / "-".join((*model_args, f"{len(launcher)}"))
     said = run(
-        *("-m", "lmms_eval", "--model", "gp", "--model_args", ",".join(("base=tiny", "glimpse=tiny", *model_args))),
+        *(
+            *launcher,
+            "-m",
+            "lmms_eval",
+            "--model",
+            "gp",
+            "--model_args",
+            ",".join(("base=tiny", "glimpse=tiny", *model_args)),
+        ),
         *("--include_path", folder / "tasks", "--tasks", "own", "--batch_size", "16"),
         *("--log_samples", "--output_path", out),
         HF_HOME=str(folder / "hf"),
+        **({"ACCELERATE_USE_CPU": "true"} if launcher else {}),
     )
     assert len([*out.rglob("*_samples_own.jsonl")]) == 1, said  # lmms-eval ends with status 0 after an error, too
     (results,) = out.rglob("*_results.json")
@@ -107,6 +123,17 @@ def test_the_same_answers_as_evaluate(evaluated, pruner):
     assert results["results"]["own"]["exact_match,none"] == pytest.approx(rows[pruner]["answer_accuracy"], abs=1e-6)
     assert results["throughput"]["avg_keep_ratio"] == pytest.approx(rows[pruner]["keep_ratio"], abs=1e-6)
     assert rows[pruner]["answer_accuracy"] > 0.5 and (rows[pruner]["keep_ratio"] < 0.5) == (pruner == "glimpse")
+
+
+def test_two_processes_answer_each_question_once(evaluated):
+    """accelerate starts both; lmms-eval deals the documents out and gathers the samples."""
+    folder, rows, lines = evaluated
+    results, samples = asked(folder, "pruner=glimpse", "threshold=0.4", launcher=LAUNCH)
+    by_number = {line["number"]: line["prediction"] for line in lines["glimpse"]}
+    assert {sample["doc_id"]: sample["filtered_resps"] for sample in samples} == by_number
+    assert len(samples) == NUM_QUESTIONS
+    expected = rows["glimpse"]["answer_accuracy"]
+    assert results["results"]["own"]["exact_match,none"] == pytest.approx(expected, abs=1e-6)
 
 
 # ---- its protocol, without a task of lmms-eval ------------------------------------------------------------------
