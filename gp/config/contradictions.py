@@ -6,10 +6,12 @@ import re
 from pathlib import PurePath
 
 from gp.config.fitting import nearest
+from gp.config.gate import GateRunConfig
 from gp.config.plus import REWARDS, PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.schema import (
+    GATE_FIGURES,
     DataConfig,
     EvalConfig,
     GlimpseConfig,
@@ -40,8 +42,11 @@ def check(config: TrainConfig) -> None:
     _check_devices(config.trainer.devices)
     _check_splits(config.eval, config.data)
     check_sets(config.eval)
+    _check_figures(config)
     if isinstance(config, PlusConfig):
         _check_plus(config)
+    elif isinstance(config, GateRunConfig):
+        _check_gate(config)
     elif config.loss.dice == 0 and config.loss.bce == 0 and config.loss.answer == 0:
         raise ValueError("loss.dice, loss.bce and loss.answer are all 0: nothing would be trained")
 
@@ -130,6 +135,19 @@ def _check_plus(config: PlusConfig) -> None:
         raise ValueError(
             f"eval.pruners {wrong[0]} needs a trained glimpse: give grpo.glimpse its folder, or leave it out"
         )
+
+
+def _check_gate(config: GateRunConfig) -> None:
+    if config.optim.ema is not None:
+        raise ValueError(f"optim.ema {config.optim.ema:g}: task gate averages no head; set it to null")
+
+
+def _check_figures(config: TrainConfig) -> None:
+    """A run chooses by a figure that its validation has."""
+    for key in ("best_metric", "stop_metric"):
+        figure = getattr(config.trainer, key)
+        if figure is not None and (figure in GATE_FIGURES) != isinstance(config, GateRunConfig):
+            raise ValueError(f"trainer.{key} {figure}: a validation of task {config.task} has no such figure")
 
 
 def _check_splits(evaluation: EvalConfig, data: DataConfig) -> None:

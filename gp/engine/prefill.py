@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,7 @@ class Prefill:
         findings: what the host did not have to wait for: see `insist`.
         crops: parts of the images (of `full_layout`) that were seen again, in the order in which they stand in `layout`
             behind the other images of their prompt.
+        notes: what the method left, see `gp.pruners.PruneView`.
     """
 
     logits: Tensor
@@ -60,6 +62,7 @@ class Prefill:
     layers_cached: Tensor
     findings: list[Finding] = field(default_factory=list)
     crops: tuple[Crop, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def insist(self) -> None:
         """Raises ValueError if scores were not finite. Call it where the host waits for the device anyway."""
@@ -187,12 +190,11 @@ def prefill(
     # what a method taps lives no longer than its last stage
     images = replace(images, taps={}, attention={}) if pruner.looks_closer else None
     next_position = prompt.next_positions(1)[-1, :, 0]  # before an image at the end loses its last tokens
-    run = Run.start(backbone, pruner, prompt, options, evidence_masks, seed)
+    run = Run.start(backbone, pruner, prompt, options, evidence_masks, seed, full_layout)
     crops: tuple[Crop, ...] = ()
     if images is not None:
         run.advance(max(pruner.stages))
-        assert run.scores is not None  # a stage has been passed
-        closer = pruner.look_closer(backbone, inputs, run.prompt.layout, run.alive, run.scores)
+        closer = pruner.look_closer(backbone, inputs, run.prompt.layout, run.notes)
         if closer is not None:
             next_position = go_closer(run, seen, images, closer).next_positions(1)[-1, :, 0]
             crops = closer.crops
@@ -237,4 +239,5 @@ def finish(
         layers_cached=run.alive * backbone.num_layers if run.pruner.compact_cache else run.layers_run,
         findings=run.findings,
         crops=crops,
+        notes=run.notes,
     )

@@ -1,7 +1,7 @@
 """Pruning methods, one per file. A new one is a file here and an entry in `registry`."""
 
 from gp.pruners.base import BEFORE_FIRST_LAYER, Pruner, PruneView, RankingPruner
-from gp.pruners.glimpse import GlimpsePruner
+from gp.pruners.glimpse import HIDDEN, GlimpsePruner
 from gp.pruners.none import NoPruner
 from gp.pruners.oracle import OraclePruner
 from gp.pruners.random import RandomPruner
@@ -11,6 +11,7 @@ from gp.pruners.zoom import Zoom
 __all__ = [
     "BASELINES",
     "BEFORE_FIRST_LAYER",
+    "HIDDEN",
     "METHODS",
     "ZOOM_OF",
     "GlimpsePruner",

@@ -68,6 +68,12 @@ PLUS = {  # the same for `task=grpo`
     "grpo.show_rollouts": APPLIED,
 }
 
+GATE = {  # the same for `task=gate`
+    **{key: kind for key, kind in KINDS.items() if not key.startswith("loss.")},
+    "gate.glimpse": COMPARED,  # a folder may have been moved; what it means is held against the checkpoint's
+    "gate.right": APPLIED,
+}
+
 PRETRAINING = {  # the same for `task=pretrain`
     **dict.fromkeys(("name", "runs_dir", "ckpt", "overwrite"), FREE),
     **dict.fromkeys(("task", "model"), REFUSED),
