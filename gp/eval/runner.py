@@ -149,6 +149,7 @@ def answer_batch(
     texts = model.processor.batch_decode(new_ids, skip_special_tokens=True)
     num_new = num_new_tokens(new_ids, model.base.generation_config.eos_token_id)
     counts, num_kept = evidence_counts(done, batch.evidence_masks), done.num_kept
+    again = crop_counts(done, batch.evidence_masks) if model.find_pruner(method.pruner).looks_closer else None
     calibrations = importance_counts(done, batch.evidence_masks) if method == OWN_GLIMPSE else [None] * len(batch)
     results = []
     for row, (sample, text, (tp, fp, fn)) in enumerate(zip(batch.samples, texts, counts, strict=True)):
@@ -175,6 +176,9 @@ def answer_batch(
             prefill_s=round(prefill_s / len(batch), 6),
             decode_s=round(decode_s / len(batch), 6),
             num_images=done.full_layout.rows.count(row),
+            num_crops=again[row][0] if again else None,
+            num_encoded=done.layout.prompt_sizes[row],
+            in_crops=again[row][1] if again else None,
             calibration=calibrations[row],
         )
         results.append(result)
@@ -235,6 +239,20 @@ def evidence_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[tup
     evidence = torch.cat([on_grid(mask, grid).flatten() for mask, grid in pairs]).to(keep_mask.device)
     of_prompts = zip(layout.split_by_prompt(keep_mask), layout.split_by_prompt(evidence), strict=True)
     return [tuple(mask_counts(keep, wanted).tolist()) for keep, wanted in of_prompts]
+
+
+def crop_counts(done: Prefill, evidence_masks: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Crops of each prompt, and the tokens of its evidence (on the images as they came) that lie in one."""
+    counts = []
+    for row in range(done.full_layout.num_prompts):
+        images = [k for k, of_row in enumerate(done.full_layout.rows) if of_row == row]
+        seen = {k: torch.zeros_like(evidence_masks[k], dtype=torch.bool) for k in images}
+        mine = [crop for crop in done.crops if crop.image in seen]
+        for crop in mine:
+            top, left, bottom, right = crop.box
+            seen[crop.image][top:bottom, left:right] = True
+        counts.append((len(mine), sum(int((seen[k] & evidence_masks[k].bool()).sum()) for k in images)))
+    return counts
 
 
 def importance_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[list[list[int]]]:

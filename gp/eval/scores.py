@@ -81,7 +81,7 @@ def row_metrics(group: Any = None, scores: Sequence[str] = ()) -> MetricCollecti
         "masks": MaskScores(**options),
         "evidence_recall": EvidenceRecall(**options),
         "keep_ratio": KeepRatio(**options),
-        "shares": MeanShares(SHARES, **options),
+        "shares": MeanShares(SHARES, most=None, **options),  # what is seen again counts twice
         "calibration": Calibration(**options),
     }
     return MetricCollection(metrics, compute_groups=False)  # groups are guessed from equal states, which are no proof

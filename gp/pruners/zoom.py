@@ -147,6 +147,7 @@ class Zoom(Pruner):
 
     # ---- what is kept of the copy, and where to look closer -----------------------------------------------------
 
+    @torch.no_grad()
     def keep(self, scores: Tensor, view: PruneView) -> Tensor:
         search = Search(self, scores, view)
         if view.stage != max(self.stages):
