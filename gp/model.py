@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -16,6 +17,7 @@ from gp.answer import Answer
 from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
 from gp.backbones import CACHE, Backbone, backbone_of
 from gp.backbones.adapters import adapter_weights, count_trainable, is_wrapped
+from gp.backbones.originals import Originals
 from gp.chat import Chat
 from gp.engine.compiled import compiled_decoding
 from gp.engine.forward import PrunedOutput, forward
@@ -211,6 +213,7 @@ class GlimpseModel(nn.Module):
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
         images: ImageFeatures | None = None,
+        originals: Sequence[Image] | None = None,
         compile_decode: bool | None = None,
         **kwargs: Any,
     ) -> Tensor | ModelOutput:
@@ -228,6 +231,8 @@ class GlimpseModel(nn.Module):
             evidence_masks: for `oracle`, one [h, w] mask per image.
             seed: for methods that draw; one for the batch, or one per prompt.
             images: of `see`, if the images were seen already.
+            originals: the PIL images behind the prompts' pixels, in order: on a base that sees images at one size
+                (LLaVA-1.5) `zoom` cuts its crops from them.
             compile_decode: whether new tokens come from a compiled step, which the first call waits for
                 (`gp.engine.compiled`); None: the model's own `compile_decode`. What cannot be compiled goes on as ever,
                 with one warning. The output then names no cache.
@@ -252,7 +257,7 @@ class GlimpseModel(nn.Module):
         chosen = calls.take_options(self.options, options, kwargs, len(prompt["input_ids"]))
         method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
         calls.refuse(self.backbone, kwargs)
-        done = self.prefill(prompt, method, chosen, evidence_masks, seed, images)
+        done = self.prefill(prompt, method, chosen, evidence_masks, seed, images, originals)
         out = self.decode(prompt["input_ids"], done, True, compile_decode, **kwargs)
         if isinstance(out, ModelOutput):
             add_masks(out, done)
@@ -301,6 +306,7 @@ class GlimpseModel(nn.Module):
         refuse_markers(questions, self.backbone.processor.markers(self.processor))
         inputs = chat_inputs(self.processor, pictures, questions)
         how = {"do_sample": False, "max_new_tokens": 64, **kwargs, "return_dict_in_generate": True}
+        how.setdefault("originals", pictures * len(questions))
         if len(questions) > 1 and pictures:
             once = {name: value[: len(value) // len(questions)] for name, value in inputs.items()}
             how["images"] = self.see(once, [pruner]).repeat(len(questions))
@@ -327,7 +333,8 @@ class GlimpseModel(nn.Module):
         Args:
             images: before the first question, as for `ask`; more can come with later questions.
             system: the system message; None: the chat template's own.
-            pruner: as for `generate`; no method that changes the images.
+            pruner: as for `generate`; a method that makes images of its own for each question (`zoom`) sees the whole
+                conversation anew in every turn.
             allow_urls: download images whose address is given.
             defaults: of every turn: pruning options (with `budget_scope="prompt"` all images of the conversation share
                 a budget, with `"image"` each has its own), settings of the method, and what `generate` takes.
@@ -346,14 +353,32 @@ class GlimpseModel(nn.Module):
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
         images: ImageFeatures | None = None,
+        originals: Sequence[Image] | None = None,
     ) -> Prefill:
         """Runs only the prefill: keep masks, importance logits, and the cache that `decode` starts from.
 
         Args:
             images: of `see`, when several methods prefill the same batch; the rest as for `generate`.
+
+        Raises:
+            ValueError: `originals` without a processor, or not one for each image.
         """
         chosen = self.find_pruner(pruner)
-        return prefill(self.backbone, inputs, chosen, options or self.options, evidence_masks, seed, images=images)
+        pictures = None
+        if originals is not None and chosen.looks_closer:
+            if self.processor is None:
+                raise ValueError("originals need a processor: load the model with gp.from_pretrained")
+            pictures = Originals(self.processor, originals)
+        return prefill(
+            self.backbone,
+            inputs,
+            chosen,
+            options or self.options,
+            evidence_masks,
+            seed,
+            images=images,
+            originals=pictures,
+        )
 
     @torch.no_grad()
     def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner | None]) -> ImageFeatures:

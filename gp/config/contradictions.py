@@ -43,6 +43,7 @@ def check(config: TrainConfig) -> None:
     _check_splits(config.eval, config.data)
     check_sets(config.eval)
     _check_figures(config)
+    _check_validation(config)
     if isinstance(config, PlusConfig):
         _check_plus(config)
     elif isinstance(config, GateRunConfig):
@@ -140,6 +141,13 @@ def _check_plus(config: PlusConfig) -> None:
 def _check_gate(config: GateRunConfig) -> None:
     if config.optim.ema is not None:
         raise ValueError(f"optim.ema {config.optim.ema:g}: task gate averages no head; set it to null")
+
+
+def _check_validation(config: TrainConfig) -> None:
+    if config.trainer.val_pruner != "glimpse" and config.task != "glimpse":
+        raise ValueError(
+            f"trainer.val_pruner {config.trainer.val_pruner}: only task glimpse validates by another method"
+        )
 
 
 def _check_figures(config: TrainConfig) -> None:

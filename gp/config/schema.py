@@ -174,6 +174,9 @@ class TrainerConfig:
         0, "optimizer steps whose loss or gradient is not finite that are skipped; the next one stops it", within=FROM_0
     )
     log_every: int = option(10, "optimizer steps between points of the curves", within=FROM_1)
+    val_pruner: str = option(
+        "glimpse", "method that validation prunes by; zoom looks with the glimpse", choices=("glimpse", "zoom")
+    )
     val_every: int = option(50, "optimizer steps between validations", within=FROM_1)
     val_before_training: bool = option(False, "validate the whole split once before step 1, too")
     save_every: int = option(

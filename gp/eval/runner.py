@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from gp.data.batch import Batch
 from gp.engine.generation import GREEDY
-from gp.engine.prefill import Prefill
+from gp.engine.prefill import Prefill, crop_counts
 from gp.eval.plan import OWN_GLIMPSE, Method, options_of
 from gp.eval.results import Result, append_results, drop_half_line, read_results, result_path
 from gp.measure.stopwatch import Stopwatch
@@ -213,7 +214,14 @@ def prefill_batch(
         evidence_masks=batch.evidence_masks if method.pruner == OraclePruner.name else None,
         seed=[zlib.crc32(f"{seed} {sample.id}".encode()) for sample in batch.samples],
         images=images,
+        originals=pictures_of(batch) if model.backbone.one_image_size else None,
     )
+
+
+def pictures_of(batch: Batch) -> list[Image] | None:
+    """The pictures of a batch, in order; None where they are not kept."""
+    pictures = [sample.image for sample in batch.samples if sample.image is not None]
+    return pictures if len(pictures) == len(batch) else None
 
 
 def kv_entries(done: Prefill) -> list[float]:
@@ -239,20 +247,6 @@ def evidence_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[tup
     evidence = torch.cat([on_grid(mask, grid).flatten() for mask, grid in pairs]).to(keep_mask.device)
     of_prompts = zip(layout.split_by_prompt(keep_mask), layout.split_by_prompt(evidence), strict=True)
     return [tuple(mask_counts(keep, wanted).tolist()) for keep, wanted in of_prompts]
-
-
-def crop_counts(done: Prefill, evidence_masks: Sequence[Tensor]) -> list[tuple[int, int]]:
-    """Crops of each prompt, and the tokens of its evidence (on the images as they came) that lie in one."""
-    counts = []
-    for row in range(done.full_layout.num_prompts):
-        images = [k for k, of_row in enumerate(done.full_layout.rows) if of_row == row]
-        seen = {k: torch.zeros_like(evidence_masks[k], dtype=torch.bool) for k in images}
-        mine = [crop for crop in done.crops if crop.image in seen]
-        for crop in mine:
-            top, left, bottom, right = crop.box
-            seen[crop.image][top:bottom, left:right] = True
-        counts.append((len(mine), sum(int((seen[k] & evidence_masks[k].bool()).sum()) for k in images)))
-    return counts
 
 
 def importance_counts(done: Prefill, evidence_masks: Iterable[Tensor]) -> list[list[list[int]]]:

@@ -61,3 +61,33 @@ class MeanShares(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Name -> float64 scalar; 0 before the first sample."""
         return dict(zip(self.names, mean_of_units(self.total, self.num_samples), strict=True))
+
+
+class CropShares(MeanShares):
+    """Means over questions of a method that looks closer; without any question, nothing.
+
+    `zoomed`: whether a crop was taken. `crops_per_question`. `crop_recall`: share of the evidence's visual tokens, of
+    the images as they came, that lies in crops. `encoded_ratio`: visual tokens that left the vision tower, of copies
+    and crops / those of the images as they came; the tower's patches have the same ratio.
+    """
+
+    def __init__(self, **options):
+        super().__init__(("zoomed", "crops_per_question", "crop_recall", "encoded_ratio"), most=None, **options)
+
+    def update(self, crops: Tensor) -> None:
+        """float [n, 4]: of each question the four in that order."""
+        super().update(crops)
+
+    def compute(self) -> dict[str, Tensor]:
+        return super().compute() if int(self.num_samples) > 0 else {}
+
+
+def crop_shares(num_crops: int, in_crops: int, evidence: int, encoded: int, visual: int) -> tuple[float, ...]:
+    """What `CropShares` is fed of one question.
+
+    Args:
+        num_crops: that were taken.
+        in_crops, evidence: visual tokens of its evidence, in crops and in all.
+        encoded, visual: visual tokens that left the tower, and those of the images as they came.
+    """
+    return float(num_crops > 0), float(num_crops), in_crops / max(evidence, 1), encoded / max(visual, 1)

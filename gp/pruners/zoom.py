@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gp.backbones import Backbone
 from gp.backbones.cropping import Crop
+from gp.backbones.originals import ORIGINALS, pixels_of
 from gp.pruners.base import Closer, Pruner, PruneView, RankingPruner
 from gp.pruners.downsample import fit_grid
 from gp.pruners.glimpse import GlimpsePruner
@@ -53,7 +54,8 @@ class Zoom(Pruner):
        crops as further images.
     5. Gate: where no crop is taken, the glance's own prefill goes on.
 
-    Of several images in a prompt all crops stand behind the last one.
+    Of several images in a prompt all crops stand behind the last one. On a base that sees images at one size (LLaVA)
+    crops are cut from the pictures themselves where the call has them (`originals`), else enlarged from what it saw.
 
     A budget is a share of the visual tokens of the images as they came, T tokens of a prompt (or image, by
     `budget_scope`), and counts what is kept of the copy and of the crops together. It is solved so: the k most
@@ -192,7 +194,11 @@ class Zoom(Pruner):
         plan: Plan = notes[PLAN]
         if not plan.crops:
             return None
-        pixels = backbone.crop(inputs, plan.crops)
+        full, _ = backbone.layout(inputs)
+        pictures = notes.get(ORIGINALS) if backbone.one_image_size else None
+        pixels = pixels_of(pictures, plan.crops, full.grids, inputs["pixel_values"]) or backbone.crop(
+            inputs, plan.crops
+        )
         return Closer(plan.crops, tuple(backbone.image_sizes(pixels)), pixels, torch.cat(plan.wanted))
 
 

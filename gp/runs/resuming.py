@@ -53,7 +53,9 @@ KINDS = {
     **dict.fromkeys(("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"), APPLIED),
     **dict.fromkeys(("trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"), APPLIED),
     **dict.fromkeys(("trainer.log_every", "trainer.val_every", "trainer.save_every"), APPLIED),
-    **dict.fromkeys(("trainer.val_samples", "trainer.paint_images", "trainer.val_before_training"), APPLIED),
+    **dict.fromkeys(
+        ("trainer.val_pruner", "trainer.val_samples", "trainer.paint_images", "trainer.val_before_training"), APPLIED
+    ),
     **dict.fromkeys(("trainer.best_metric", "trainer.best_kept", "trainer.stop_metric"), APPLIED),
     **dict.fromkeys(("trainer.stop_patience", "trainer.max_bad_steps", "trainer.logger"), APPLIED),
     **dict.fromkeys(("trainer.extra", "data.persistent_workers"), APPLIED),
