@@ -27,14 +27,13 @@ from gp.formats import publish
 from gp.images import read_images
 from gp.pruners import (
     BEFORE_FIRST_LAYER,
-    ZOOM_OF,
     GlimpsePruner,
     NoPruner,
     Pruner,
     Zoom,
-    check_settings,
     find_class,
     make_baseline,
+    split_zoom,
 )
 from gp.selection import Options
 from gp.types import ImageFeatures, PruneOptions
@@ -359,26 +358,11 @@ class GlimpseModel(nn.Module):
 
         Args:
             images: of `see`, when several methods prefill the same batch; the rest as for `generate`.
-
-        Raises:
-            ValueError: `originals` without a processor, or not one for each image.
         """
         chosen = self.find_pruner(pruner)
-        pictures = None
-        if originals is not None and chosen.looks_closer:
-            if self.processor is None:
-                raise ValueError("originals need a processor: load the model with gp.from_pretrained")
-            pictures = Originals(self.processor, originals)
-        return prefill(
-            self.backbone,
-            inputs,
-            chosen,
-            options or self.options,
-            evidence_masks,
-            seed,
-            images=images,
-            originals=pictures,
-        )
+        behind = Originals.given(self.processor, originals) if chosen.looks_closer else None
+        how = {"evidence_masks": evidence_masks, "seed": seed, "images": images, "originals": behind}
+        return prefill(self.backbone, inputs, chosen, options or self.options, **how)
 
     @torch.no_grad()
     def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner | None]) -> ImageFeatures:
@@ -435,17 +419,10 @@ class GlimpseModel(nn.Module):
             return self.glimpse or NoPruner()
         chosen = {**self.pruner_settings.get(pruner, {}), **(settings or {})}
         if find_class(pruner) is Zoom:
-            return self._find_zoom(pruner, chosen)
+            looks, chosen = split_zoom(pruner, {**self.pruner_settings.get(Zoom.name, {}), **chosen})
+            return Zoom(self.find_pruner(looks), **chosen)
         prune_layer = self.glimpse.prune_layer if self.glimpse is not None else BEFORE_FIRST_LAYER
         return make_baseline(pruner, self.backbone, prune_layer, chosen)
-
-    def _find_zoom(self, name: str, settings: dict[str, Any]) -> Zoom:
-        """`zoom` with the method that looks: `zoom(fastv)`, or the setting `of`, or the glimpse."""
-        settings = {**self.pruner_settings.get(Zoom.name, {}), **settings}
-        check_settings(Zoom.name, settings)
-        named = ZOOM_OF.fullmatch(name)
-        looks = settings.pop("of", GlimpsePruner.name)
-        return Zoom(self.find_pruner(named[1] if named else looks), **settings)
 
     def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
         """Writes the trained parts, the base's adapter if it has one, and a model card.

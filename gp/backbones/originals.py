@@ -25,6 +25,17 @@ class Originals:
     def __init__(self, processor: Any, pictures: Sequence[Image.Image]) -> None:
         self.processor, self.pictures = processor, list(pictures)
 
+    @classmethod
+    def given(cls, processor: Any, pictures: Sequence[Image.Image] | None) -> Originals | None:
+        """Those of a call, if it has any; ValueError without a processor."""
+        if pictures is None:
+            return None
+        if processor is None:
+            raise ValueError(
+                "originals need a processor: load the model with gp.from_pretrained, or set model.processor"
+            )
+        return cls(processor, pictures)
+
     def check(self, num_images: int) -> None:
         """ValueError unless there is a picture for each image."""
         if len(self.pictures) != num_images:

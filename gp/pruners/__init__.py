@@ -5,7 +5,15 @@ from gp.pruners.glimpse import HIDDEN, GlimpsePruner
 from gp.pruners.none import NoPruner
 from gp.pruners.oracle import OraclePruner
 from gp.pruners.random import RandomPruner
-from gp.pruners.registry import BASELINES, METHODS, ZOOM_OF, check_settings, find_class, make_baseline, method_names
+from gp.pruners.registry import (
+    BASELINES,
+    METHODS,
+    check_settings,
+    find_class,
+    make_baseline,
+    method_names,
+    split_zoom,
+)
 from gp.pruners.zoom import Zoom
 
 __all__ = [
@@ -13,7 +21,6 @@ __all__ = [
     "BEFORE_FIRST_LAYER",
     "HIDDEN",
     "METHODS",
-    "ZOOM_OF",
     "GlimpsePruner",
     "NoPruner",
     "OraclePruner",
@@ -26,4 +33,5 @@ __all__ = [
     "find_class",
     "make_baseline",
     "method_names",
+    "split_zoom",
 ]

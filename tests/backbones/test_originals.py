@@ -87,7 +87,7 @@ def test_through_ask_and_generate(model):
 
     model.backbone.see = noting
     try:
-        how = {"max_new_tokens": 2, "pruner": Zoom(model.glimpse, margin=0, max_crops=1), "num_keep": 2, "min_kept": 0}
+        how = {"max_new_tokens": 2, "pruner": Zoom(model.glimpse, margin=0, max_crops=1), "num_keep": 2}
         answer = model.ask(picture, "what is here ?", **how)
         assert len(seen) == 2 and float(levels(model, seen[1][0]).std()) > 0.4
         (left, top, right, bottom) = answer.crops[0][1]
