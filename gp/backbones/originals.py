@@ -31,9 +31,7 @@ class Originals:
         if pictures is None:
             return None
         if processor is None:
-            raise ValueError(
-                "originals need a processor: load the model with gp.from_pretrained, or set model.processor"
-            )
+            raise ValueError("originals need a processor: use gp.from_pretrained, or set model.processor")
         return cls(processor, pictures)
 
     def check(self, num_images: int) -> None:

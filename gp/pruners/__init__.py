@@ -8,6 +8,7 @@ from gp.pruners.random import RandomPruner
 from gp.pruners.registry import (
     BASELINES,
     METHODS,
+    ZOOM_OF,
     check_settings,
     find_class,
     make_baseline,
@@ -21,6 +22,7 @@ __all__ = [
     "BEFORE_FIRST_LAYER",
     "HIDDEN",
     "METHODS",
+    "ZOOM_OF",
     "GlimpsePruner",
     "NoPruner",
     "OraclePruner",
