@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 from gp import calls
 from gp.answer import Answer
 from gp.asking import check_questions, conversation_inputs, picture_entry, read_answers, refuse_markers
+from gp.backbones.originals import Originals
 from gp.engine.conversation import Conversation
 from gp.engine.generation import add_masks
 from gp.images import read_images
@@ -74,7 +75,7 @@ class Chat:
         prompt = calls.take_inputs(model.backbone, inputs, "chat")
         chosen = calls.take_options(model.options, self._options if options is None else options, how, 1)
         calls.refuse(model.backbone, how)
-        done = self._talk.turn(prompt, chosen, seed)
+        done = self._talk.turn(prompt, chosen, seed, originals=Originals(processor, pictures))
         out = model.decode(prompt["input_ids"], done, consume=True, **how)
         assert isinstance(out, ModelOutput)  # as asked for
         add_masks(out, done)

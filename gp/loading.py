@@ -14,6 +14,7 @@ from gp.backbones.adapters import new_adapter
 from gp.backbones.processor import load_processor
 from gp.config import TrainConfig
 from gp.config.fitting import nearest
+from gp.config.gate import GateRunConfig
 from gp.config.load import processor_options, prune_options
 from gp.config.plus import PlusConfig
 from gp.config.schema import ModelConfig
@@ -21,6 +22,7 @@ from gp.embedded import EMBEDDED_BASES
 from gp.formats.adapter_folder import has_adapter, load_adapter
 from gp.formats.glimpse_folder import find_glimpse, load_glimpse
 from gp.model import GlimpseModel
+from gp.modules import Gate
 
 OWN = (
     "glimpse",
@@ -163,6 +165,22 @@ def load_plus(config: PlusConfig) -> GlimpseModel:
         parts, _ = load_glimpse(config.grpo.glimpse, backbone, config.grpo.glimpse_revision)
         model.glimpse = parts.to(backbone.device, backbone.dtype).requires_grad_(False)
         config.glimpse, config.vip = model.glimpse.configs
+    return model
+
+
+def load_gate(config: GateRunConfig) -> GlimpseModel:
+    """The base of a config and its glimpse, with an untrained gate, which is all that requires gradients.
+
+    What the folder of the glimpse says of layers and sizes is written into the config.
+    """
+    model = load_base(config)
+    backbone = model.backbone
+    parts, _ = load_glimpse(config.gate.glimpse, backbone)
+    parts.gate = None  # of an earlier training: this one begins anew
+    parts.requires_grad_(False)
+    parts.gate = Gate(backbone.hidden_size, backbone.norm_eps)
+    model.glimpse = parts.to(backbone.device)
+    config.glimpse, config.vip = parts.configs
     return model
 
 

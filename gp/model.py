@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -16,6 +17,7 @@ from gp.answer import Answer
 from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
 from gp.backbones import CACHE, Backbone, backbone_of
 from gp.backbones.adapters import adapter_weights, count_trainable, is_wrapped
+from gp.backbones.originals import Originals
 from gp.chat import Chat
 from gp.engine.compiled import compiled_decoding
 from gp.engine.forward import PrunedOutput, forward
@@ -25,14 +27,13 @@ from gp.formats import publish
 from gp.images import read_images
 from gp.pruners import (
     BEFORE_FIRST_LAYER,
-    ZOOM_OF,
     GlimpsePruner,
     NoPruner,
     Pruner,
     Zoom,
-    check_settings,
     find_class,
     make_baseline,
+    split_zoom,
 )
 from gp.selection import Options
 from gp.types import ImageFeatures, PruneOptions
@@ -211,6 +212,7 @@ class GlimpseModel(nn.Module):
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
         images: ImageFeatures | None = None,
+        originals: Sequence[Image] | None = None,
         compile_decode: bool | None = None,
         **kwargs: Any,
     ) -> Tensor | ModelOutput:
@@ -228,6 +230,8 @@ class GlimpseModel(nn.Module):
             evidence_masks: for `oracle`, one [h, w] mask per image.
             seed: for methods that draw; one for the batch, or one per prompt.
             images: of `see`, if the images were seen already.
+            originals: the PIL images behind the prompts' pixels, in order: on a base that sees images at one size
+                (LLaVA-1.5) `zoom` cuts its crops from them.
             compile_decode: whether new tokens come from a compiled step, which the first call waits for
                 (`gp.engine.compiled`); None: the model's own `compile_decode`. What cannot be compiled goes on as ever,
                 with one warning. The output then names no cache.
@@ -252,7 +256,7 @@ class GlimpseModel(nn.Module):
         chosen = calls.take_options(self.options, options, kwargs, len(prompt["input_ids"]))
         method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
         calls.refuse(self.backbone, kwargs)
-        done = self.prefill(prompt, method, chosen, evidence_masks, seed, images)
+        done = self.prefill(prompt, method, chosen, evidence_masks, seed, images, originals)
         out = self.decode(prompt["input_ids"], done, True, compile_decode, **kwargs)
         if isinstance(out, ModelOutput):
             add_masks(out, done)
@@ -301,6 +305,7 @@ class GlimpseModel(nn.Module):
         refuse_markers(questions, self.backbone.processor.markers(self.processor))
         inputs = chat_inputs(self.processor, pictures, questions)
         how = {"do_sample": False, "max_new_tokens": 64, **kwargs, "return_dict_in_generate": True}
+        how.setdefault("originals", pictures * len(questions))
         if len(questions) > 1 and pictures:
             once = {name: value[: len(value) // len(questions)] for name, value in inputs.items()}
             how["images"] = self.see(once, [pruner]).repeat(len(questions))
@@ -327,7 +332,8 @@ class GlimpseModel(nn.Module):
         Args:
             images: before the first question, as for `ask`; more can come with later questions.
             system: the system message; None: the chat template's own.
-            pruner: as for `generate`; no method that changes the images.
+            pruner: as for `generate`; a method that makes images of its own for each question (`zoom`) sees the whole
+                conversation anew in every turn.
             allow_urls: download images whose address is given.
             defaults: of every turn: pruning options (with `budget_scope="prompt"` all images of the conversation share
                 a budget, with `"image"` each has its own), settings of the method, and what `generate` takes.
@@ -346,6 +352,7 @@ class GlimpseModel(nn.Module):
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
         images: ImageFeatures | None = None,
+        originals: Sequence[Image] | None = None,
     ) -> Prefill:
         """Runs only the prefill: keep masks, importance logits, and the cache that `decode` starts from.
 
@@ -353,7 +360,9 @@ class GlimpseModel(nn.Module):
             images: of `see`, when several methods prefill the same batch; the rest as for `generate`.
         """
         chosen = self.find_pruner(pruner)
-        return prefill(self.backbone, inputs, chosen, options or self.options, evidence_masks, seed, images=images)
+        behind = Originals.given(self.processor, originals) if chosen.looks_closer else None
+        how = {"evidence_masks": evidence_masks, "seed": seed, "images": images, "originals": behind}
+        return prefill(self.backbone, inputs, chosen, options or self.options, **how)
 
     @torch.no_grad()
     def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner | None]) -> ImageFeatures:
@@ -410,17 +419,10 @@ class GlimpseModel(nn.Module):
             return self.glimpse or NoPruner()
         chosen = {**self.pruner_settings.get(pruner, {}), **(settings or {})}
         if find_class(pruner) is Zoom:
-            return self._find_zoom(pruner, chosen)
+            looks, chosen = split_zoom(pruner, {**self.pruner_settings.get(Zoom.name, {}), **chosen})
+            return Zoom(self.find_pruner(looks), **chosen)
         prune_layer = self.glimpse.prune_layer if self.glimpse is not None else BEFORE_FIRST_LAYER
         return make_baseline(pruner, self.backbone, prune_layer, chosen)
-
-    def _find_zoom(self, name: str, settings: dict[str, Any]) -> Zoom:
-        """`zoom` with the method that looks: `zoom(fastv)`, or the setting `of`, or the glimpse."""
-        settings = {**self.pruner_settings.get(Zoom.name, {}), **settings}
-        check_settings(Zoom.name, settings)
-        named = ZOOM_OF.fullmatch(name)
-        looks = settings.pop("of", GlimpsePruner.name)
-        return Zoom(self.find_pruner(named[1] if named else looks), **settings)
 
     def save_pretrained(self, folder: str | Path, **card: Any) -> Path:
         """Writes the trained parts, the base's adapter if it has one, and a model card.

@@ -71,12 +71,25 @@ def test_another_kind_of_budget_replaces_the_conversations(model, default):
 
 def test_without_images_or_processor(model):
     assert model.chat(max_new_tokens=2).ask("what is red ?").num_visual == 0
-    with pytest.raises(ValueError, match="'downsample' makes images of its own"):
-        model.chat(picture(0), pruner="downsample")
     with pytest.raises(TypeError, match="system must be text"):
         model.chat(system=3)
     with pytest.raises(ValueError, match="chat needs a processor"):
         gp.GlimpseModel(model.base).chat()
+
+
+def test_a_conversation_with_zoom_is_generate_on_all_of_it():
+    """Each turn takes crops of its own; settings and budgets of a turn hold."""
+    model = gp.from_pretrained("tiny", glimpse="tiny")
+    chat = model.chat(picture(0), pruner="zoom", margin=0, max_new_tokens=4)
+    for question in ("what number is on the red card ?", "what number is on the blue card ?"):
+        answer = chat.ask(question)
+        inputs = conversation_inputs(model.processor, chat.messages[:-1])
+        how = {"max_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True}
+        fresh = model.generate(**inputs, pruner="zoom", margin=0, **how)
+        assert answer.num_kept == fresh.num_kept[0] and len(answer.crops) == len(fresh.crops)
+        new = fresh.sequences[0, inputs["input_ids"].shape[1] :]
+        assert answer.text == model.processor.decode(new, skip_special_tokens=True).strip()
+    assert chat.ask("what is red ?", budget=0.2).num_kept <= 0.2 * answer.num_visual
 
 
 def test_two_turns_of_the_embedded_model():

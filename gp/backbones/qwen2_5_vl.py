@@ -136,9 +136,13 @@ class Qwen2_5_VL(Backbone):
         """One image as the processor cuts it, [h w, 3 * time * side * side]; sizes in patches."""
         side, merge, time = self.vision_config.patch_size, self._merge, self.vision_config.temporal_patch_size
         blocks = patches.view(old[0] // merge, old[1] // merge, merge, merge, -1, time, side, side)
-        image = blocks.permute(5, 4, 0, 2, 6, 1, 3, 7).reshape(time, -1, old[0] * side, old[1] * side)
+        if torch.equal(blocks[..., :1, :, :].expand_as(blocks), blocks):  # a still image, once for each frame
+            blocks = blocks[..., :1, :, :]
+        frames = blocks.shape[5]
+        image = blocks.permute(5, 4, 0, 2, 6, 1, 3, 7).reshape(frames, -1, old[0] * side, old[1] * side)
         image = resize_pixels(image, new[0] * side, new[1] * side)
-        blocks = image.view(time, -1, new[0] // merge, merge, side, new[1] // merge, merge, side)
+        image = image.expand(time, -1, -1, -1)
+        blocks = image.unflatten(3, (new[1] // merge, merge, side)).unflatten(2, (new[0] // merge, merge, side))
         return blocks.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(new[0] * new[1], -1)
 
     def _deepstack(self, seen: BaseModelOutputWithPooling) -> dict[int, Tensor]:

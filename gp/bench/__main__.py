@@ -4,6 +4,7 @@ python -m gp.bench train             prefix without gradients against the whole 
 python -m gp.bench grpo              a micro-batch of GlimpsePrune+, stage by stage
 python -m gp.bench prefill           pruned against un-pruned, and where the time goes
 python -m gp.bench zoom              a small copy and a crop against un-pruned, pruned and downsampled
+python -m gp.bench looking CKPT      accuracy against questions a second: zoom by its copy's size and gate
 python -m gp.bench decode            step time and memory behind a pruned, an un-pruned and a short prompt; compiled
 python -m gp.bench overhead          un-pruned generate through gp against the stock model's own
 python -m gp.bench batch             throughput by batch size, with rows that keep different numbers
@@ -36,6 +37,7 @@ BENCHES = {
     "grpo": "gp.bench.plus_step",
     "prefill": "gp.bench.prefill",
     "zoom": "gp.bench.zoom",
+    "looking": "gp.bench.looking",
     "decode": "gp.bench.decode",
     "overhead": "gp.bench.overhead",
     "batch": "gp.bench.batch",

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gp.backbones import Backbone
 from gp.backbones.cropping import Crop
 from gp.bench.cost import CostModel, Work, total
 from gp.bench.options import OptionError, Setup, read_setup
@@ -27,8 +26,9 @@ from gp.bench.report import BenchReport, SpeedUps, TextTable, environment, time_
 from gp.bench.rounds import interleaved
 from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
-from gp.pruners import Zoom
+from gp.pruners import PruneView
 from gp.pruners.downsample import fit_grid
+from gp.pruners.zoom import PLAN, Plan, Zoom
 from gp.types import PruneOptions
 
 Grid = tuple[int, int]
@@ -36,12 +36,16 @@ SHARES = {"glance": "share of the visual tokens in the small copy", "crop": "sha
 
 
 class GivenCrop(Zoom):
-    """Takes one crop of a given share of the image, from its middle, whatever the method looks at."""
+    """Takes one crop of a given share of each image, from its middle, and all its tokens; a budget is the copy's."""
 
     share: float
 
-    def choose(self, image: int, mask: Tensor, importance: Tensor, full: Grid, backbone: Backbone) -> list[Crop]:
-        return [Crop(image, middle(full, self.share))]
+    def keep(self, scores: Tensor, view: PruneView) -> Tensor:
+        assert view.full is not None  # the engine gives it
+        crops = tuple(Crop(image, middle(grid, self.share)) for image, grid in enumerate(view.full.grids))
+        sizes = [view.full.grids[c.image] if view.backbone.one_image_size else c.size for c in crops]
+        view.notes[PLAN] = Plan(crops, tuple(torch.ones(h * w, dtype=torch.bool) for h, w in sizes))
+        return self.of.keep(scores, view)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +109,7 @@ class Sizes:
         )
 
     def pruner(self, model: GlimpseModel) -> GivenCrop:
-        pruner = GivenCrop(model.find_pruner("glimpse"), self.glance_share, crop_keep="all")
+        pruner = GivenCrop(model.find_pruner("glimpse"), self.glance_share)
         pruner.share = self.crop_share
         return pruner
 

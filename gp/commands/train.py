@@ -4,6 +4,7 @@
     python train.py --config configs/tiny.yaml name=low_lr optim.lr=5e-4
     python train.py --config configs/tiny.yaml ckpt=last optim.max_steps=600
     python train.py --config configs/tiny_plus.yaml
+    python train.py --config configs/tiny_zoom_gate.yaml
     python train.py --config configs/qwen7b.yaml --config mine.yaml trainer.devices=8 ckpt=auto
     python train.py --config configs/tiny.yaml seed=0,1,2
     python train.py --config configs/tiny_seed.yaml
@@ -47,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         usage=cli.as_typed("python train.py --config FILE [--config FILE ...] [key=value ...]"),
         description=cli.as_typed(__doc__ or ""),
-        epilog=help_text("glimpse", "grpo", "pretrain", "pretrain_cards"),
+        epilog=help_text("glimpse", "grpo", "gate", "pretrain", "pretrain_cards"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

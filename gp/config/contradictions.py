@@ -7,11 +7,13 @@ from importlib.util import find_spec
 from pathlib import PurePath
 
 from gp.config.fitting import nearest
+from gp.config.gate import GateRunConfig
 from gp.config.judge import check_judge
 from gp.config.plus import REWARDS, PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.schema import (
+    GATE_FIGURES,
     DataConfig,
     EvalConfig,
     GlimpseConfig,
@@ -42,8 +44,12 @@ def check(config: TrainConfig) -> None:
     _check_devices(config.trainer.devices)
     _check_splits(config.eval, config.data)
     check_sets(config.eval)
+    _check_figures(config)
+    _check_validation(config)
     if isinstance(config, PlusConfig):
         _check_plus(config)
+    elif isinstance(config, GateRunConfig):
+        _check_gate(config)
     elif config.loss.dice == 0 and config.loss.bce == 0 and config.loss.answer == 0:
         raise ValueError("loss.dice, loss.bce and loss.answer are all 0: nothing would be trained")
 
@@ -150,6 +156,26 @@ def _check_reward_judge(config: PlusConfig) -> None:
     check_judge(config.judge)
     if find_spec("openai") is None:
         raise ValueError("reward.weights.judge needs the package openai: pip install openai (extra `judge`)")
+
+
+def _check_gate(config: GateRunConfig) -> None:
+    if config.optim.ema is not None:
+        raise ValueError(f"optim.ema {config.optim.ema:g}: task gate averages no head; set it to null")
+
+
+def _check_validation(config: TrainConfig) -> None:
+    if config.trainer.val_pruner != "glimpse" and config.task != "glimpse":
+        raise ValueError(
+            f"trainer.val_pruner {config.trainer.val_pruner}: only task glimpse validates by another method"
+        )
+
+
+def _check_figures(config: TrainConfig) -> None:
+    """A run chooses by a figure that its validation has."""
+    for key in ("best_metric", "stop_metric"):
+        figure = getattr(config.trainer, key)
+        if figure is not None and (figure in GATE_FIGURES) != isinstance(config, GateRunConfig):
+            raise ValueError(f"trainer.{key} {figure}: a validation of task {config.task} has no such figure")
 
 
 def _check_splits(evaluation: EvalConfig, data: DataConfig) -> None:

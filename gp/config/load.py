@@ -15,6 +15,7 @@ from yaml import YAMLError
 from gp.config import contradictions
 from gp.config.files import find_config
 from gp.config.fitting import nearest
+from gp.config.gate import GateRunConfig
 from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 SCHEMAS = {
     "glimpse": TrainConfig,
     "grpo": PlusConfig,
+    "gate": GateRunConfig,
     "pretrain": PretrainConfig,
     "pretrain_cards": CardsPretrainConfig,
 }
@@ -41,8 +43,8 @@ def load_config(
 
     Args:
         path: a file or the name of a config that comes with gp (`tiny`), or several of which later ones win, key by
-            key; their `task` names the schema (`glimpse`, the
-            default, `grpo`, `pretrain` or `pretrain_cards`).
+            key; their `task` names the schema (`glimpse`, the default, `grpo`, `gate`, `pretrain` or
+            `pretrain_cards`).
         overrides: e.g. `["optim.lr=1e-4", "trainer.devices=2"]`; values are parsed as YAML.
 
     Returns:

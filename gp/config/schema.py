@@ -29,7 +29,11 @@ VALIDATION_FIGURES = (
     "val/answer_accuracy_unpruned",
     "val/agreement",
 )
+GATE_FIGURES = ("val/gate_accuracy", "val/gate_auroc", "val/glance_accuracy")  # of task `gate`, which has no others
+FIGURES = (*VALIDATION_FIGURES, *GATE_FIGURES)
+
 SCORERS = ("exact_match", "anls", "vqa_accuracy", "relaxed_accuracy", "choice", "containment")
+TASKS = ("glimpse", "grpo", "gate", "pretrain", "pretrain_cards")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "32", "bf16", "16", "64")
 
 
@@ -171,6 +175,9 @@ class TrainerConfig:
         0, "optimizer steps whose loss or gradient is not finite that are skipped; the next one stops it", within=FROM_0
     )
     log_every: int = option(10, "optimizer steps between points of the curves", within=FROM_1)
+    val_pruner: str = option(
+        "glimpse", "method that validation prunes by; zoom looks with the glimpse", choices=("glimpse", "zoom")
+    )
     val_every: int = option(50, "optimizer steps between validations", within=FROM_1)
     val_before_training: bool = option(False, "validate the whole split once before step 1, too")
     save_every: int = option(
@@ -179,11 +186,11 @@ class TrainerConfig:
     val_samples: int | None = option(None, "validation questions, drawn from all shards; null: all", within=FROM_1)
     paint_images: int = option(4, "validation images whose kept tokens TensorBoard shows", within=FROM_0)
     best_metric: str | None = option(
-        None, "figure by which the best checkpoints are kept, as best-STEP.ckpt; null: none", choices=VALIDATION_FIGURES
+        None, "figure by which the best checkpoints are kept, as best-STEP.ckpt; null: none", choices=FIGURES
     )
     best_kept: int = option(1, "best checkpoints that are kept", within=FROM_1)
     stop_metric: str | None = option(
-        None, "figure that stops the run when it gets no better; null: none", choices=VALIDATION_FIGURES
+        None, "figure that stops the run when it gets no better; null: none", choices=FIGURES
     )
     stop_patience: int = option(5, "validations without a better figure after which the run stops", within=FROM_1)
     logger: list[str] | str = option(
@@ -243,7 +250,7 @@ class EvalConfig:
 class TrainConfig:
     """A glimpse run."""
 
-    task: str = option("glimpse", "what train.py does", choices=("glimpse", "grpo", "pretrain", "pretrain_cards"))
+    task: str = option("glimpse", "what train.py does", choices=TASKS)
     name: str = option(MISSING, "results go to {runs_dir}/{name}")
     runs_dir: str = option("runs", "folder of all runs")
     seed: int = option(0, "seed of every draw", within=SEED)

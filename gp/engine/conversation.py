@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gp.backbones import Backbone, on_host
 from gp.backbones.cropping import Crop
+from gp.backbones.originals import Originals
 from gp.engine.compaction import tail_of
-from gp.engine.prefill import Prefill, finish
+from gp.engine.prefill import Prefill, finish, prefill
 from gp.engine.run import Run
 from gp.pruners import NoPruner, Pruner
 from gp.selection import Options, of_prompts
@@ -24,7 +25,8 @@ class Conversation:
 
     The layers up to the method's first stage see all tokens, whatever the question: their keys, values and outputs are
     kept, images are encoded once, and a turn runs only what is new through these layers, then what it keeps of
-    everything through the others. Each turn gives what a prefill of its whole prompt gives.
+    everything through the others. Each turn gives what a prefill of its whole prompt gives. With a method that makes
+    images of its own for each question (`zoom`, `downsample`) a turn is that prefill: nothing is kept.
 
     Args:
         backbone: adapter of the frozen model.
@@ -36,8 +38,6 @@ class Conversation:
         images, layout, pixels: of its images: their features, places, and what the features were made of.
         has_own: whether the method has tokens of its own.
 
-    Raises:
-        ValueError: a method that changes the images.
     """
 
     backbone: Backbone
@@ -50,22 +50,22 @@ class Conversation:
     has_own: bool = False
 
     def __post_init__(self) -> None:
-        if self.pruner.sees_own_images:
-            raise ValueError(
-                f"pruner {self.pruner.name!r} makes images of its own for each question: nothing of a turn serves the "
-                "next one; ask one by one"
-            )
         self.has_own = bool(self.pruner.tokens())  # made once: vectors of all layers cost something
 
     @torch.no_grad()
     def turn(
-        self, inputs: Mapping[str, Tensor], options: Options | None = None, seed: int = 0, logits_to_keep: int = 1
+        self,
+        inputs: Mapping[str, Tensor],
+        options: Options | None = None,
+        seed: int = 0,
+        logits_to_keep: int = 1,
+        originals: Originals | None = None,
     ) -> Prefill:
         """Prefills the prompt of a turn.
 
         Args:
             inputs: the processor's output for the whole conversation up to the question: one row.
-            options, seed, logits_to_keep: as for `gp.engine.prefill.prefill`.
+            options, seed, logits_to_keep, originals: as for `gp.engine.prefill.prefill`.
 
         Raises:
             ValueError: several rows, or what `prefill` raises.
@@ -73,6 +73,9 @@ class Conversation:
         inputs, backbone = on_host(inputs), self.backbone
         if len(inputs["input_ids"]) != 1:
             raise ValueError(f"a conversation is one prompt, got {len(inputs['input_ids'])} rows of input_ids")
+        if self.pruner.sees_own_images:
+            how = {"logits_to_keep": logits_to_keep, "originals": originals}
+            return prefill(backbone, inputs, self.pruner, options, None, seed, **how)
         layout, mask = backbone.layout(inputs)
         options = options or PruneOptions()
         for one in dict.fromkeys([options] if isinstance(options, PruneOptions) else options):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from transformers import DynamicCache
 
 from gp.backbones import Backbone, LayerMasks, on_host
 from gp.backbones.cropping import Crop
+from gp.backbones.originals import ORIGINALS, Originals
 from gp.engine.closer import go_closer
 from gp.engine.compaction import Finding
 from gp.engine.run import Run
@@ -42,6 +44,7 @@ class Prefill:
         findings: what the host did not have to wait for: see `insist`.
         crops: parts of the images (of `full_layout`) that were seen again, in the order in which they stand in `layout`
             behind the other images of their prompt.
+        notes: what the method left, see `gp.pruners.PruneView`.
     """
 
     logits: Tensor
@@ -60,6 +63,7 @@ class Prefill:
     layers_cached: Tensor
     findings: list[Finding] = field(default_factory=list)
     crops: tuple[Crop, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def insist(self) -> None:
         """Raises ValueError if scores were not finite. Call it where the host waits for the device anyway."""
@@ -143,6 +147,20 @@ def on_grid(mask: Tensor, grid: tuple[int, int]) -> Tensor:
     return torch.nn.functional.interpolate(mask[None, None].float(), grid, mode="nearest-exact")[0, 0].bool()
 
 
+def crop_counts(done: Prefill, evidence_masks: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Crops of each prompt, and the tokens of its evidence (on the images as they came) that lie in one."""
+    counts = []
+    for row in range(done.full_layout.num_prompts):
+        images = [k for k, of_row in enumerate(done.full_layout.rows) if of_row == row]
+        seen = {k: torch.zeros_like(evidence_masks[k], dtype=torch.bool) for k in images}
+        mine = [crop for crop in done.crops if crop.image in seen]
+        for crop in mine:
+            top, left, bottom, right = crop.box
+            seen[crop.image][top:bottom, left:right] = True
+        counts.append((len(mine), sum(int((seen[k] & evidence_masks[k].bool()).sum()) for k in images)))
+    return counts
+
+
 def prefill(
     backbone: Backbone,
     inputs: Mapping[str, Tensor],
@@ -152,6 +170,7 @@ def prefill(
     seed: int | Sequence[int] = 0,
     logits_to_keep: int = 1,
     images: ImageFeatures | None = None,
+    originals: Originals | None = None,
 ) -> Prefill:
     """Runs a left-padded batch of prompts through the model, dropping visual tokens on the way.
 
@@ -166,6 +185,7 @@ def prefill(
         seed: for methods that draw; one for the batch, or one per prompt.
         logits_to_keep: positions at the end whose logits are wanted; 0: all.
         images: of `Backbone.see`, when several methods prefill the same batch.
+        originals: the pictures behind the images, for methods that look closer.
 
     Raises:
         ValueError: inputs that do not fit together, or options that the pruner cannot work with.
@@ -187,12 +207,14 @@ def prefill(
     # what a method taps lives no longer than its last stage
     images = replace(images, taps={}, attention={}) if pruner.looks_closer else None
     next_position = prompt.next_positions(1)[-1, :, 0]  # before an image at the end loses its last tokens
-    run = Run.start(backbone, pruner, prompt, options, evidence_masks, seed)
+    run = Run.start(backbone, pruner, prompt, options, evidence_masks, seed, full_layout)
+    if originals is not None:
+        originals.check(len(full_layout.grids))
+        run.notes[ORIGINALS] = originals
     crops: tuple[Crop, ...] = ()
     if images is not None:
         run.advance(max(pruner.stages))
-        assert run.scores is not None  # a stage has been passed
-        closer = pruner.look_closer(backbone, inputs, run.prompt.layout, run.alive, run.scores)
+        closer = pruner.look_closer(backbone, inputs, run.prompt.layout, run.notes)
         if closer is not None:
             next_position = go_closer(run, seen, images, closer).next_positions(1)[-1, :, 0]
             crops = closer.crops
@@ -237,4 +259,5 @@ def finish(
         layers_cached=run.alive * backbone.num_layers if run.pruner.compact_cache else run.layers_run,
         findings=run.findings,
         crops=crops,
+        notes={name: value for name, value in run.notes.items() if name != ORIGINALS},
     )

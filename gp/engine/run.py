@@ -42,6 +42,8 @@ class Run:
         attention: read layer -> [N, H].
         cache_masks: of the layers that have run.
         findings: what nobody has waited for yet.
+        full: the images as they came, where the method has changed them.
+        notes: of the method, see `PruneView`.
     """
 
     backbone: Backbone
@@ -63,6 +65,8 @@ class Run:
     attention: dict[int, Tensor] = field(default_factory=dict)
     cache_masks: LayerMasks = field(default_factory=LayerMasks)
     findings: list[Finding] = field(default_factory=list)
+    full: VisualLayout | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -73,6 +77,7 @@ class Run:
         options: Options,
         evidence_masks: Sequence[Tensor] | None = None,
         seed: int | Sequence[int] = 0,
+        full: VisualLayout | None = None,
     ) -> Run:
         """A batch before the first layer, with the pruner's own tokens behind it."""
         vectors = {i: v.to(prompt.hidden) for i, v in pruner.tokens().items()}
@@ -93,6 +98,7 @@ class Run:
             layers_run=torch.zeros_like(alive, dtype=torch.long),
             mask=backbone.causal_mask(prompt.hidden, prompt.padding_mask, None),
             rotary=backbone.rotary(prompt.hidden, prompt.position_ids),
+            full=full,
         )
 
     def copy(self) -> Run:
@@ -111,6 +117,7 @@ class Run:
             cache_masks=masks,
             attention={**self.attention},
             findings=[*self.findings],
+            notes={**self.notes},
         )
 
     def take(self, pruner: Pruner) -> None:
@@ -199,6 +206,9 @@ class Run:
             evidence_masks=self.evidence_masks,
             seed=self.seed,
             look_ahead=lambda rotate: self._look_ahead(index + 1, rotate),
+            full=self.full,
+            backbone=self.backbone,
+            notes=self.notes,
         )
 
     def cut(self, counts: Sequence[int]) -> None:

@@ -25,7 +25,8 @@ NUM_TEXT_COLUMNS = 1
 LEGEND = (
     "Questions by the share of visual tokens that are evidence, by visual tokens of the prompt without pruning, by "
     "number of images and by category, where a set has them; kinds that all questions share are not shown. Score in "
-    "percent, in brackets the share of visual tokens that the last layer saw."
+    "percent, in brackets the share of visual tokens that the last layer saw, and of methods that look closer the "
+    "share of the evidence that lies in their crops."
 )
 
 
@@ -49,7 +50,9 @@ def break_down(
 
     Returns:
         One entry per kind, group and row: `split`; `by` (evidence, visual tokens, images, category) and `group`;
-        `pruner`, `budget`, `matched`; `num_samples`; `scorer` and `score`; `keep_ratio`; `agreement`; `reference`,
+        `pruner`, `budget`, `matched`; `num_samples`; `scorer` and `score`; `keep_ratio`; `agreement`; `crop_recall`,
+        the share of the evidence's visual tokens that lies in crops, mean over questions, and `zoomed`, the share of
+        questions with a crop (null of methods that take none); `reference`,
         `difference`, `difference_ci95`, `difference_p` as in the summary. A kind that all questions share has none.
     """
     common = sorted(set.intersection(*(set(row) for row in results.values())))
@@ -97,10 +100,14 @@ def lines_of(rows: Sequence[Row]) -> list[list[list[str]]]:
             groups.setdefault(row["group"], []).append(row)
         lines = [[by, "n", *map(_name, next(iter(groups.values())))]]
         for group, members in groups.items():
-            cells = [f"{percent(row['score'])} ({percent(row['keep_ratio'])})" for row in members]
+            cells = [f"{percent(row['score'])} ({', '.join(map(percent, _shares(row)))})" for row in members]
             lines.append([group, str(members[0]["num_samples"]), *cells])
         tables.append(lines)
     return tables
+
+
+def _shares(row: Row) -> list[float]:
+    return [row["keep_ratio"], *([row["crop_recall"]] if row["crop_recall"] is not None else [])]
 
 
 def _figures(
@@ -120,10 +127,23 @@ def _figures(
             "score": _mean(scored),
             "keep_ratio": _mean([one.num_kept / one.num_visual for one in row]),
             "agreement": _mean([exact_match(one.prediction, said) for one, said in zip(row, unpruned, strict=True)]),
+            "crop_recall": crop_recall(row, [results[UNPRUNED][key] for key in ids]),
+            "zoomed": _mean([one.num_crops > 0 for one in row]) if _takes_crops(row) else None,
             **compared[method],
         }
         for (method, row), scored in zip(members.items(), scores, strict=True)
     ]
+
+
+def crop_recall(row: Sequence[Result], unpruned: Sequence[Result]) -> float | None:
+    """Share of each question's evidence, in visual tokens of its images as they came, that lies in crops; mean."""
+    if not _takes_crops(row):
+        return None
+    return _mean([(one.in_crops or 0) / max(none.tp + none.fn, 1) for one, none in zip(row, unpruned, strict=True)])
+
+
+def _takes_crops(row: Sequence[Result]) -> bool:
+    return all(one.num_crops is not None for one in row)
 
 
 def _category(one: Result, categories: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ import torch
 from gp.backbones import Backbone
 from gp.backbones.adapters import adapter_weights
 from gp.config import TrainConfig, load_config
+from gp.config.gate import GateRunConfig
 from gp.config.load import prune_options
 from gp.config.plus import PlusConfig
 from gp.data.shards import check_shards
@@ -19,10 +20,11 @@ from gp.eval.plan import find_reference, plan_rows
 from gp.formats.adapter_folder import has_adapter
 from gp.formats.facts import base_facts
 from gp.formats.glimpse_folder import load_glimpse
-from gp.loading import load_base, load_plus, outline
+from gp.loading import load_base, load_gate, load_plus, outline
 from gp.model import GlimpseModel
+from gp.modules import Gate
 from gp.pruners import GlimpsePruner
-from gp.runs.checkpoint import adapter_parts, read_checkpoint, trained_parts
+from gp.runs.checkpoint import adapter_parts, gate_parts, read_checkpoint, trained_parts
 from gp.runs.differences import ADAPTER
 from gp.runs.folder import CONFIG, EVAL, LAST
 
@@ -73,7 +75,9 @@ def find_run(
     files = [given] if isinstance(given, str | Path) else list(given)
     config = load_config([*files, *([bench] if bench else [])], overrides)
     if not isinstance(config, TrainConfig):
-        raise ValueError(f"config {config_path or find_config(path)}: expected task glimpse or grpo, got {config.task}")
+        raise ValueError(
+            f"config {config_path or find_config(path)}: expected task glimpse, grpo or gate, got {config.task}"
+        )
     check_names(config.eval)
     without = isinstance(config, PlusConfig) and config.grpo.glimpse is None and path is not None and path.is_file()
     if path is None or without:
@@ -100,6 +104,8 @@ def check_rows_before_training(config: TrainConfig) -> None:
     base = outline(config.model)
     if isinstance(config, PlusConfig):
         _check_rows(base, _glimpse_of_plus(base, config), config)
+    elif isinstance(config, GateRunConfig):
+        _check_rows(base, _glimpse_of_gate(base, config), config)
     else:
         _check_rows(base, GlimpsePruner.build(base, config.glimpse, config.vip), config)
 
@@ -107,12 +113,20 @@ def check_rows_before_training(config: TrainConfig) -> None:
 def _outlined_parts(path: Path | None, base: Backbone, config: TrainConfig) -> GlimpsePruner | None:
     if path is not None and path.is_file() and isinstance(config, PlusConfig):
         return _glimpse_of_plus(base, config)
+    if path is not None and path.is_file() and isinstance(config, GateRunConfig):
+        return _glimpse_of_gate(base, config)
     return None if path is None else _load_parts(path, base, config)
 
 
 def _glimpse_of_plus(base: Backbone, config: PlusConfig) -> GlimpsePruner | None:
     settings = config.grpo
     return None if settings.glimpse is None else load_glimpse(settings.glimpse, base, settings.glimpse_revision)[0]
+
+
+def _glimpse_of_gate(base: Backbone, config: GateRunConfig) -> GlimpsePruner:
+    parts = load_glimpse(config.gate.glimpse, base)[0]
+    parts.gate = Gate(base.hidden_size, base.norm_eps)
+    return parts
 
 
 def _check_rows(base: Backbone, parts: GlimpsePruner | None, config: TrainConfig) -> None:
@@ -129,6 +143,8 @@ def load_model(path: Path | None, config: TrainConfig) -> GlimpseModel:
     """
     if isinstance(config, PlusConfig) and path is not None and path.is_file():
         return _load_plus(path, config)
+    if isinstance(config, GateRunConfig) and path is not None and path.is_file():
+        return _load_gate(path, config)
     if path is not None and path.is_dir() and has_adapter(path):
         config.model.adapter, config.model.adapter_revision = str(path), None
     model = load_base(config)
@@ -149,6 +165,19 @@ def _load_plus(path: Path, config: PlusConfig) -> GlimpseModel:
     for name, value in adapter_parts(read_checkpoint(path), facts, meaning, weights, path).items():
         weights[name].data.copy_(value)
     model.base.requires_grad_(False)
+    return model
+
+
+def _load_gate(path: Path, config: GateRunConfig) -> GlimpseModel:
+    """Base and glimpse that a run of task `gate` named, with the gate of its checkpoint."""
+    model = load_gate(config)
+    parts = model.glimpse
+    assert parts is not None and parts.gate is not None
+    found = gate_parts(
+        read_checkpoint(path), base_facts(model.backbone), parts.meaning(), parts.gate.state_dict(), path
+    )
+    parts.gate.load_state_dict(found)
+    parts.requires_grad_(False)
     return model
 
 

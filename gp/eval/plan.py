@@ -156,7 +156,8 @@ def _check_settings(model: GlimpseModel) -> None:
         check_settings(name, settings)
         try:
             if name == Zoom.name:
-                model.find_pruner(f"{Zoom.name}({settings.get('of', 'random')})", settings)
+                of_any = settings if model.glimpse is not None or "of" in settings else {**settings, "of": "random"}
+                model.find_pruner(Zoom.name, of_any)
             else:
                 make_baseline(name, model.backbone, settings=settings)
         except (ValueError, TypeError) as error:

@@ -41,6 +41,10 @@ class Result:
         calibration: of the row `glimpse` without a budget: `gp.metrics.calibration_counts` of the importance that it
             predicted; None elsewhere, and in lines of earlier versions.
         num_images: of the prompt; lines of earlier versions, which do not say it, are of one.
+        num_crops: parts of its images that were seen again; None: the method takes none.
+        num_encoded: visual tokens that left the vision tower, copies and crops included; 0 in lines of earlier
+            versions.
+        in_crops: of the visual tokens that are evidence, those inside a crop; None like `num_crops`.
     """
 
     id: str
@@ -65,6 +69,9 @@ class Result:
     prefill_s: float
     decode_s: float
     num_images: int = 1
+    num_crops: int | None = None
+    num_encoded: int = 0
+    in_crops: int | None = None
     calibration: list[list[int]] | None = None
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from gp.data.batch import Batch
 from gp.engine.generation import GREEDY
-from gp.engine.prefill import Prefill
+from gp.engine.prefill import Prefill, crop_counts
 from gp.eval.plan import OWN_GLIMPSE, Method, options_of
 from gp.eval.results import Result, append_results, drop_half_line, read_results, result_path
 from gp.measure.stopwatch import Stopwatch
@@ -149,6 +150,7 @@ def answer_batch(
     texts = model.processor.batch_decode(new_ids, skip_special_tokens=True)
     num_new = num_new_tokens(new_ids, model.base.generation_config.eos_token_id)
     counts, num_kept = evidence_counts(done, batch.evidence_masks), done.num_kept
+    again = crop_counts(done, batch.evidence_masks) if model.find_pruner(method.pruner).looks_closer else None
     calibrations = importance_counts(done, batch.evidence_masks) if method == OWN_GLIMPSE else [None] * len(batch)
     results = []
     for row, (sample, text, (tp, fp, fn)) in enumerate(zip(batch.samples, texts, counts, strict=True)):
@@ -175,6 +177,9 @@ def answer_batch(
             prefill_s=round(prefill_s / len(batch), 6),
             decode_s=round(decode_s / len(batch), 6),
             num_images=done.full_layout.rows.count(row),
+            num_crops=again[row][0] if again else None,
+            num_encoded=done.layout.prompt_sizes[row],
+            in_crops=again[row][1] if again else None,
             calibration=calibrations[row],
         )
         results.append(result)
@@ -209,7 +214,14 @@ def prefill_batch(
         evidence_masks=batch.evidence_masks if method.pruner == OraclePruner.name else None,
         seed=[zlib.crc32(f"{seed} {sample.id}".encode()) for sample in batch.samples],
         images=images,
+        originals=pictures_of(batch) if model.backbone.one_image_size else None,
     )
+
+
+def pictures_of(batch: Batch) -> list[Image] | None:
+    """The pictures of a batch, in order; None where they are not kept."""
+    pictures = [sample.image for sample in batch.samples if sample.image is not None]
+    return pictures if len(pictures) == len(batch) else None
 
 
 def kv_entries(done: Prefill) -> list[float]:

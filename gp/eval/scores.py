@@ -12,7 +12,17 @@ from torchmetrics import MetricCollection
 from gp.config.sets import set_options
 from gp.eval.plan import OWN_GLIMPSE, UNPRUNED, Method
 from gp.eval.results import Result
-from gp.metrics import AnswerScorers, AnswerScores, Calibration, EvidenceRecall, KeepRatio, MaskScores, MeanShares
+from gp.metrics import (
+    AnswerScorers,
+    AnswerScores,
+    Calibration,
+    CropShares,
+    EvidenceRecall,
+    KeepRatio,
+    MaskScores,
+    MeanShares,
+    crop_shares,
+)
 from gp.metrics.calibration import NUM_BINS
 
 if TYPE_CHECKING:
@@ -81,7 +91,8 @@ def row_metrics(group: Any = None, scores: Sequence[str] = ()) -> MetricCollecti
         "masks": MaskScores(**options),
         "evidence_recall": EvidenceRecall(**options),
         "keep_ratio": KeepRatio(**options),
-        "shares": MeanShares(SHARES, **options),
+        "crops": CropShares(**options),
+        "shares": MeanShares(SHARES, most=None, **options),  # what is seen again counts twice
         "calibration": Calibration(**options),
     }
     return MetricCollection(metrics, compute_groups=False)  # groups are guessed from equal states, which are no proof
@@ -103,6 +114,11 @@ def update_rows(rows: Mapping[Method, MetricCollection], results: Mapping[Method
     for method, metrics in rows.items():
         row = results[method]
         shares = [(r.visual_cached / r.num_visual, r.visual_run / r.num_visual, r.kv_kept / r.kv_full) for r in row]
+        crops = [
+            crop_shares(r.num_crops, r.in_crops or 0, none.tp + none.fn, r.num_encoded, r.num_visual)
+            for r, none in zip(row, results[UNPRUNED], strict=True)
+            if r.num_crops is not None
+        ]
         calibrations = [r.calibration for r in row if r.calibration is not None]
         metrics.update(
             predictions=[r.prediction for r in row],
@@ -113,6 +129,7 @@ def update_rows(rows: Mapping[Method, MetricCollection], results: Mapping[Method
             num_visual=torch.tensor([r.num_visual for r in row], dtype=torch.long),
             calibration=torch.tensor(calibrations, dtype=torch.long).reshape(-1, NUM_BINS, 3),
             shares=torch.tensor(shares, dtype=torch.double).reshape(-1, len(SHARES)),
+            crops=torch.tensor(crops, dtype=torch.double).reshape(-1, 4),
         )
 
 
@@ -138,6 +155,7 @@ def _compute(metrics: MetricCollection) -> dict[str, float]:
         **metrics["scorers"].compute(),
         **{f"mask_{name}": score for name, score in metrics["masks"].compute().items()},
         "evidence_recall": metrics["evidence_recall"].compute(),
+        **metrics["crops"].compute(),
     }
     calibration = metrics["calibration"].compute()
     if calibration["tokens"].sum() > 0:

@@ -54,6 +54,8 @@ def summarize(
         of the split's score, this row's less that row's, see `gp.eval.comparison`;
         mask_iou, mask_precision, mask_recall, mask_f1: from counts of visual tokens added up over all samples;
         evidence_recall: mean over samples of the kept share of the evidence;
+        of rows that look closer alone: zoomed, crops_per_question, crop_recall, encoded_ratio, see
+        `gp.metrics.CropShares`;
         vip_ece: expected calibration error of the importance that `glimpse` predicts, in its row without a budget (null
         elsewhere);
         prefill_ratio, decode_ratio, peak_mib, kv_cache_mib, prefill_ms, decode_ms, questions_per_s: see `RowCost`;

@@ -1,4 +1,7 @@
-"""The trained parts on disk: a folder of a few MB with `config.json` and `glimpse.safetensors`, or a published one."""
+"""The trained parts on disk: a folder of a few MB with `config.json` and `glimpse.safetensors`, or a published one.
+
+With a gate of `zoom`, `gate.safetensors` lies beside them (`gp.formats.gate_file`).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from gp.config.schema import GlimpseConfig, VIPConfig
 from gp.embedded import EMBEDDED_GLIMPSES
 from gp.formats import adapter_folder, published
 from gp.formats.facts import base_facts, base_shape, is_outline
+from gp.formats.gate_file import GATE, read_gate, without_gate, write_gate
 from gp.formats.reading import (
     BaseShape,
     check_weights,
@@ -55,9 +59,10 @@ def save_glimpse(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder, pruner.state_dict())
+    write_weights(folder, without_gate(pruner.state_dict()))
+    gate = write_gate(folder, pruner.gate)
     base = {"name": backbone.model.config.name_or_path, **base_facts(backbone)}
-    write_config(folder, base, *pruner.configs, options, info)
+    write_config(folder, base, *pruner.configs, options, {**(info or {}), **gate})
     return folder
 
 
@@ -148,6 +153,9 @@ def load_glimpse(
     check_weights(weights, replace(shape, num_vision_taps=backbone.num_vision_taps), glimpse, vip, f"{file}: ")
     pruner = GlimpsePruner.build(backbone, glimpse, vip)
     pruner.load_state_dict(weights)
+    if not published.is_reference_folder(folder):
+        config = read_object(folder / "config.json")
+        pruner.gate = read_gate(folder, config, backbone.hidden_size, backbone.norm_eps)
     return pruner.eval(), options
 
 
@@ -161,7 +169,7 @@ def find_glimpse(name: str | Path, revision: str | None = None, hub: Mapping[str
     if not folder.is_dir():
         if folder.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
             raise FileNotFoundError(f"glimpse {name}: no such folder (and not a hub id of the form owner/name)")
-        patterns = ["config.json", WEIGHTS, published.WEIGHTS, adapter_folder.CONFIG, adapter_folder.WEIGHTS]
+        patterns = ["config.json", WEIGHTS, GATE, published.WEIGHTS, adapter_folder.CONFIG, adapter_folder.WEIGHTS]
         folder = Path(snapshot_download(str(name), revision=revision, allow_patterns=patterns, **(hub or {})))
     if not (folder / "config.json").is_file():
         only = "; it holds an adapter alone: pass it as adapter=..." if adapter_folder.has_adapter(folder) else ""

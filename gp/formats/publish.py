@@ -35,7 +35,7 @@ CARD = """\
 
 # A glimpse for {base}
 
-Trained parts (glimpse token and visual importance predictor, {parameters:,} parameters) that let
+Trained parts (glimpse token and visual importance predictor{gate}, {parameters:,} parameters) that let
 `{base}` drop the visual tokens which a question does not need, after decoder layer {prune_layer} of {num_layers}.
 {changed}
 
@@ -153,6 +153,7 @@ def model_card(
     return CARD.format(
         changed=ADAPTED.format(parameters=adapter) if adapter else UNCHANGED,
         metadata=_metadata(base, name, info).to_yaml(),
+        gate=", and the gate of `zoom`" if glimpse.gate is not None else "",
         base=base,
         load=", ".join(load),
         parameters=sum(p.numel() for p in glimpse.parameters()),

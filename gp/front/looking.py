@@ -13,9 +13,8 @@ from PIL import Image
 from gp import calls
 from gp.asking import conversation_inputs
 from gp.backbones.cropping import Crop
-from gp.engine.prefill import Prefill
 from gp.model import GlimpseModel
-from gp.pruners import Zoom
+from gp.pruners.zoom import PLAN, Zoom
 
 NAME = Zoom.name
 
@@ -52,8 +51,8 @@ class Looker:
         self._turn = threading.Lock()
         self.choose_method({})
 
-    def choose_method(self, given: Mapping[str, Any]) -> tuple[Zoom, Zoom, Any]:
-        """`zoom` as it glances, and as it cuts, and its options; ValueError for one that there is not."""
+    def choose_method(self, given: Mapping[str, Any]) -> tuple[Zoom, Any]:
+        """`zoom` as it glances, and its options; ValueError for one that there is not."""
         rest = {**self.settings, **given}
         settings = calls.take_settings(NAME, rest)
         if ":" in json.dumps(settings.get("of", "")):
@@ -61,10 +60,10 @@ class Looker:
         options = calls.take_options(self.model.options, None, rest, 1)
         if rest:
             raise ValueError(f"zoom has no option {next(iter(rest))!r}")
-        cut = self.model.find_pruner(NAME, settings)
-        glance = self.model.find_pruner(NAME, {**settings, "gate": "never"})
-        assert isinstance(cut, Zoom) and isinstance(glance, Zoom)
-        return glance, cut, options
+        zoom = self.model.find_pruner(NAME, settings)
+        assert isinstance(zoom, Zoom)
+        zoom.looks_closer = False  # it says where, and the other server looks
+        return zoom, options
 
     def look(
         self, messages: Sequence[Mapping[str, Any]], pictures: Sequence[Image.Image], given: Mapping[str, Any]
@@ -79,13 +78,13 @@ class Looker:
         Raises:
             ValueError: an option that there is not, or what the engine raises.
         """
-        glance, cut, options = self.choose_method(given)
+        glance, options = self.choose_method(given)
         with self._turn:
             inputs = calls.take_inputs(
                 self.model.backbone, conversation_inputs(self.model.processor, messages), "front"
             )
             done = self.model.prefill(inputs, glance, options)
-            crops = find_crops(done, cut, self.model)
+            crops = done.notes[PLAN].crops
         full = [fit(one, grid, self.unit) for one, grid in zip(pictures, done.full_layout.grids, strict=True)]
         small = [fit(one, grid, self.unit) for one, grid in zip(pictures, done.layout.grids, strict=True)]
         return Look(small, [cut_out(full[crop.image], crop, self.unit) for crop in crops])
@@ -95,17 +94,6 @@ class Looker:
         """Width and height of what a visual token stands for, in pixels."""
         images = self.model.processor.image_processor
         return images.patch_size * images.merge_size
-
-
-def find_crops(done: Prefill, zoom: Zoom, model: GlimpseModel) -> list[Crop]:
-    """The parts that `zoom` would see again, from a prefill of its small copies."""
-    assert done.importance_logits is not None  # zoom's method scores
-    weights = done.layout.split_by_image(done.importance_logits.float().sigmoid().nan_to_num(0.0))
-    found = []
-    for k, (mask, importance) in enumerate(zip(done.keep_masks, weights, strict=True)):
-        full = done.full_layout.grids[k]
-        found += zoom.choose(k, mask.cpu(), importance.view(mask.shape).cpu(), full, model.backbone)
-    return found
 
 
 def fit(image: Image.Image, grid: tuple[int, int], unit: int) -> Image.Image:

@@ -5,18 +5,20 @@ from gp.metrics.calibration import Calibration, calibration_counts
 from gp.metrics.keep_ratio import KeepRatio
 from gp.metrics.mask import EvidenceRecall, MaskScores, mask_counts
 from gp.metrics.scorers import SCORERS, AnswerScorers
-from gp.metrics.shares import MeanShares
+from gp.metrics.shares import CropShares, MeanShares, crop_shares
 
 __all__ = [
     "SCORERS",
     "AnswerScorers",
     "AnswerScores",
     "Calibration",
+    "CropShares",
     "EvidenceRecall",
     "KeepRatio",
     "MaskScores",
     "MeanShares",
     "calibration_counts",
+    "crop_shares",
     "exact_match",
     "mask_counts",
     "normalize_answer",

@@ -12,7 +12,7 @@ NUM_BINS = 20
 
 
 def ratio_bins(num_kept: Tensor, num_visual: Tensor) -> Tensor:
-    """The bin of each sample's kept ratio: bin i holds [i / 20, (i + 1) / 20), the last one also 1. In whole numbers.
+    """The bin of each sample's kept ratio: bin i holds [i / 20, (i + 1) / 20), the last one 0.95 and more.
 
     Args:
         num_kept: int [n].
@@ -46,7 +46,8 @@ class KeepRatio(Metric):
         """Counts of n samples.
 
         Args:
-            num_kept: int [n], kept visual tokens.
+            num_kept: int [n], kept visual tokens; of a method that sees parts of an image again it may be more than
+                `num_visual`.
             num_visual: int [n], visual tokens before pruning, > 0.
 
         Raises:
@@ -56,16 +57,16 @@ class KeepRatio(Metric):
         if num_kept.shape != num_visual.shape or num_kept.ndim != 1:
             shapes = f"{list(num_kept.shape)} and {list(num_visual.shape)}"
             raise ValueError(f"num_kept and num_visual: expected [n] each, got {shapes}")
-        if bool(((num_kept < 0) | (num_kept > num_visual) | (num_visual < 1)).any()):
+        if bool(((num_kept < 0) | (num_visual < 1)).any()):
             counts = f"num_kept {num_kept.tolist()} and num_visual {num_visual.tolist()}"
-            raise ValueError(f"expected 0 <= num_kept <= num_visual and num_visual >= 1, got {counts}")
+            raise ValueError(f"expected num_kept >= 0 and num_visual >= 1, got {counts}")
         self.total_ratio += to_units(num_kept.double() / num_visual).sum()
         self.num_kept += num_kept.sum()
         self.num_visual += num_visual.sum()
         self.histogram += torch.bincount(ratio_bins(num_kept, num_visual), minlength=NUM_BINS)
 
     def compute(self) -> dict[str, Tensor]:
-        """`keep_ratio` and `keep_ratio_tokens` (float64 scalars in 0..1, 0 before the first sample), `histogram`
+        """`keep_ratio` and `keep_ratio_tokens` (float64 scalars, 0 before the first sample), `histogram`
         (int64 [20], samples per bin, see `ratio_bins`) and `num_samples` (int64 scalar).
         """
         num_samples = self.histogram.sum()

@@ -36,6 +36,10 @@ class PruneView:
         seed: for methods that draw; the same seed draws the same. One for the batch, or one per prompt.
         look_ahead: called with `rotate`: log-softmax attention [N, H] of the last position to every visual token with
             the projections of the *next* layer, with or without rotary embedding; -inf for dropped tokens.
+        full: the images as they came; None where the method leaves them as they are.
+        backbone: of the base, for methods that look closer.
+        notes: what a method leaves in this prefill for its own later calls, and for whoever reads
+            `gp.engine.prefill.Prefill.notes`.
     """
 
     stage: int
@@ -47,6 +51,9 @@ class PruneView:
     evidence_masks: Sequence[Tensor] | None = None
     seed: int | Sequence[int] = 0
     look_ahead: Callable[[bool], Tensor] = None  # type: ignore[assignment]  # the engine always gives it
+    full: VisualLayout | None = None
+    backbone: Backbone | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def layout(self) -> VisualLayout:
@@ -106,7 +113,7 @@ class Pruner(nn.Module):
     attended: tuple[int, ...] = ()
     compact_cache: bool = True
     sees_own_images: ClassVar[bool] = False
-    looks_closer: ClassVar[bool] = False
+    looks_closer: bool = False
     infinite_scores: bool = False
     decides_itself: bool = False
 
@@ -155,7 +162,7 @@ class Pruner(nn.Module):
         return None
 
     def look_closer(
-        self, backbone: Backbone, inputs: Mapping[str, Tensor], layout: VisualLayout, alive: Tensor, scores: Tensor
+        self, backbone: Backbone, inputs: Mapping[str, Tensor], layout: VisualLayout, notes: Mapping[str, Any]
     ) -> Closer | None:
         """Images to be seen behind the last stage; None: no more.
 
@@ -163,8 +170,7 @@ class Pruner(nn.Module):
             backbone: of the base.
             inputs: as they came, before `prepare`.
             layout: of the images that were seen.
-            alive: [N] bool, tokens that are left.
-            scores: [N] float32, of the last stage.
+            notes: of this prefill, see `PruneView`.
         """
         return None
 

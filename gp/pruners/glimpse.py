@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from gp.config.schema import GlimpseConfig, VIPConfig
-from gp.modules import GlimpseToken, VisualImportancePredictor
+from gp.modules import Gate, GlimpseToken, VisualImportancePredictor
 from gp.pruners.base import Pruner, PruneView
+
+HIDDEN = "glimpse"  # note: hidden state of the glimpse token behind the prune layer, [B, D]
 
 
 class GlimpsePruner(Pruner):
@@ -27,6 +29,7 @@ class GlimpsePruner(Pruner):
 
     Attributes:
         configs: what `build` made it from, saved along with the weights.
+        gate: of `zoom`, if one was trained (task `gate`).
 
     Raises:
         ValueError: a read layer behind the prune layer.
@@ -50,6 +53,7 @@ class GlimpsePruner(Pruner):
             raise ValueError(f"read_layers {list(read_layers)} come after prune_layer {prune_layer}")
         self.glimpse_token = glimpse_token
         self.vip = vip
+        self.gate: Gate | None = None
         self.stages = (prune_layer,)
         self.read_layers = tuple(read_layers)
         self.taps = tuple(taps)
@@ -109,6 +113,10 @@ class GlimpsePruner(Pruner):
 
     def scores(self, view: PruneView) -> Tensor:
         return self.all_scores(view)[-1]
+
+    def keep(self, scores: Tensor, view: PruneView) -> Tensor:
+        view.notes[HIDDEN] = view.prompt.hidden[:, -1].clone()  # the token itself leaves the sequence now
+        return super().keep(scores, view)
 
     def all_scores(self, view: PruneView) -> list[Tensor]:
         """Importance logits [N] of every output head (several only when training with deep supervision)."""

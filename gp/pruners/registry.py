@@ -88,6 +88,18 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> type[Pruner]:
     return method
 
 
+def split_zoom(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method that looks for `zoom` (`zoom(fastv)`, or the setting `of`, or the glimpse), and zoom's own settings.
+
+    Raises:
+        ValueError: a setting that `zoom` does not have.
+    """
+    check_settings(Zoom.name, settings)
+    named, own = ZOOM_OF.fullmatch(name), dict(settings)
+    looks = own.pop("of", GlimpsePruner.name)
+    return (named[1] if named else looks), own
+
+
 def make_baseline(
     name: str, backbone: Backbone, prune_layer: int = BEFORE_FIRST_LAYER, settings: Mapping[str, Any] | None = None
 ) -> Pruner:

@@ -107,6 +107,35 @@ def adapter_parts(
     return checkpoint["state_dict"]
 
 
+def gate_parts(
+    checkpoint: Mapping[str, Any],
+    base: Mapping[str, Any],
+    meaning: Mapping[str, Any],
+    expected: Mapping[str, Tensor],
+    where: str | Path,
+) -> dict[str, Tensor]:
+    """Takes the gate out of a checkpoint of task `gate`, once it fits.
+
+    Args:
+        checkpoint: from `read_checkpoint`.
+        base: facts of the base at hand.
+        meaning: of the glimpse at hand that the gate reads.
+        expected: the gate's own `state_dict`; only names and shapes count.
+        where: file or option that errors name.
+
+    Raises:
+        ValueError: another kind of checkpoint, or a gate for another base or glimpse.
+    """
+    prefix, state = f"{TRAINED}gate.", checkpoint["state_dict"]
+    if not state or not all(key.startswith(prefix) for key in state):
+        raise ValueError(f"ckpt {where}: holds {', '.join(sorted(state)[:3]) or 'nothing'}, expected {prefix}* alone")
+    refuse_other_base(checkpoint.get(NOTE, {}).get("base"), base, f"ckpt {where}")
+    refuse_other_meaning(checkpoint[NOTE].get("parts"), meaning, where)
+    parts = {key.removeprefix(prefix): value for key, value in state.items()}
+    refuse_other_shapes(parts, expected, where, "gate.glimpse")
+    return parts
+
+
 def refuse_other_meaning(there: Mapping[str, Any] | None, here: Mapping[str, Any], where: str | Path) -> None:
     """Refuses parts that other settings of equal shapes would read wrongly; ValueError names every difference."""
     if there is None:

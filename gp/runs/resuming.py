@@ -54,7 +54,9 @@ KINDS = {
     **dict.fromkeys(("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"), APPLIED),
     **dict.fromkeys(("trainer.precision", "trainer.accumulate_grad_batches", "trainer.gradient_clip_val"), APPLIED),
     **dict.fromkeys(("trainer.log_every", "trainer.val_every", "trainer.save_every"), APPLIED),
-    **dict.fromkeys(("trainer.val_samples", "trainer.paint_images", "trainer.val_before_training"), APPLIED),
+    **dict.fromkeys(
+        ("trainer.val_pruner", "trainer.val_samples", "trainer.paint_images", "trainer.val_before_training"), APPLIED
+    ),
     **dict.fromkeys(("trainer.best_metric", "trainer.best_kept", "trainer.stop_metric"), APPLIED),
     **dict.fromkeys(("trainer.stop_patience", "trainer.max_bad_steps", "trainer.logger"), APPLIED),
     **dict.fromkeys(("trainer.extra", "data.persistent_workers"), APPLIED),
@@ -71,6 +73,12 @@ PLUS = {  # the same for `task=grpo`
     **dict.fromkeys(("judge.base_url", "judge.model", "judge.protocol", "judge.max_tokens", "judge.extra"), APPLIED),
     **dict.fromkeys(("judge.key_env", "judge.concurrency", "judge.timeout_s", "judge.max_retries"), FREE),
     **dict.fromkeys(("judge.cache", "judge.patience_s"), FREE),
+}
+
+GATE = {  # the same for `task=gate`
+    **{key: kind for key, kind in KINDS.items() if not key.startswith("loss.")},
+    "gate.glimpse": COMPARED,  # a folder may have been moved; what it means is held against the checkpoint's
+    "gate.right": APPLIED,
 }
 
 PRETRAINING = {  # the same for `task=pretrain`

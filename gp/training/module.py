@@ -15,6 +15,7 @@ from gp.data.batch import Batch
 from gp.engine.teacher_forcing import teacher_forced
 from gp.formats.facts import base_facts
 from gp.model import GlimpseModel
+from gp.pruners import Pruner, Zoom
 from gp.runs.checkpoint import TRAINED, trained_parts
 from gp.training.objective import BatchSums, StepLoss, batch_sums, kept_counts, step_loss
 from gp.training.optimizer import parameter_groups
@@ -41,7 +42,7 @@ class GlimpseModule(RunModule):
                 "frozen base: freeze it by model.base.requires_grad_(False), or train it by task grpo"
             )
         model.base.requires_grad_(False)
-        super().__init__(config, model, Validation(model, config.eval.max_new_tokens))
+        super().__init__(config, model, Validation(model, config.eval.max_new_tokens, validation_pruner(config, model)))
         self._micro_batches: list[Tensor] = []
 
     @staticmethod
@@ -114,3 +115,10 @@ class GlimpseModule(RunModule):
     def check_parts(self, checkpoint: Mapping[str, Any], where: str | Path) -> None:
         parts = self.model.glimpse
         trained_parts(checkpoint, self._base_facts, parts.meaning(), parts.state_dict(), where)
+
+
+def validation_pruner(config: TrainConfig, model: GlimpseModel) -> Pruner | None:
+    """The method that `trainer.val_pruner` names, with its settings of `eval.methods`; None: the glimpse itself."""
+    if config.trainer.val_pruner != Zoom.name:
+        return None
+    return model.find_pruner(Zoom.name, config.eval.methods.get(Zoom.name, {}))

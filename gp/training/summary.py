@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from torch import nn
 
 from gp.config import TrainConfig
+from gp.config.gate import GateRunConfig
 from gp.config.plus import PlusConfig
 from gp.model import GlimpseModel
 from gp.runs.folder import run_folder
@@ -56,6 +57,8 @@ def _size(model: GlimpseModel) -> str:
 def _trained(model: GlimpseModel) -> str:
     if adapter := model.trainable()["adapter"]:
         return f"LoRA adapter of the decoder {_in_millions(adapter)} parameters"
+    if model.glimpse.gate is not None:
+        return f"gate {_millions(model.glimpse.gate)} parameters, on the glimpse as it is"
     return f"glimpse token {_millions(model.glimpse.glimpse_token)}, VIP {_millions(model.glimpse.vip)} parameters"
 
 
@@ -67,6 +70,8 @@ def _pruning(config: TrainConfig, model: GlimpseModel) -> str:
 
 
 def _loss(config: TrainConfig) -> str:
+    if isinstance(config, GateRunConfig):
+        return f"BCE: {config.eval.scores[0]} of the un-pruned answer {config.gate.right:g} or more"
     if not isinstance(config, PlusConfig):
         return f"{config.loss.dice:g} Dice + {config.loss.bce:g} BCE + {config.loss.answer:g} answer"
     rewards = " + ".join(f"{weight:g} {name}" for name, weight in config.reward.weights.items() if weight)

@@ -10,14 +10,16 @@ from typing import Any
 import lightning.pytorch as pl
 
 from gp.config import TrainConfig
+from gp.config.gate import GateRunConfig
 from gp.config.plus import PlusConfig
 from gp.formats import publish
 from gp.formats.adapter_folder import save_adapter
-from gp.loading import load_base, load_plus
+from gp.loading import load_base, load_gate, load_plus
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
 from gp.runs import folder as run_folder
-from gp.runs.resuming import KINDS, PLUS
+from gp.runs.resuming import GATE, KINDS, PLUS
+from gp.training.gate import GateModule
 from gp.training.grpo.module import PlusModule
 from gp.training.grpo.showing import ShowRollouts
 from gp.training.module import GlimpseModule
@@ -25,6 +27,7 @@ from gp.training.run_module import RunModule
 
 TOLD = ("model", "loss", "optim")  # sections of the config that the trained parts tell; the run has all of them
 TOLD_OF_PLUS = (*TOLD, "adapter", "advantage", "reward", "grpo")
+TOLD_OF_GATE = ("model", "gate", "optim")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Task:
 
 def task_of(config: TrainConfig) -> Task:
     """The task that a config's schema means."""
+    if isinstance(config, GateRunConfig):
+        return GATE_TASK
     return PLUS_TASK if isinstance(config, PlusConfig) else GLIMPSE_TASK
 
 
@@ -76,7 +81,7 @@ def last_prompt_token(processor: Any) -> int:
 def export_glimpse(config: TrainConfig, model: GlimpseModel, folder: Path, facts: dict[str, Any]) -> None:
     """The trained parts, and the adapter of their base if it has one, as a folder of their own."""
     place, settings = folder / run_folder.GLIMPSE, asdict(config)
-    told = TOLD_OF_PLUS if isinstance(config, PlusConfig) else TOLD
+    told = {PlusConfig: TOLD_OF_PLUS, GateRunConfig: TOLD_OF_GATE}.get(type(config), TOLD)
     training = {**facts.pop("training"), **{key: settings[key] for key in told}}
     publish.save_pretrained(
         place,
@@ -108,3 +113,4 @@ PLUS_TASK = Task(
     PLUS,
     lambda config: [ShowRollouts(config.grpo.show_rollouts)],
 )
+GATE_TASK = Task(lambda config, _: load_gate(config), GateModule, export_glimpse, GATE, lambda config: [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 
 from gp.data.batch import Batch
 from gp.engine.generation import GREEDY
-from gp.engine.prefill import Prefill
-from gp.metrics import AnswerScores, EvidenceRecall, KeepRatio, MaskScores, mask_counts
+from gp.engine.prefill import Prefill, crop_counts
+from gp.metrics import AnswerScores, CropShares, EvidenceRecall, KeepRatio, MaskScores, crop_shares, mask_counts
 from gp.model import GlimpseModel
 from gp.pruners import Pruner
 
@@ -41,36 +42,58 @@ class Validation(nn.Module):
         self.evidence_recall = EvidenceRecall()
         self.keep_ratio = KeepRatio()
         self.answers = AnswerScores()
+        self.crops = CropShares()
         self.unpruned_answers: dict[str, str] = {}
 
     def step(self, batch: Batch) -> dict[str, Any]:
         """Adds one batch.
 
         Returns:
-            `keep_masks` (one bool [h, w] an image) and `answers` (texts).
+            `keep_masks` (one bool [h, w] an image, what lies behind a kept token) and `answers` (texts).
         """
-        done = self.model.prefill(batch.inputs, self.pruner, evidence_masks=batch.evidence_masks)
-        evidence = torch.cat([mask.flatten() for mask in batch.evidence_masks]).to(done.keep_mask.device)
-        kept, wanted = (done.layout.split_by_prompt(mask) for mask in (done.keep_mask, evidence))
+        pictures = [sample.image for sample in batch.samples if sample.image is not None]
+        done = self.model.prefill(
+            batch.inputs,
+            self.pruner,
+            evidence_masks=batch.evidence_masks,
+            originals=pictures if len(pictures) == len(batch) else None,
+        )
+        layout, masks = done.full_layout, [mask.to(done.keep_mask.device) for mask in batch.evidence_masks]
+        seen = torch.cat([mask.flatten() for mask in done.seen_masks])
+        evidence = torch.cat([mask.flatten() for mask in masks])
+        kept, wanted = (layout.split_by_prompt(mask) for mask in (seen, evidence))
         counts = torch.stack([mask_counts(*masks) for masks in zip(kept, wanted, strict=True)])
         self.masks.update(counts)
         self.evidence_recall.update(counts)
-        sizes = torch.tensor(done.layout.prompt_sizes, device=evidence.device)
+        sizes = torch.tensor(layout.prompt_sizes, device=evidence.device)
+        if self.pruner is not None and self.pruner.looks_closer:
+            self._add_crops(done, batch.evidence_masks)
         self.keep_ratio.update(torch.tensor(done.num_kept, device=evidence.device), sizes)
         answers = self._decode(batch, done)
         self.answers.update(answers, [sample.answer for sample in batch.samples], self._unpruned(batch))
-        return {"keep_masks": done.keep_masks, "answers": answers}
+        return {"keep_masks": done.seen_masks, "answers": answers}
 
     def compute(self) -> dict[str, Tensor]:
         """All figures of the pass, the same on every process; starts afresh."""
         figures = {f"mask_{name}": value for name, value in self.masks.compute().items()}
         figures["evidence_recall"] = self.evidence_recall.compute()
         figures["keep_ratio"] = self.keep_ratio.compute()["keep_ratio"]
+        figures.update(self.crops.compute())
         answers = self.answers.compute()
         figures.update({name: answers[name] for name in ANSWER_SCORES if name in answers})
-        for metric in (self.masks, self.evidence_recall, self.keep_ratio, self.answers):
+        for metric in (self.masks, self.evidence_recall, self.keep_ratio, self.answers, self.crops):
             metric.reset()
         return {name: value.float() for name, value in figures.items()}
+
+    def _add_crops(self, done: Prefill, evidence_masks: Sequence[Tensor]) -> None:
+        found = crop_counts(done, evidence_masks)
+        rows, encoded, visual = done.full_layout.rows, done.layout.prompt_sizes, done.full_layout.prompt_sizes
+        evidence = [
+            sum(int(mask.sum()) for mask, of_row in zip(evidence_masks, rows, strict=True) if of_row == row)
+            for row in range(len(found))
+        ]
+        shares = [crop_shares(*one, *rest) for one, *rest in zip(found, evidence, encoded, visual, strict=True)]
+        self.crops.update(torch.tensor(shares, dtype=torch.double).reshape(-1, 4))
 
     def _unpruned(self, batch: Batch) -> list[str]:
         ids = [sample.id for sample in batch.samples]

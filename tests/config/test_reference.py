@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gp.config import TrainConfig
+from gp.config.gate import GateRunConfig
 from gp.config.plus import PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
@@ -55,7 +56,7 @@ def test_help_lists_every_option_and_is_quick(script, schemas):
 
 
 def test_help_names_nothing_that_is_not_an_option():
-    schemas = (TrainConfig, PlusConfig, PretrainConfig, CardsPretrainConfig, ScoreConfig)
+    schemas = (TrainConfig, PlusConfig, GateRunConfig, PretrainConfig, CardsPretrainConfig, ScoreConfig)
     keys = {one.key for schema in schemas for one in options_of(schema)}
     named = {line.split("`")[1] for line in page().splitlines() if line.startswith("| `")}
     assert named == keys

@@ -7,7 +7,7 @@ import torch
 
 from gp.engine.conversation import Conversation
 from gp.engine.prefill import prefill
-from gp.pruners import RankingPruner, make_baseline
+from gp.pruners import RankingPruner
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.tiny_models import FAMILIES, Family
@@ -112,8 +112,6 @@ def test_another_image_begins_anew(model, turns):
 
 
 def test_refusals(model, turns):
-    with pytest.raises(ValueError, match="'downsample' makes images of its own"):
-        Conversation(model.backbone, make_baseline("downsample", model.backbone))
     two = {k: torch.cat([v, v]) for k, v in turns[0].items()}
     with pytest.raises(ValueError, match="one prompt, got 2 rows"):
         Conversation(model.backbone, model.glimpse).turn(two)

@@ -45,7 +45,14 @@ def test_result_is_not_the_state():
     assert int(histogram.sum()) == 1
 
 
-@pytest.mark.parametrize(("kept", "visual"), [([5], [4]), ([-1], [4]), ([0], [0]), ([1, 2], [4]), ([[1]], [[4]])])
+@pytest.mark.parametrize(("kept", "visual"), [([-1], [4]), ([0], [0]), ([1, 2], [4]), ([[1]], [[4]])])
 def test_impossible_counts_are_refused(kept, visual):
     with pytest.raises(ValueError, match="num_kept"):
         KeepRatio().update(torch.tensor(kept), torch.tensor(visual))
+
+
+def test_what_is_seen_again_may_be_more_than_there_was():
+    """A copy and a crop of `zoom` together."""
+    metric = KeepRatio()
+    metric.update(torch.tensor([5]), torch.tensor([4]))
+    assert float(metric.compute()["keep_ratio"]) == 1.25 and int(metric.compute()["histogram"][-1]) == 1

@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from torch.utils.tensorboard.summary import hparams
 
 from gp.config import TrainConfig
-from gp.config.schema import VALIDATION_FIGURES
+from gp.config.gate import GateRunConfig
+from gp.config.schema import GATE_FIGURES, VALIDATION_FIGURES
 from gp.training.loggers import tensorboard_writer
 
 
@@ -35,7 +36,8 @@ class LogSettings(pl.Callback):
         writer = tensorboard_writer(trainer)
         if writer is None:
             return
-        figures = dict.fromkeys(("train/loss", *VALIDATION_FIGURES), 0.0)  # their names count
+        named = GATE_FIGURES if isinstance(self.config, GateRunConfig) else VALIDATION_FIGURES
+        figures = dict.fromkeys(("train/loss", *named), 0.0)  # their names count
         for summary in hparams(dict(flat(settings)), figures):
             writer._get_file_writer().add_summary(summary)
         text = OmegaConf.to_yaml(OmegaConf.create(settings))
