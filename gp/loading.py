@@ -12,6 +12,7 @@ import torch
 from gp.backbones import Backbone, backbone_of, find_family
 from gp.backbones.adapters import new_adapter
 from gp.backbones.processor import load_processor
+from gp.backbones.quantizing import quantized
 from gp.config import TrainConfig
 from gp.config.fitting import nearest
 from gp.config.load import processor_options, prune_options
@@ -142,6 +143,8 @@ def load_base(config: TrainConfig) -> GlimpseModel:
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
         attn_implementation=settings.attn_implementation,
+        device_map=settings.device_map,
+        **quantized(settings.quantization, settings.dtype),
         **processor_options(config),
     )
     model.options = prune_options(config)

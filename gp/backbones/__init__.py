@@ -12,7 +12,7 @@ from gp.backbones.adapters import stock_of
 from gp.backbones.attention import Rotary, read_attention
 from gp.backbones.base import Backbone
 from gp.backbones.compat import CACHE
-from gp.backbones.host import on_host
+from gp.backbones.host import is_placed, on_host
 from gp.backbones.layer_masks import LayerMasks
 from gp.backbones.layout import VIDEO_KEYS
 from gp.backbones.llava import Llava
@@ -86,6 +86,7 @@ __all__ = [
     "backbone_of",
     "family_of",
     "find_family",
+    "is_placed",
     "on_host",
     "read_attention",
 ]

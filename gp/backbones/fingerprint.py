@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gp.backbones.adapters import MARK, adapter_weights
 
+KEPT = "gp_fingerprint"  # attribute of a model whose weights are no longer whole in one process
 SAMPLES = 64  # values of each weight
 CAST = {torch.float32: (torch.float32, torch.bfloat16, torch.float16)}  # what a base that is loaded so can be cast to
 
@@ -27,7 +28,13 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
         ones, too, so that a base is known again if it is loaded in another dtype. Two bases differ if digests of one
         dtype do; without a dtype in common, nothing is known. Empty for weights that are quantized or not in memory.
     """
-    return _digests([weight for name, weight in model.named_parameters() if MARK not in name])
+    kept = model.__dict__.get(KEPT)
+    return kept or _digests([weight for name, weight in model.named_parameters() if MARK not in name])
+
+
+def keep_fingerprint(model: nn.Module) -> None:
+    """Takes the fingerprint before the weights are cut into shards."""
+    model.__dict__.setdefault(KEPT, fingerprint(model))
 
 
 def adapter_fingerprint(model: nn.Module) -> dict[str, str]:
