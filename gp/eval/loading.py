@@ -12,6 +12,7 @@ from gp.backbones.adapters import adapter_weights
 from gp.config import TrainConfig, load_config
 from gp.config.load import prune_options
 from gp.config.plus import PlusConfig
+from gp.config.schema import FSDP2
 from gp.data.shards import check_shards
 from gp.embedded import EMBEDDED_GLIMPSES
 from gp.eval.names import check_names, check_without_glimpse
@@ -74,6 +75,11 @@ def find_run(
     config = load_config([*files, *([bench] if bench else [])], overrides)
     if not isinstance(config, TrainConfig):
         raise ValueError(f"config {config_path or find_config(path)}: expected task glimpse or grpo, got {config.task}")
+    if config.trainer.strategy == FSDP2:
+        raise ValueError(
+            f"trainer.strategy {FSDP2} is for training: evaluate with trainer.strategy=auto, and a base that is larger "
+            "than a card with model.device_map=auto or model.quantization"
+        )
     check_names(config.eval)
     without = isinstance(config, PlusConfig) and config.grpo.glimpse is None and path is not None and path.is_file()
     if path is None or without:

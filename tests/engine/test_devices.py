@@ -30,7 +30,7 @@ LAYERS = 6
 RAGGED = [([(4, 6)], 9), ([(2, 3), (6, 4)], 7), ([], 5)]
 OPTIONS = PruneOptions(fixed_keep_ratio=0.6)
 METHODS = [None, *BASELINES, "zoom"]
-PLACES = ["pretend", "cpu", "disk"]
+PLACES = ["pretend", *(pytest.param(place, marks=pytest.mark.slow) for place in ("cpu", "disk"))]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -72,7 +72,7 @@ def on_cpu(values: list[Tensor | None]) -> list[Tensor | None]:
 
 
 def check(family: Family, place: str, folder: Any, run: Callable[[GlimpseModel], list[Tensor | None]]) -> None:
-    """Runs the same on a plain base and on a placed one: tokens and masks are equal, and numbers to 1e-5.
+    """Runs the same on a plain base and on a placed one: tokens and masks are equal, numbers to 1e-5 of the largest.
 
     Not to the last bit on pretend devices: the predictor calls another kernel on CUDA than on the CPU.
     """
@@ -83,21 +83,32 @@ def check(family: Family, place: str, folder: Any, run: Callable[[GlimpseModel],
     assert [value is None for value in found] == [value is None for value in wanted]
     for one, other in zip(found, wanted):
         if one is not None:
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5, equal_nan=True)
+            scale = max(1.0, float(other.double().nan_to_num(0.0, 0.0, 0.0).abs().max()))
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * scale, equal_nan=True)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("place", PLACES)
-def test_every_method_prefills_and_generates(family, place, method, tmp_path):
+def test_every_method_prefills(family, place, method, tmp_path):
     inputs = family.inputs(family.fit(RAGGED))
     grids = [grid for images, _ in family.fit(RAGGED) for grid in images]
     evidence = random_masks(grids) if method == "oracle" else None
 
     def run(model: GlimpseModel) -> list[Tensor | None]:
         done = model.prefill(inputs, method, OPTIONS, evidence)
-        how = {"pruner": method, "options": OPTIONS, "evidence_masks": evidence, "num_beams": 2}
-        ids = model.generate(**inputs, max_new_tokens=4, **how)
-        return [done.logits, done.keep_mask, done.importance_logits, done.layers_cached, ids]
+        return [done.logits, done.keep_mask, done.importance_logits, done.layers_cached]
+
+    check(family, place, tmp_path, run)
+
+
+@pytest.mark.parametrize("method", [None, "fastv", "zoom"])  # one of them with layers that hold different numbers
+@pytest.mark.parametrize("place", PLACES)
+def test_generation(family, place, method, tmp_path):
+    inputs = family.inputs(family.fit(RAGGED))
+
+    def run(model: GlimpseModel) -> list[Tensor | None]:
+        how = {"pruner": method, "options": OPTIONS, "max_new_tokens": 4}
+        return [model.generate(**inputs, **how), model.generate(**inputs, **how, num_beams=2)]
 
     check(family, place, tmp_path, run)
 
