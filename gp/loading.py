@@ -123,7 +123,7 @@ def from_pretrained(
         parts = parts.to(backbone.device, backbone.dtype)
     loaded = GlimpseModel(model, parts, prune, processor, compile_decode=compile_decode)
     loaded.backbone.fast_tower = fast_tower
-    return loaded
+    return loaded.eval()
 
 
 def outline(settings: ModelConfig) -> Backbone:

@@ -189,7 +189,7 @@ class GlimpseModel(nn.Module):
         chosen = calls.take_options(self.options, options, kwargs, len(inputs["input_ids"]))
         method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
         loss_options = {k: kwargs.pop(k) for k in ("num_items_in_batch",) if kwargs.get(k) is not None}
-        calls.refuse_in_forward(self.backbone, kwargs)
+        calls.refuse_in_forward(self.backbone, kwargs, method)
         out = forward(
             self.backbone,
             inputs,
@@ -258,7 +258,7 @@ class GlimpseModel(nn.Module):
         prompt = calls.take_inputs(self.backbone, kwargs, "generate")
         chosen = calls.take_options(self.options, options, kwargs, len(prompt["input_ids"]))
         method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
-        calls.refuse(self.backbone, kwargs)
+        calls.refuse(self.backbone, kwargs, method)
         done = self.prefill(prompt, method, chosen, evidence_masks, seed, images)
         out = self.decode(prompt["input_ids"], done, True, compile_decode, **kwargs)
         return add_masks(out, done) if isinstance(out, ModelOutput) else out
@@ -413,8 +413,9 @@ class GlimpseModel(nn.Module):
             if self.glimpse is None and pruner is not None:
                 raise ValueError("pruner 'glimpse': this model was loaded without trained parts; pass glimpse=...")
             return self.glimpse or NoPruner()
+        method = find_class(pruner)
         chosen = {**self.pruner_settings.get(pruner, {}), **(settings or {})}
-        if find_class(pruner) is Zoom:
+        if method is Zoom:
             return self._find_zoom(pruner, chosen)
         prune_layer = self.glimpse.prune_layer if self.glimpse is not None else BEFORE_FIRST_LAYER
         return make_baseline(pruner, self.backbone, prune_layer, chosen)

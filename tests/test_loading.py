@@ -84,8 +84,10 @@ def test_values_that_cannot_be_meant_are_refused(base, options, error, message):
         gp.from_pretrained(base, **options)
 
 
-def test_a_model_is_loaded_frozen(base):
-    assert not any(p.requires_grad for p in gp.from_pretrained(base).base.parameters())
+def test_a_model_is_loaded_frozen_and_in_eval_mode(base):
+    model = gp.from_pretrained(base)
+    assert not any(p.requires_grad for p in model.base.parameters())
+    assert not any(module.training for module in model.modules())
 
 
 @pytest.mark.filterwarnings("error::FutureWarning")
