@@ -43,11 +43,16 @@ def adapter_fingerprint(model: nn.Module) -> dict[str, str]:
 
 
 def _digests(weights: Sequence[Tensor]) -> dict[str, str]:
-    if not weights or any(weight.is_meta or not weight.is_floating_point() for weight in weights):
+    if not all(_is_plain(weight) for weight in weights) or not weights:
         return {}
     values = [_spread(weight) for weight in weights]
     own = values[0].dtype
     return {str(dtype).removeprefix("torch."): _digest(values, dtype) for dtype in CAST.get(own, (own,))}
+
+
+def _is_plain(weight: Tensor) -> bool:
+    """Whether its numbers lie in memory: not offloaded, and not quantized, by another type or by a class of its own."""
+    return type(weight.data) is Tensor and not weight.is_meta and weight.is_floating_point()
 
 
 def _spread(weight: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,7 @@ def execution_devices(model: nn.Module) -> Iterator[torch.device]:
 
 def is_placed(model: nn.Module) -> bool:
     """Whether accelerate has placed a model's parts by a device map, so that nobody else may move them."""
-    return hooked_device(model) is not None
+    return "_hf_hook" in model.__dict__
 
 
 def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -19,6 +19,8 @@ from gp.engine import teacher_forcing
 from gp.engine.answer_logprobs import answer_logprobs, pruned_prefix
 from gp.engine.conversation import Conversation
 from gp.engine.teacher_forcing import teacher_forced
+from gp.eval.settings import norms_hash
+from gp.formats.facts import is_outline
 from gp.model import GlimpseModel
 from gp.pruners import BASELINES
 from gp.types import PruneOptions
@@ -186,3 +188,14 @@ def test_what_is_pretended_is_refused_as_cuda_refuses_it():
                 mixed()
         assert one[torch.tensor([0, 2])].device == one.device  # an index of the host
     assert one.device == torch.device("cpu")
+
+
+def test_a_placed_base_stays_where_it_is_and_the_trained_parts_move():
+    """Lightning and callers move a whole model; weights that accelerate has offloaded cannot be moved."""
+    model = micro_glimpse(cpu_offload(FAMILIES["llava"].make(), torch.device("cpu")))
+    model.to("cpu").to(torch.float64)
+    assert {weight.dtype for weight in model.glimpse.parameters()} == {torch.float64}
+    assert {weight.dtype for weight in model.base.parameters()} == {torch.float32}
+    assert all(weight.is_meta for weight in model.base.parameters())
+    assert model.device == torch.device("cpu") and not is_outline(model.backbone)
+    assert norms_hash(model.base) == norms_hash(FAMILIES["llava"].make())
