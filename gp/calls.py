@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from gp.backbones import VIDEO_KEYS, Backbone
+from gp.backbones.layout import refuse_videos
 from gp.config.fitting import nearest
-from gp.pruners import find_class
+from gp.pruners import Pruner, find_class
 from gp.selection import Options
 from gp.types import PruneOptions
 
@@ -59,18 +60,22 @@ OF_DECODE = ("compile_decode",)  # our own, of every call that decodes
 
 
 def take_inputs(backbone: Backbone, kwargs: dict[str, Any], where: str) -> dict[str, Tensor]:
-    """Takes the tensors that describe the prompts out of `kwargs`; videos among them are refused by the backbone.
+    """Takes the tensors that describe the prompts out of `kwargs`.
 
     Raises:
-        ValueError: no `input_ids` of shape [B, S].
+        ValueError: no `input_ids` of shape [B, S], videos, or what is no tensor.
     """
     inputs = {name: kwargs.pop(name, None) for name in (*backbone.prompt_keys, *VIDEO_KEYS)}
     inputs = {name: value for name, value in inputs.items() if value is not None}
+    refuse_videos(inputs)
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point():
         found = f"{ids.dtype} {list(ids.shape)}" if isinstance(ids, Tensor) else type(ids).__name__
         hint = f": pass a processor's output as {where}(**inputs)" if isinstance(ids, Mapping) else ""
         raise ValueError(f"{where}: input_ids must be integers of shape [prompts, tokens], got {found}{hint}")
+    if wrong := [name for name, value in inputs.items() if not isinstance(value, Tensor)]:
+        found = type(inputs[wrong[0]]).__name__
+        raise ValueError(f"{where}: {wrong[0]} must be a tensor, got {found}: let the processor return_tensors='pt'")
     return inputs
 
 
@@ -80,7 +85,7 @@ def take_options(default: PruneOptions, given: Options | None, kwargs: dict[str,
     Args:
         default: of the model.
         given: the call's `options`.
-        kwargs: single options by name; a list has one value per prompt.
+        kwargs: single options by name; a list has one value per prompt, and so has a tensor or an array.
         num_prompts: B.
 
     Returns:
@@ -94,7 +99,8 @@ def take_options(default: PruneOptions, given: Options | None, kwargs: dict[str,
     listed = chosen if _is_list(chosen) else [chosen]
     if not all(isinstance(one, PruneOptions) for one in listed):
         raise TypeError(f"options must be gp.PruneOptions, or a list with one per prompt, got {chosen!r}")
-    single = {name: kwargs.pop(name) for name in (*PruneOptions.field_names(), BUDGET) if name in kwargs}
+    names = [name for name in (*PruneOptions.field_names(), BUDGET) if name in kwargs]
+    single = {name: _plain(kwargs.pop(name)) for name in names}
     if (budget := single.pop(BUDGET, None)) is not None:
         if single.get("fixed_keep_ratio") is not None:
             raise ValueError("budget and fixed_keep_ratio are two words for one thing: give one of them")
@@ -128,16 +134,22 @@ def _has_one_per_prompt(name: str, value: Any) -> bool:
     return _is_list(value)
 
 
+def _plain(value: Any) -> Any:
+    """Numbers of a tensor or an array as Python has them."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _is_list(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
-def refuse(backbone: Backbone, kwargs: Mapping[str, Any]) -> None:
+def refuse(backbone: Backbone, kwargs: Mapping[str, Any], pruner: Pruner | None = None) -> None:
     """Refuses what cannot work on a pruned prompt, wherever it is set, and what nobody knows.
 
     Args:
         backbone: of the base; its generation config counts, too.
         kwargs: of `generate`, without the prompt and pruning options.
+        pruner: the call's, whose settings may be meant by a word that nobody knows.
 
     Raises:
         ValueError: names the option, its value, the reason, or the nearest known option.
@@ -148,7 +160,7 @@ def refuse(backbone: Backbone, kwargs: Mapping[str, Any]) -> None:
     known |= {name for name in vars(base.generation_config) if not name.startswith("_")} - {"transformers_version"}
     if callable(kwargs.get("custom_generate")):
         known |= set(inspect.signature(kwargs["custom_generate"]).parameters)
-    refuse_unknown("generate", backbone, kwargs, known - {"kwargs"})
+    refuse_unknown("generate", backbone, kwargs, known - {"kwargs"}, pruner)
     for name, why in REFUSED.items():
         value, place = kwargs.get(name), ""
         if name not in kwargs:
@@ -161,19 +173,22 @@ def refuse(backbone: Backbone, kwargs: Mapping[str, Any]) -> None:
             raise ValueError(f"generate: {name}={_short(value)}{place} does not work on a pruned prompt: {why}")
 
 
-def refuse_in_forward(backbone: Backbone, kwargs: Mapping[str, Any]) -> None:
+def refuse_in_forward(backbone: Backbone, kwargs: Mapping[str, Any], pruner: Pruner | None = None) -> None:
     """Refuses what `forward` cannot do, or does not know; raises like `refuse`."""
     for name, why in {**REFUSED, **dict.fromkeys(OUTPUTS, "it gives logits only")}.items():
         if kwargs.get(name) is not None and kwargs[name] is not False:
             raise ValueError(f"forward: {name} does not work on a pruned prompt: {why}")
-    refuse_unknown("forward", backbone, kwargs, {*OF_FORWARD, *OUTPUTS, *REFUSED})
+    refuse_unknown("forward", backbone, kwargs, {*OF_FORWARD, *OUTPUTS, *REFUSED}, pruner)
 
 
-def refuse_unknown(where: str, backbone: Backbone, kwargs: Mapping[str, Any], known: set[str]) -> None:
+def refuse_unknown(
+    where: str, backbone: Backbone, kwargs: Mapping[str, Any], known: set[str], pruner: Pruner | None = None
+) -> None:
     """Raises ValueError for the first keyword that nobody knows, with the nearest one that somebody does."""
     for name, value in kwargs.items():
         if value is not None and name not in known:
-            every = sorted({*known, *backbone.prompt_keys, *PruneOptions.field_names(), *OWN, BUDGET})
+            settings = pruner.settings() if pruner is not None else []
+            every = sorted({*known, *backbone.prompt_keys, *PruneOptions.field_names(), *OWN, *settings, BUDGET})
             raise ValueError(f"{where}: unknown option {name!r}; the nearest known one is {nearest(name, every)!r}")
 
 

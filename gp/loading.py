@@ -12,6 +12,7 @@ import torch
 from gp.backbones import Backbone, backbone_of, find_family
 from gp.backbones.adapters import new_adapter
 from gp.backbones.processor import load_processor
+from gp.backbones.quantizing import quantized
 from gp.config import TrainConfig
 from gp.config.fitting import nearest
 from gp.config.gate import GateRunConfig
@@ -86,10 +87,14 @@ def from_pretrained(
     Raises:
         FileNotFoundError, ValueError: see `gp.formats.glimpse_folder.load_glimpse` and
             `gp.formats.adapter_folder.load_adapter`.
-        ValueError: two adapters, an option that nobody takes, a `dtype` that is none, or `device_map` without
-            accelerate.
+        FileNotFoundError: `base` is a path, and there is no such folder.
+        TypeError: a base that is no name, or a switch that is neither True nor False.
+        ValueError: two adapters, limits of pixels that are no numbers or contradict each other, an option that nobody
+            takes, a `dtype` that is none, or `device_map` without accelerate.
     """
     _refuse(options)
+    _check_types(base, {"compile_decode": compile_decode, "fast_tower": fast_tower})
+    _check_limits(options.get("min_pixels"), options.get("max_pixels"))
     hub, of_model, of_processor = (_given(options, names) for names in (OF_HUB, OF_MODEL, OF_PROCESSOR))
     found_dtype = _dtype(dtype, options.get("torch_dtype"))
     if device_map is not None:
@@ -122,7 +127,7 @@ def from_pretrained(
         parts = parts.to(backbone.device, backbone.dtype)
     loaded = GlimpseModel(model, parts, prune, processor, compile_decode=compile_decode)
     loaded.backbone.fast_tower = fast_tower
-    return loaded
+    return loaded.eval()
 
 
 def outline(settings: ModelConfig) -> Backbone:
@@ -147,6 +152,8 @@ def load_base(config: TrainConfig) -> GlimpseModel:
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
         attn_implementation=settings.attn_implementation,
+        device_map=settings.device_map,
+        **quantized(settings.quantization, settings.dtype),
         **processor_options(config),
     )
     model.options = prune_options(config)
@@ -198,6 +205,25 @@ def _refuse(options: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"from_pretrained: unknown option {name}={value!r}; the nearest known one is {nearest(name, known)!r}"
             )
+
+
+def _check_types(base: Any, switches: Mapping[str, Any]) -> None:
+    if not isinstance(base, str | Path):
+        raise TypeError(
+            f"from_pretrained: base must be a hub id or a folder, got {type(base).__name__}; a model that is loaded "
+            "already goes into gp.prune"
+        )
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"from_pretrained: {name} must be True or False, got {value!r}")
+
+
+def _check_limits(low: Any, high: Any) -> None:
+    for name, value in (("min_pixels", low), ("max_pixels", high)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"from_pretrained: {name} must be a whole number, 1 or more, got {value!r}")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"from_pretrained: min_pixels {low} is more than max_pixels {high}")
 
 
 def _dtype(dtype: Any, torch_dtype: Any) -> str | torch.dtype:

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 from gp import calls
 from gp.answer import Answer
 from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
-from gp.backbones import CACHE, Backbone, backbone_of
+from gp.backbones import CACHE, Backbone, backbone_of, is_placed
 from gp.backbones.adapters import adapter_weights, count_trainable, is_wrapped
 from gp.backbones.originals import Originals
 from gp.chat import Chat
@@ -140,6 +140,13 @@ class GlimpseModel(nn.Module):
     def can_generate(self) -> bool:
         return True
 
+    def _apply(self, fn: Any, recurse: bool = True) -> GlimpseModel:
+        """Moves or casts, as `to` does; a base that a device map has placed stays where it is and as it is."""
+        placed = is_placed(self.backbone.model)
+        if placed and self.glimpse is not None:
+            self.glimpse._apply(fn, recurse)
+        return self if placed else super()._apply(fn, recurse)
+
     def train(self, mode: bool = True) -> GlimpseModel:
         """Switches the trained parts; the base stays in eval mode."""
         super().train(mode)
@@ -183,7 +190,7 @@ class GlimpseModel(nn.Module):
         chosen = calls.take_options(self.options, options, kwargs, len(inputs["input_ids"]))
         method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
         loss_options = {k: kwargs.pop(k) for k in ("num_items_in_batch",) if kwargs.get(k) is not None}
-        calls.refuse_in_forward(self.backbone, kwargs)
+        calls.refuse_in_forward(self.backbone, kwargs, method)
         out = forward(
             self.backbone,
             inputs,
@@ -255,12 +262,10 @@ class GlimpseModel(nn.Module):
         prompt = calls.take_inputs(self.backbone, kwargs, "generate")
         chosen = calls.take_options(self.options, options, kwargs, len(prompt["input_ids"]))
         method = self.find_pruner(pruner, calls.take_settings(pruner, kwargs))
-        calls.refuse(self.backbone, kwargs)
+        calls.refuse(self.backbone, kwargs, method)
         done = self.prefill(prompt, method, chosen, evidence_masks, seed, images, originals)
         out = self.decode(prompt["input_ids"], done, True, compile_decode, **kwargs)
-        if isinstance(out, ModelOutput):
-            add_masks(out, done)
-        return out
+        return add_masks(out, done) if isinstance(out, ModelOutput) else out
 
     @overload
     def ask(self, images: Any, question: str, *, allow_urls: bool = False, **kwargs: Any) -> Answer: ...

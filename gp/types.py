@@ -167,6 +167,14 @@ class VisionAttention:
     received: Tensor
     keys: Tensor
 
+    def ordered(self, order: Tensor) -> VisionAttention:
+        """The same with the visual tokens in another order, int64 [N]."""
+        return VisionAttention(self.received[order], self.keys[order])
+
+    def to(self, device: torch.device) -> VisionAttention:
+        """The same on a device."""
+        return VisionAttention(self.received.to(device), self.keys.to(device))
+
 
 @dataclass(frozen=True)
 class ImageFeatures:
@@ -211,8 +219,17 @@ class ImageFeatures:
         return ImageFeatures(
             self.embeds[order],
             {k: value[order] for k, value in self.taps.items()},
-            {k: VisionAttention(a.received[order], a.keys[order]) for k, a in self.attention.items()},
+            {k: look.ordered(order) for k, look in self.attention.items()},
             {k: value[order] for k, value in self.deepstack.items()},
+        )
+
+    def to(self, device: torch.device) -> ImageFeatures:
+        """The same on a device."""
+        return ImageFeatures(
+            self.embeds.to(device),
+            {k: value.to(device) for k, value in self.taps.items()},
+            {k: look.to(device) for k, look in self.attention.items()},
+            {k: value.to(device) for k, value in self.deepstack.items()},
         )
 
     def tapped(self, layers: Sequence[int]) -> list[Tensor]:
@@ -274,15 +291,19 @@ class Prompt:
         return self.visual_id >= 0
 
     def gather_visual(self, values: Tensor, filling: float) -> Tensor:
-        """Takes what stands at the visual tokens: [B, S, ...] -> [N, ...], `filling` for tokens that are gone."""
+        """Takes what stands at the visual tokens: [B, S, ...] -> [N, ...], `filling` for tokens that are gone.
+
+        What comes from a layer on another device comes home.
+        """
         # -1 (not visual) -> one slot too many: no host has to count them
         slots = self.visual_id.flatten() % (self.layout.num_tokens + 1)
         out = values.new_full((self.layout.num_tokens + 1, *values.shape[2:]), filling)
-        return out.index_copy(0, slots, values.flatten(0, 1))[:-1]
+        out = out.index_copy(0, slots.to(values.device), values.flatten(0, 1))[:-1]
+        return out.to(self.visual_id.device)
 
     def spread_visual(self, values: Tensor) -> Tensor:
         """Puts values of the visual tokens in their places: [N, ...] -> [B, S, ...]; other places hold anything."""
-        return values[self.visual_id.clamp(min=0)]
+        return values[self.visual_id.clamp(min=0).to(values.device)]
 
     def next_positions(self, count: int) -> Tensor:
         """Rotary positions of `count` tokens behind the prompt, [P, B, count] int64.

@@ -67,11 +67,11 @@ def prune(
             "prune: the model is in training mode, in which its answers are not its own: call model.eval()"
         )
     if glimpse is None:
-        return GlimpseModel(model, None, options, processor, pruner_settings, compile_decode)
+        return GlimpseModel(model, None, options, processor, pruner_settings, compile_decode).eval()
     backbone = backbone_of(model)
     parts, saved = load_glimpse(glimpse, backbone, glimpse_revision)
     parts = parts.to(backbone.device, backbone.dtype)
-    return GlimpseModel(model, parts, options or saved, processor, pruner_settings, compile_decode)
+    return GlimpseModel(model, parts, options or saved, processor, pruner_settings, compile_decode).eval()
 
 
 def unwrap(model: Any) -> Any:

@@ -132,6 +132,16 @@ def test_one_number_for_all_prompts(model, inputs):
     assert counts(model, inputs, num_keep=2, budget_scope="image") == (2, 4, 2)
 
 
+def test_numbers_may_come_in_arrays_and_tensors(model, inputs):
+    assert counts(model, inputs, num_keep=torch.tensor([2, 4, 6])) == (2, 4, 6)
+    assert counts(model, inputs, num_keep=torch.tensor(5)) == (5, 5, 5)
+    ratios = [0.2, 0.5, 1.0]
+    assert counts(model, inputs, budget=np.array(ratios)) == counts(model, inputs, budget=ratios)
+    assert counts(model, inputs, threshold=torch.tensor(0.9)) == counts(
+        model, inputs, threshold=torch.tensor(0.9).item()
+    )
+
+
 def test_budget_is_evaluates_word(model, inputs):
     assert counts(model, inputs, budget=0.5) == counts(model, inputs, fixed_keep_ratio=0.5)
     assert counts(model, inputs, budget=None) == counts(model, inputs)
@@ -166,6 +176,10 @@ def test_equal_ratios_give_equal_counts(name):
         ({"inputs": {"input_ids": 1}, "input_ids": None}, ValueError, r"got dict: pass .* as generate\(\*\*inputs\)"),
         ({"pruner": "random", "num_keep": 3, "seed": [1, 2]}, ValueError, "seed has 2 entries for 3 prompts"),
         ({"prunner": "fastv"}, ValueError, "is 'pruner'"),
+        ({"pruner": ["fastv", "glimpse"]}, TypeError, "one for the whole batch; got list"),
+        ({"pruner": 5}, TypeError, "a method's name or a Pruner"),
+        ({"pruner": "fastv", "leyer": 1, "budget": 0.5}, ValueError, "unknown option 'leyer'; .* is 'layer'"),
+        ({"attention_mask": [[1]]}, ValueError, "attention_mask must be a tensor, got list: .*return_tensors='pt'"),
         ({"max_new_token": 5}, ValueError, "is 'max_new_tokens'"),
         ({"pixel_value": torch.zeros(1)}, ValueError, "is 'pixel_values'"),
         (

@@ -66,8 +66,26 @@ def test_parts_have_the_dtype_of_the_base():
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
 
 
-def test_a_model_is_loaded_frozen(base):
-    assert not any(p.requires_grad for p in gp.from_pretrained(base).base.parameters())
+@pytest.mark.parametrize(
+    ("base", "options", "error", "message"),
+    [
+        ("/there/is/no/such/folder", {}, FileNotFoundError, "base /there/is/no/such/folder: no such folder"),
+        (None, {}, TypeError, "hub id or a folder, got NoneType"),
+        ("tiny", {"compile_decode": "yes"}, TypeError, "compile_decode must be True or False, got 'yes'"),
+        ("tiny", {"max_pixels": -5}, ValueError, "max_pixels must be a whole number, 1 or more, got -5"),
+        ("tiny", {"min_pixels": "9"}, ValueError, "min_pixels must be a whole number"),
+        ("tiny", {"min_pixels": 9, "max_pixels": 8}, ValueError, "min_pixels 9 is more than max_pixels 8"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(base, options, error, message):
+    with pytest.raises(error, match=message):
+        gp.from_pretrained(base, **options)
+
+
+def test_a_model_is_loaded_frozen_and_in_eval_mode(base):
+    model = gp.from_pretrained(base)
+    assert not any(p.requires_grad for p in model.base.parameters())
+    assert not any(module.training for module in model.modules())
 
 
 @pytest.mark.filterwarnings("error::FutureWarning")

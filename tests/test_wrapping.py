@@ -121,6 +121,11 @@ def test_what_is_no_model_is_refused(wrong):
         gp.unwrap(wrong)
 
 
+def test_a_model_without_a_head(family):
+    with pytest.raises(ValueError, match=r"no language-model head.*AutoModelForImageTextToText"):
+        gp.prune(family.make().model)
+
+
 def test_pruned_twice_or_in_training_mode(base):
     with pytest.raises(TypeError, match="not pruned yet, got GlimpseModel"):
         gp.prune(gp.prune(base))

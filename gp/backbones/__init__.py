@@ -12,7 +12,7 @@ from gp.backbones.adapters import stock_of
 from gp.backbones.attention import Rotary, read_attention
 from gp.backbones.base import Backbone
 from gp.backbones.compat import CACHE
-from gp.backbones.host import on_host
+from gp.backbones.host import is_placed, on_host
 from gp.backbones.layer_masks import LayerMasks
 from gp.backbones.layout import VIDEO_KEYS
 from gp.backbones.llava import Llava
@@ -33,6 +33,11 @@ def backbone_of(model: PreTrainedModel) -> Backbone:
             does not know.
     """
     stock = stock_of(model)
+    if not hasattr(stock, "lm_head") and stock.config.model_type in FAMILIES:
+        raise ValueError(
+            f"{type(stock).__name__} has no language-model head, so it answers nothing: load the base by "
+            "AutoModelForImageTextToText"
+        )
     backbone = family_of(stock.config.model_type)(stock)
     backbone.check_base()
     return backbone
@@ -66,6 +71,7 @@ def find_family(
         OSError: no such model or folder, or no `config.json` in it.
         ValueError: no adapter for this family.
     """
+    refuse_missing_folder(place)
     config, _ = PretrainedConfig.get_config_dict(str(place), revision=revision, **(hub or {}))
     for family in FAMILIES.values():
         if family.reads(config):
@@ -74,6 +80,14 @@ def find_family(
         return family_of(str(config.get("model_type"))), BaseSource(place, revision, config, hub or {})
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+
+
+def refuse_missing_folder(place: str | Path) -> None:
+    """FileNotFoundError for what can only be a folder and is none: the hub would complain of the form of its name."""
+    text = str(place)
+    is_path = isinstance(place, Path) or Path(text).is_absolute() or text.startswith(("./", "../", "~"))
+    if (is_path or text.count("/") > 1) and not Path(text).is_dir():
+        raise FileNotFoundError(f"base {place}: no such folder")
 
 
 __all__ = [
@@ -86,6 +100,7 @@ __all__ = [
     "backbone_of",
     "family_of",
     "find_family",
+    "is_placed",
     "on_host",
     "read_attention",
 ]

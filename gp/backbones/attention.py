@@ -12,7 +12,7 @@ def rotate(states: Tensor, rotary: Rotary | None) -> Tensor:
     """Rotary embedding of [B, H, Q, d], pairs rotated by halves; None: unchanged."""
     if rotary is None:
         return states
-    cos, sin = (x.unsqueeze(1) for x in rotary)
+    cos, sin = (x.unsqueeze(1).to(states.device) for x in rotary)
     first, second = states.chunk(2, dim=-1)
     return states * cos + torch.cat([-second, first], dim=-1) * sin
 
@@ -36,5 +36,5 @@ def read_attention(query: Tensor, keys: Tensor, visible: Tensor | None, log_soft
     if not log_softmax:
         return logits
     if visible is not None:
-        logits = logits.masked_fill(~visible[:, None, None], float("-inf"))
+        logits = logits.masked_fill(~visible[:, None, None].to(logits.device), float("-inf"))
     return logits.float().log_softmax(-1)

@@ -1,6 +1,10 @@
 """Embedding and decoding shared by decoder-only families: the engine's view of a model.
 
 A backbone adapts one *unmodified* transformers model. It holds no state of a request.
+
+A base may compute on several devices (`device_map`). Hidden states are then on the device of the layer that made them,
+keys and values on that of theirs. Everything else of a request (masks, positions, visual ids, layout, taps, scores,
+logits) stays at home, on the device of the embeddings, and a copy follows the layers.
 """
 
 from __future__ import annotations
@@ -17,9 +21,10 @@ from transformers.masking_utils import create_causal_mask
 from gp.backbones.attention import Rotary, rotate
 from gp.backbones.compat import CACHE
 from gp.backbones.contract import Family
-from gp.backbones.host import execution_devices, on_host
+from gp.backbones.host import execution_devices, hooked_device, on_host
 from gp.backbones.layer_masks import LayerMasks
 from gp.backbones.layout import deal_images, refuse_right_padding, refuse_videos
+from gp.backbones.sharded import run_part
 from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
 
@@ -36,11 +41,6 @@ class Backbone(Family):
             raise ValueError(
                 f"{config.name_or_path or config.model_type}: decoder layers with {', '.join(other)}; only full "
                 "attention works (without use_sliding_window, if its window is never full)"
-            )
-        if len(devices := sorted({str(device) for device in execution_devices(self.model)})) > 1:
-            raise ValueError(
-                f"this base computes on {', '.join(devices)}; gp needs one device for all of it, which may have layers "
-                'offloaded to the CPU or the disk: device_map={"": 0, "model.language_model.layers.27": "cpu", ...}'
             )
 
     @property
@@ -69,7 +69,7 @@ class Backbone(Family):
 
     @property
     def device(self) -> torch.device:
-        """Where embeddings are computed, and with them everything."""
+        """Where embeddings are computed, and with them everything but the layers that are elsewhere."""
         return next(execution_devices(self.text_model.embed_tokens))
 
     @property
@@ -87,7 +87,7 @@ class Backbone(Family):
         refuse_videos(inputs)
         inputs = on_host(inputs)
         if self.image_sizes(inputs):
-            return self.encode_images(inputs, taps, attended)
+            return self.encode_images(inputs, taps, attended).to(self.device)
         empty = torch.empty(0, self.hidden_size, device=self.device, dtype=self.dtype)
         nothing = VisionAttention(empty[:, 0].float(), empty[:, :0].float())
         return ImageFeatures(empty, {k: empty[:, :0] for k in taps}, dict.fromkeys(attended, nothing))
@@ -154,6 +154,7 @@ class Backbone(Family):
 
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> Rotary:
         """Cosine and sine for positions [P, B, S]."""
+        position_ids = position_ids.to(hidden.device)
         return self.text_model.rotary_emb(hidden, position_ids if position_ids.shape[0] > 1 else position_ids[0])
 
     def causal_mask(self, hidden: Tensor, padding_mask: Tensor | None, cache: DynamicCache | None) -> Tensor | None:
@@ -162,10 +163,21 @@ class Backbone(Family):
         Args:
             padding_mask: [B, cached + Q] bool; None without padding: the kernel's plain causal path is used.
         """
+        if padding_mask is not None:
+            padding_mask = padding_mask.to(hidden.device)
         # transformers is told whether there is padding: looking for it would make the host wait for the device
         return create_causal_mask(
             self.text_config, hidden, padding_mask, cache, allow_is_causal_skip=padding_mask is None
         )
+
+    def reach(
+        self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary
+    ) -> tuple[Tensor, Tensor | None, Rotary]:
+        """The arguments of decoder layer `index`, on its device: themselves, unless the base has several devices."""
+        where = hooked_device(self.text_model.layers[index])
+        if where is None:
+            return hidden, mask, rotary
+        return hidden.to(where), None if mask is None else mask.to(where), (rotary[0].to(where), rotary[1].to(where))
 
     def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: Cache) -> Tensor:
         """Runs one stock decoder layer; appends keys and values to the cache."""
@@ -180,13 +192,13 @@ class Backbone(Family):
             rotary: of these rows; None: not rotated.
         """
         decoder_layer = self.text_model.layers[index]
-        projected = decoder_layer.self_attn.q_proj(decoder_layer.input_layernorm(hidden))
+        projected = run_part(decoder_layer.self_attn.q_proj, run_part(decoder_layer.input_layernorm, hidden))
         return rotate(projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rotary)
 
     def key(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
         """Keys of the rows `hidden`, [B, H_kv, Q, d]; arguments like those of `query`."""
         decoder_layer = self.text_model.layers[index]
-        projected = decoder_layer.self_attn.k_proj(decoder_layer.input_layernorm(hidden))
+        projected = run_part(decoder_layer.self_attn.k_proj, run_part(decoder_layer.input_layernorm, hidden))
         heads = self.text_config.num_key_value_heads
         return rotate(projected.unflatten(-1, (heads, -1)).transpose(1, 2), rotary)
 
@@ -194,12 +206,16 @@ class Backbone(Family):
         """Appends keys and values of the rows `hidden`, the input of layer `index`, without running the layer."""
         decoder_layer = self.text_model.layers[index]
         key = self.key(index, hidden, rotary)
-        projected = decoder_layer.self_attn.v_proj(decoder_layer.input_layernorm(hidden))
+        projected = run_part(decoder_layer.self_attn.v_proj, run_part(decoder_layer.input_layernorm, hidden))
         cache.update(key, projected.unflatten(-1, (key.shape[1], -1)).transpose(1, 2), index)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and language-model head: [B, Q, D] -> [B, Q, vocabulary]."""
-        return self.model.lm_head(self.text_model.norm(hidden))
+        return self.head(self.text_model.norm(hidden))
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Language-model head behind the final norm: [B, Q, D] -> [B, Q, vocabulary]."""
+        return self.model.lm_head(hidden).to(self.device)
 
     def decode(
         self, input_ids: Tensor, position_ids: Tensor, attention_mask: Tensor | None, cache: DynamicCache, **kwargs
@@ -242,7 +258,8 @@ class Backbone(Family):
         rotary = self.rotary(hidden, position_ids.expand(self.num_position_axes, -1, -1))
         kernel_masks = self._kernel_masks(hidden, masks, cache)
         for index, number in enumerate(masks.of_layer):
-            hidden = self.layer(index, hidden, kernel_masks[number], rotary, cache)
+            hidden, mask, rotary = self.reach(index, hidden, kernel_masks[number], rotary)
+            hidden = self.layer(index, hidden, mask, rotary, cache)
         return self.text_model.norm(hidden)
 
     def _kernel_masks(self, hidden: Tensor, masks: LayerMasks, cache: Cache) -> list[Tensor | None]:
@@ -275,4 +292,5 @@ class Backbone(Family):
         hidden = self.layer(index, prompt.hidden, mask, rotary, cache)
         if index not in prompt.deepstack:
             return hidden
-        return hidden + prompt.spread_visual(prompt.deepstack[index].to(hidden)) * prompt.is_visual.unsqueeze(-1)
+        added = prompt.spread_visual(prompt.deepstack[index].to(hidden))
+        return hidden + added * prompt.is_visual.unsqueeze(-1).to(hidden.device)

@@ -62,7 +62,7 @@ class Family(ABC):
     def encode_images(
         self, inputs: Mapping[str, Tensor], taps: Sequence[int], attended: Sequence[int] = ()
     ) -> ImageFeatures:
-        """Runs the vision tower once, on at least one image.
+        """Runs the vision tower once, on at least one image. The features may be on any device.
 
         Args:
             inputs: the processor's image tensors.

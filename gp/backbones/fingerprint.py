@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gp.backbones.adapters import MARK, adapter_weights
 
+KEPT = "gp_fingerprint"  # attribute of a model whose weights are no longer whole in one process
 SAMPLES = 64  # values of each weight
 CAST = {torch.float32: (torch.float32, torch.bfloat16, torch.float16)}  # what a base that is loaded so can be cast to
 
@@ -27,7 +28,13 @@ def fingerprint(model: nn.Module) -> dict[str, str]:
         ones, too, so that a base is known again if it is loaded in another dtype. Two bases differ if digests of one
         dtype do; without a dtype in common, nothing is known. Empty for weights that are quantized or not in memory.
     """
-    return _digests([weight for name, weight in model.named_parameters() if MARK not in name])
+    kept = model.__dict__.get(KEPT)
+    return kept or _digests([weight for name, weight in model.named_parameters() if MARK not in name])
+
+
+def keep_fingerprint(model: nn.Module) -> None:
+    """Takes the fingerprint before the weights are cut into shards."""
+    model.__dict__.setdefault(KEPT, fingerprint(model))
 
 
 def adapter_fingerprint(model: nn.Module) -> dict[str, str]:
@@ -36,11 +43,16 @@ def adapter_fingerprint(model: nn.Module) -> dict[str, str]:
 
 
 def _digests(weights: Sequence[Tensor]) -> dict[str, str]:
-    if not weights or any(weight.is_meta or not weight.is_floating_point() for weight in weights):
+    if not all(_is_plain(weight) for weight in weights) or not weights:
         return {}
     values = [_spread(weight) for weight in weights]
     own = values[0].dtype
     return {str(dtype).removeprefix("torch."): _digest(values, dtype) for dtype in CAST.get(own, (own,))}
+
+
+def _is_plain(weight: Tensor) -> bool:
+    """Whether its numbers lie in memory: not offloaded, and not quantized, by another type or by a class of its own."""
+    return type(weight.data) is Tensor and not weight.is_meta and weight.is_floating_point()
 
 
 def _spread(weight: torch.Tensor) -> torch.Tensor:

@@ -33,6 +33,28 @@ def execution_devices(model: nn.Module) -> Iterator[torch.device]:
     for module in model.modules():
         weight = next(module.parameters(recurse=False), None)
         if weight is not None:
-            hook = getattr(module, "_hf_hook", None) if weight.is_meta else None
-            where = getattr(hook, "execution_device", None)
-            yield weight.device if where is None else torch.device(where)
+            where = hooked_device(module) if weight.is_meta else None
+            yield weight.device if where is None else where
+
+
+def is_placed(model: nn.Module) -> bool:
+    """Whether accelerate has placed a model's parts by a device map, so that nobody else may move them."""
+    return "_hf_hook" in model.__dict__
+
+
+def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a model's state, those that accelerate has offloaded read from where they are."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_meta:
+            path, _, own = name.rpartition(".")
+            tensor = model.get_submodule(path)._hf_hook.weights_map[own]
+        yield name, tensor
+
+
+def hooked_device(module: nn.Module) -> torch.device | None:
+    """Where accelerate lets a module compute; None without its hook: where the module's weights are."""
+    hook = module.__dict__.get("_hf_hook")
+    where = getattr(hook, "execution_device", None)
+    if where is None:
+        return None
+    return torch.device("cuda", where) if isinstance(where, int) else torch.device(where)

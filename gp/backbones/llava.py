@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from gp.backbones.base import Backbone
 from gp.backbones.cropping import Crop
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
+from gp.backbones.host import execution_devices
 from gp.backbones.llava_original import is_original, load_original, original_config
 from gp.backbones.llava_processor import LlavaProcessor
 from gp.backbones.llava_towers import TOWERS, ClipTower, SiglipTower, attention_of, patches
@@ -110,7 +111,8 @@ class Llava(Backbone):
         tower = self.tower
         states: list[Any] = tower.states(self.model.model.vision_tower)
         attention = [states[k + 1].self_attn for k in attended]
-        pixels = self.send(inputs["pixel_values"]).to(self.dtype)
+        where = next(execution_devices(self.model.model.vision_tower))
+        pixels = inputs["pixel_values"].to(where, non_blocking=True).to(self.dtype)
         full_side = tuple(pixels.shape[-2:]) == (self.vision_config.image_size,) * 2
         smaller = {} if full_side else {"interpolate_pos_encoding": True}
         without_cls = partial(patches, num_cls=tower.num_cls)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gp.backbones.sharded import run_part
 from gp.backbones.vision_attention import received_attention
 from gp.types import VisionAttention
 
@@ -67,7 +68,7 @@ def attention_of(
     """
     hidden = args[0] if args else kwargs["hidden_states"]
     query, keys = (
-        project(hidden).unflatten(-1, (attn.num_heads, -1)).transpose(1, 2).float()
+        run_part(project, hidden).unflatten(-1, (attn.num_heads, -1)).transpose(1, 2).float()
         for project in (attn.q_proj, attn.k_proj)
     )
     return VisionAttention(tower.attention(query, keys), keys.mean(1)[:, tower.num_cls :].flatten(0, 1))

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from gp.backbones.base import Backbone
 from gp.backbones.cropping import Crop
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
+from gp.backbones.host import execution_devices
 from gp.backbones.processor import ImageGrids, Qwen2_5_VLProcessor
 from gp.backbones.recording import record_calls, record_outputs
 from gp.backbones.tower import PaddedMLPs, patch_products
@@ -20,7 +21,7 @@ from gp.backbones.views import view_with_parts
 from gp.backbones.vision_attention import fused_attention
 from gp.backbones.vision_index import VisionIndex
 from gp.backbones.windows import batched_view
-from gp.types import ImageFeatures, VisionAttention
+from gp.types import ImageFeatures
 
 
 class Qwen2_5_VL(Backbone):
@@ -81,19 +82,20 @@ class Qwen2_5_VL(Backbone):
     ) -> ImageFeatures:
         visual = self.model.model.visual
         index = VisionIndex.from_grid(inputs["image_grid_thw"], self.vision_config)
-        pixels = self.send(inputs["pixel_values"]).to(visual.dtype)
+        where = next(execution_devices(visual))
+        pixels = inputs["pixel_values"].to(where, non_blocking=True).to(visual.dtype)
         attention = [visual.blocks[k].attn for k in attended]
         tapped = [visual.blocks[k] for k in taps]
         with record_outputs(tapped, self._merged) as outputs, record_calls(attention) as calls:
             seen = self._tower(visual)(
-                pixels, grid_thw=self.send(inputs["image_grid_thw"]), **index.arguments(self.device)
+                pixels, grid_thw=inputs["image_grid_thw"].to(where, non_blocking=True), **index.arguments(where)
             )
-        raster = self.send(index.raster) if taps or attended else None
+        raster = index.raster.to(where, non_blocking=True)
         looks = [fused_attention(module, *call, self._merge**2) for module, call in zip(attention, calls)]
         return ImageFeatures(
             seen.pooler_output,
-            {k: out[raster] for k, out in zip(taps, outputs)},
-            {k: VisionAttention(look.received[raster], look.keys[raster]) for k, look in zip(attended, looks)},
+            {k: out[raster.to(out.device)] for k, out in zip(taps, outputs)},
+            {k: look.ordered(raster.to(look.keys.device)) for k, look in zip(attended, looks)},
             self._deepstack(seen),
         )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gp.backbones.attention import Rotary, rotate
 from gp.backbones.processor import Qwen3VLProcessor
 from gp.backbones.qwen2_5_vl import Qwen2_5_VL
+from gp.backbones.sharded import run_part
 
 
 class Qwen3VL(Qwen2_5_VL):
@@ -29,17 +30,17 @@ class Qwen3VL(Qwen2_5_VL):
 
     def query(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
         attention, normed = self._attention_input(index, hidden)
-        heads = attention.q_proj(normed).unflatten(-1, (self.num_heads, -1))
-        return rotate(attention.q_norm(heads).transpose(1, 2), rotary)
+        heads = run_part(attention.q_proj, normed).unflatten(-1, (self.num_heads, -1))
+        return rotate(run_part(attention.q_norm, heads).transpose(1, 2), rotary)
 
     def key(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
         attention, normed = self._attention_input(index, hidden)
-        heads = attention.k_proj(normed).unflatten(-1, (self.text_config.num_key_value_heads, -1))
-        return rotate(attention.k_norm(heads).transpose(1, 2), rotary)
+        heads = run_part(attention.k_proj, normed).unflatten(-1, (self.text_config.num_key_value_heads, -1))
+        return rotate(run_part(attention.k_norm, heads).transpose(1, 2), rotary)
 
     def _attention_input(self, index: int, hidden: Tensor) -> tuple[nn.Module, Tensor]:
         decoder_layer = self.text_model.layers[index]
-        return decoder_layer.self_attn, decoder_layer.input_layernorm(hidden)
+        return decoder_layer.self_attn, run_part(decoder_layer.input_layernorm, hidden)
 
     def _deepstack(self, seen: Any) -> dict[int, Tensor]:
         """The k-th deepstack feature belongs behind decoder layer k."""

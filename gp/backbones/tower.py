@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from gp.backbones.views import twin
+
 MULTIPLE = 128
 INNER = ("gate_proj", "up_proj", "linear_fc1")  # of an MLP, to its inner width
 OUTER = ("down_proj", "linear_fc2")  # and back; between them is an activation of which 0 is 0
@@ -87,17 +89,20 @@ def padded_mlp(mlp: Any) -> nn.Module:
         parts[name] = _linear(pad(parts[name].weight, (0, 0, 0, more)), None if bias is None else pad(bias, (0, more)))
     for name in parts.keys() & {*OUTER}:
         parts[name] = _linear(pad(parts[name].weight, (0, more)), parts[name].bias)
-    copy = object.__new__(type(mlp))
-    copy.__dict__ = {**mlp.__dict__, "_modules": parts}
-    return copy
+    return twin(mlp, _modules=parts)
 
 
 def _inner_width(mlp: Any) -> int:
-    """Width between the ways in and out; 0 if they are not plain linear layers by the names that are known."""
+    """Width between the ways in and out; 0 unless they are linear layers, in memory, by the names that are known."""
     ways = [getattr(mlp, name, None) for name in (*INNER, *OUTER)]
     ways = [way for way in ways if way is not None]
-    is_known = len(ways) >= 2 and all(type(way) is nn.Linear for way in ways)
+    is_known = len(ways) >= 2 and all(type(way) is nn.Linear and _is_whole(way.weight) for way in ways)
     return ways[0].out_features if is_known else 0
+
+
+def _is_whole(weight: Tensor) -> bool:
+    """Tells if numbers lie in memory as they are: not quantized, not offloaded, not in shards."""
+    return type(weight.data) is Tensor and not weight.is_meta
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

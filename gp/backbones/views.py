@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from functools import partial, update_wrapper
+from types import MethodType
 from typing import Any, TypeVar
 
 from torch import nn
@@ -43,6 +45,18 @@ def _view(module: Any, parts: Mapping[nn.Module, nn.Module], config: Any, other:
     inside = {name: part and _view(part, parts, config, other) for name, part in children.items()} if children else {}
     if not holds and all(part is children[name] for name, part in inside.items()):
         return module
-    view = object.__new__(type(module))
-    view.__dict__ = {**module.__dict__, "_modules": inside, **({"config": other} if holds else {})}
-    return view
+    return twin(module, _modules=inside, **({"config": other} if holds else {}))
+
+
+def twin(module: Any, **changes: Any) -> Any:
+    """A module that shares all attributes of another one but those that are given.
+
+    accelerate's hook replaces a module's `forward` by one that calls this very module; a twin's calls the twin.
+    """
+    made = object.__new__(type(module))
+    made.__dict__ = {**module.__dict__, **changes}
+    forward, old = made.__dict__.get("forward"), made.__dict__.get("_old_forward")
+    if isinstance(forward, partial) and isinstance(old, MethodType):
+        made.__dict__["_old_forward"] = MethodType(old.__func__, made)
+        made.__dict__["forward"] = update_wrapper(partial(forward.func, made), made.__dict__["_old_forward"])
+    return made

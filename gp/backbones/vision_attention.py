@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gp.backbones.sharded import run_part
 from gp.types import VisionAttention
 
 MAX_ENTRIES = 1 << 23  # attention weights held at a time: 32 MiB in float32
@@ -49,8 +50,8 @@ def fused_attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any], patche
         patches_per_token: consecutive patches that merge into a visual token.
     """
     hidden = args[0] if args else kwargs["hidden_states"]
-    cos, sin = (part.float() for part in kwargs["position_embeddings"])
-    projected = attn.qkv(hidden).unflatten(-1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)  # [3, H, K, d]
+    projected = run_part(attn.qkv, hidden).unflatten(-1, (3, attn.num_heads, -1)).permute(1, 2, 0, 3)  # [3, H, K, d]
+    cos, sin = (part.float().to(projected.device) for part in kwargs["position_embeddings"])
     query, keys = (_rotate(states.float(), cos, sin) for states in projected[:2])
     return token_attention(query, keys, kwargs["cu_seqlens"].tolist(), patches_per_token)
 

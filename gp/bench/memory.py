@@ -8,10 +8,12 @@ GB for what it leaves out (CUDA's context, workspaces, the allocator's waste) fi
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from gp.bench.bill import WAYS, Bill, bill_of
+from gp.bench.large_bill import cards_needed
 from gp.bench.options import (
     OptionError,
     add_keep_ratio,
@@ -56,8 +58,10 @@ def run(options: argparse.Namespace) -> BenchReport:
     bills = {way: bill_of(preset, dtype.itemsize, options.attn, way) for way in WAYS}
     tokens = f"{preset.batch} x ({preset.visual} visual + {preset.text} text + {preset.answer} answer tokens)"
     title = f"Bill of a training step, GiB: {options.preset}, {dtype_name(dtype)}, {options.attn}, {tokens}"
-    tables = [bill_table(title, bills), card_table(bills)]
-    return BenchReport(versions(), {"bills": _figures(bills)}, tables)
+    rooms = {card: card * 10**9 - LEFT_OUT_BYTES for card in CARDS_GB}
+    needed = cards_needed(preset, dtype.itemsize, options.attn, rooms)
+    tables = [bill_table(title, bills), card_table(bills), needed_table(needed)]
+    return BenchReport(versions(), {"bills": _figures(bills), "cards_needed": needed}, tables)
 
 
 def run_plus(options: argparse.Namespace) -> BenchReport:
@@ -126,6 +130,14 @@ def card_table(bills: dict[str, Bill]) -> TextTable:
     table = TextTable("Fits a card of", ("way", *(f"{card} GB" for card in CARDS_GB)))
     for way, bill in bills.items():
         table.add(way, *("yes" if fits(bill, card) else "no" for card in CARDS_GB))
+    return table
+
+
+def needed_table(needed: Mapping[str, Mapping[int, int | None]]) -> TextTable:
+    """How many cards each way of a large base needs for a step with the prefix."""
+    table = TextTable("Cards that a step needs, by the way of the frozen base", ("way", *(f"{c} GB" for c in CARDS_GB)))
+    for way, counts in needed.items():
+        table.add(way, *("-" if count is None else str(count) for count in counts.values()))
     return table
 
 

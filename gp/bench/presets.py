@@ -146,6 +146,14 @@ PRESETS: dict[str, Preset] = {
         layers=28, hidden=3584, inner=18944, heads=28, kv_heads=4, vocabulary=152064, tied=False, prune_layer=18,
         **_QWEN_VISION,
     ),
+    "qwen32b": Preset(
+        layers=64, hidden=5120, inner=27648, heads=40, kv_heads=8, vocabulary=152064, tied=False, prune_layer=41,
+        **{**_QWEN_VISION, "vision_inner": 3456},
+    ),
+    "qwen72b": Preset(
+        layers=80, hidden=8192, inner=29568, heads=64, kv_heads=8, vocabulary=152064, tied=False, prune_layer=51,
+        **{**_QWEN_VISION, "vision_inner": 3456},
+    ),
 }  # fmt: skip
 
 

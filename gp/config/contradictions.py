@@ -13,6 +13,7 @@ from gp.config.plus import REWARDS, PlusConfig
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
 from gp.config.schema import (
+    FSDP2,
     GATE_FIGURES,
     DataConfig,
     EvalConfig,
@@ -42,6 +43,7 @@ def check(config: TrainConfig) -> None:
     _check_prune(config.prune)
     _check_length(config.optim)
     _check_devices(config.trainer.devices)
+    _check_large(config)
     _check_splits(config.eval, config.data)
     check_sets(config.eval)
     _check_figures(config)
@@ -71,6 +73,8 @@ def check_name(name: str) -> None:
 def _check_model(model: ModelConfig) -> None:
     if model.attn_implementation.startswith("flash") and model.dtype == "float32":
         raise ValueError(f"{model.attn_implementation} attention needs model.dtype bfloat16 or float16, got float32")
+    if model.quantization == "int4" and model.dtype != "bfloat16":
+        raise ValueError(f"model.quantization int4 computes in bfloat16 only, got model.dtype {model.dtype}")
     low, high = model.min_pixels, model.max_pixels
     if low is not None and high is not None and low > high:
         raise ValueError(f"model.min_pixels {low} is more than model.max_pixels {high}")
@@ -116,6 +120,36 @@ def _check_devices(devices: int | str) -> None:
     if not fits:
         raise ValueError(
             f'trainer.devices must be auto, 1 or more, -1 for all, or numbers as in "0,1", got {devices!r}'
+        )
+
+
+def _check_large(config: TrainConfig) -> None:
+    """Ways of a base that is larger than a card: they do not go together (docs/large.md)."""
+    model, trainer, sharded = config.model, config.trainer, config.trainer.strategy == FSDP2
+    if model.device_map is not None and (trainer.devices not in ("auto", 1, "1") or trainer.num_nodes > 1 or sharded):
+        raise ValueError(
+            f"model.device_map {model.device_map} lets one process have all devices; got trainer.devices "
+            f"{trainer.devices}, trainer.num_nodes {trainer.num_nodes}, trainer.strategy {trainer.strategy}: set "
+            "trainer.devices=1, and choose cards by CUDA_VISIBLE_DEVICES"
+        )
+    if not sharded:
+        return
+    for key, given, why in (
+        ("model.quantization", model.quantization, "quantized weights cannot be cut into shards"),
+        ("model.adapter", model.adapter, "only stock layers are sharded"),
+        ("optim.ema", config.optim.ema, "an average is taken of a whole module"),
+        (
+            "task",
+            config.task if isinstance(config, PlusConfig) else None,
+            "its base learns",
+        ),
+    ):
+        if given is not None:
+            raise ValueError(f"trainer.strategy {FSDP2} and {key} {given} do not go together: {why}")
+    if config.eval.after_training:
+        raise ValueError(
+            f"trainer.strategy {FSDP2} and eval.after_training true do not go together: set it to false, and evaluate "
+            "the run by evaluate.py with trainer.strategy=auto and model.device_map=auto or model.quantization"
         )
 
 

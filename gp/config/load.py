@@ -64,6 +64,8 @@ def load_config(
     where, task = tasks[-1] if tasks else (f"config {paths[0]}", "glimpse")
     config = merge_options(schema_of(task or "glimpse", where), sources)
     if isinstance(config, TrainConfig):
+        if config.model.device_map is not None and config.trainer.devices == "auto":
+            config.trainer.devices = 1  # one process has all of them
         contradictions.check(config)
     else:
         contradictions.check_run(config)

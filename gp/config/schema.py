@@ -17,6 +17,9 @@ SEED = "[0, 4294967295]"
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2", "flash_attention_3")
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu")
+FSDP2 = "fsdp2"  # a strategy of ours, see gp.training.sharding
+DEVICE_MAPS = ("auto", "balanced", "sequential")
+QUANTIZATIONS = ("int8", "int4", "nf4")
 LOGGERS = ("tensorboard", "csv", "wandb")
 VALIDATION_FIGURES = (
     "val/keep_ratio",
@@ -47,6 +50,14 @@ class ModelConfig:
     adapter_revision: str | None = option(None, "commit, branch or tag of the adapter's hub id; null: its main branch")
     dtype: str = option("float32", "type of the frozen weights", choices=DTYPES)
     attn_implementation: str = option("sdpa", "attention kernel", choices=ATTENTIONS)
+    device_map: str | None = option(
+        None,
+        "how the base is spread over all devices of the machine, which one process then has; null: it is on one",
+        choices=DEVICE_MAPS,
+    )
+    quantization: str | None = option(
+        None, "of the frozen weights of the base: int8, int4 (torchao) or nf4 (bitsandbytes)", choices=QUANTIZATIONS
+    )
     min_pixels: int | None = option(None, "smaller images are enlarged to this; null: as the base says", within=FROM_1)
     max_pixels: int | None = option(None, "larger images are reduced to this; null: as the base says", within=FROM_1)
     do_pad: bool | None = option(None, "LLaVA: pad images to a square, not crop them; null: as the base was saved")
@@ -165,7 +176,7 @@ class TrainerConfig:
     accelerator: str = option("auto", "kind of device", choices=ACCELERATORS)
     devices: int | str = option("auto", 'number of devices (-1: all), their numbers as in "0,1", or auto')
     num_nodes: int = option(1, "machines", within=FROM_1)
-    strategy: str = option("auto", "a name that Lightning knows, e.g. auto or ddp")
+    strategy: str = option("auto", "a name that Lightning knows, e.g. auto or ddp; or fsdp2: docs/large.md")
     precision: str = option("32-true", "of the trained parts and their arithmetic", choices=PRECISIONS)
     accumulate_grad_batches: int = option(1, "micro-batches per optimizer step", within=FROM_1)
     gradient_clip_val: float | None = option(

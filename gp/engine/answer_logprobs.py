@@ -167,9 +167,10 @@ def _run_last(backbone: Backbone, last: Prompt, run: Run) -> tuple[Tensor, list[
     kernel_mask = _kernel_mask(backbone, hidden, mask, layers[0]) if run.prompt.has_padding else None
     rotary = backbone.rotary(hidden, last.position_ids)
     for index, before in enumerate(layers):
+        hidden, kernel_mask, rotary = backbone.reach(index, hidden, kernel_mask, rotary)
 
-        def layer(hidden: Tensor, cache: DynamicCache, index: int = index) -> Tensor:
-            return backbone.layer(index, hidden, kernel_mask, rotary, cache)
+        def layer(hidden: Tensor, cache: DynamicCache, seen=(index, kernel_mask, rotary)) -> Tensor:
+            return backbone.layer(seen[0], hidden, *seen[1:], cache)
 
         hidden, own = run_again(layer, hidden, [before])
         added.append(own)
@@ -190,9 +191,10 @@ def _run_block(
     keys, values = (torch.cat([pair[part][..., :1] for pair in blocks[0]], dim=2) for part in (0, 1))
     kernel_mask = _kernel_mask(backbone, hidden, mask, (keys, values))
     for index, before in enumerate(blocks, first):
+        hidden, kernel_mask, rotary = backbone.reach(index, hidden, kernel_mask, rotary)
 
-        def layer(hidden: Tensor, cache: DynamicCache, index: int = index) -> Tensor:
-            return backbone.layer(index, hidden, kernel_mask, rotary, cache)
+        def layer(hidden: Tensor, cache: DynamicCache, seen=(index, kernel_mask, rotary)) -> Tensor:
+            return backbone.layer(seen[0], hidden, *seen[1:], cache)
 
         hidden, _ = run_again(layer, hidden, before, copies)
     return hidden

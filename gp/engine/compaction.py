@@ -75,7 +75,8 @@ def repack(prompt: Prompt, keep: Tensor) -> Tensor:
     """
     longest = max(prompt.lengths)
     index = keep.byte().argsort(dim=1, stable=True)[:, -longest:]  # [B, R]: dropped first, then the kept in order
-    prompt.hidden = select_rows(prompt.hidden, flat_index(index, prompt.hidden.shape[:-1]))
+    here = index.to(prompt.hidden.device)
+    prompt.hidden = select_rows(prompt.hidden, flat_index(here, prompt.hidden.shape[:-1]))
     prompt.attention_mask = keep.gather(1, index)
     prompt.position_ids = prompt.position_ids.gather(2, index.expand(prompt.position_ids.shape[0], -1, -1))
     prompt.visual_id = prompt.visual_id.gather(1, index).masked_fill(~prompt.attention_mask, -1)
@@ -103,15 +104,15 @@ def tail_of(prompt: Prompt, starts: Sequence[int], alive: Tensor | None = None) 
 
 def compact(cache: DynamicCache, index: Tensor) -> None:
     """Removes dropped tokens from the caches of layers that have already run."""
-    flat: dict[torch.Size, Tensor] = {}  # layers that hold as many tokens share it
+    flat: dict[tuple[torch.Size, torch.device], Tensor] = {}  # layers that hold as many tokens share it
     layers: list[Any] = cache.layers  # of the kind that holds keys and values
     for layer in layers:
         if layer.is_initialized:
-            shape = layer.keys.shape[:-1]
-            if shape not in flat:
-                flat[shape] = flat_index(index, shape)
-            layer.keys = select_rows(layer.keys, flat[shape])
-            layer.values = select_rows(layer.values, flat[shape])
+            kind = layer.keys.shape[:-1], layer.keys.device
+            if kind not in flat:
+                flat[kind] = flat_index(index.to(kind[1]), kind[0])
+            layer.keys = select_rows(layer.keys, flat[kind])
+            layer.values = select_rows(layer.values, flat[kind])
 
 
 def flat_index(index: Tensor, shape: torch.Size) -> Tensor:

@@ -64,7 +64,7 @@ class CompiledDecoding:
             consume: whether the prefill's cache is given away.
             wanted: what else `generate` asks of a step.
         """
-        if reason := self.broken or _why_not(cache, wanted):
+        if reason := self.broken or _why_not(prefill, cache, wanted):
             self._tell(reason)
             return None
         positions = prefill.next_position.repeat_interleave(copies)
@@ -125,10 +125,12 @@ def _step(one: OneToken, *tensors: Any) -> Tensor:
     return one.logits(*tensors)
 
 
-def _why_not(cache: Cache, wanted: dict[str, Any]) -> str:
+def _why_not(prefill: Prefill, cache: Cache, wanted: dict[str, Any]) -> str:
     """Why a request cannot be captured; "" if it can."""
     if asked := [name for name in OUTPUTS if wanted.get(name)]:
         return f"{asked[0]} is asked for"
+    if len({layer.keys.device for layer in prefill.cache.layers}) > 1:
+        return "the base computes on several devices"
     if cache.offloading or any(type(layer) is not DynamicLayer for layer in cache.layers):
         return "cache_implementation asks for another cache"
     return ""

@@ -202,7 +202,7 @@ def _behind(backbone: Backbone, done: Prefill, ids: Tensor) -> Tensor:
     else:
         mask = masks[0] if masks.has_padding else None
         hidden = backbone.decode(ids, position_ids, mask, done.cache).last_hidden_state
-    return backbone.model.lm_head(hidden)
+    return backbone.head(hidden)
 
 
 def _output(done: Prefill, logits: Tensor, labels: Tensor | None, cut: Cut | None) -> PrunedOutput:

@@ -192,12 +192,12 @@ class PrunedDecoder(GenerationMixin):
         position_ids, masks = (handover.positions + num_new - 1).unsqueeze(1), handover.masks(num_new)
         if masks.is_ragged:
             hidden = self.backbone.decode_ragged(input_ids, position_ids, masks, cache)
-            logits = self.backbone.model.lm_head(hidden)
+            logits = self.backbone.head(hidden)
             return CausalLMOutputWithPast(logits=logits, **{CACHE: cache})
         mask = masks[0] if masks.has_padding else None
         out = self.backbone.decode(input_ids, position_ids, mask, cache, **kwargs)
         return CausalLMOutputWithPast(
-            logits=self.backbone.model.lm_head(out.last_hidden_state),
+            logits=self.backbone.head(out.last_hidden_state),
             hidden_states=out.hidden_states,
             attentions=out.attentions,
             **{CACHE: cache},
@@ -215,11 +215,12 @@ class PrunedDecoder(GenerationMixin):
         return cache
 
 
-def add_masks(out: ModelOutput, done: Prefill) -> None:
-    """Puts what was kept into an output of `generate`."""
+def add_masks(out: ModelOutput, done: Prefill) -> ModelOutput:
+    """Puts what was kept into an output of `generate`, and gives it back."""
     out["keep_masks"], out["num_kept"] = tuple(done.keep_masks), tuple(done.num_kept)
     out["num_visual"] = tuple(done.full_layout.prompt_sizes)
     out["seen_masks"], out["crops"] = tuple(done.seen_masks), tuple(done.seen_again)
+    return out
 
 
 def fill_cache(target: Cache, source: DynamicCache, copies: int, consume: bool = False) -> Cache:

@@ -137,8 +137,9 @@ class Run:
 
     def _layer(self, index: int) -> None:
         """Runs one decoder layer, and reads the attention row of the last position if the pruner reads it here."""
-        self._add_vectors(index, self.prompt.hidden)
-        hidden = self.prompt.hidden
+        hidden, self.mask, self.rotary = self.backbone.reach(index, self.prompt.hidden, self.mask, self.rotary)
+        self._add_vectors(index, hidden)
+        self.prompt.hidden = hidden
         if torch.is_grad_enabled():
             self.prompt.hidden = self._run_again(index)
         else:
@@ -160,7 +161,7 @@ class Run:
 
     def _add_vectors(self, index: int, hidden: Tensor) -> None:
         if index in self.vectors and index > 0:
-            hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index]
+            hidden[:, -self.vectors[index].shape[0] :] += self.vectors[index].to(hidden.device)
 
     def _read(self, index: int, hidden: Tensor, rotary: Rotary) -> None:
         """Reads the row of the last of the tokens `hidden`, the input of a layer that has run, if a stage will ask."""
@@ -249,7 +250,7 @@ class Run:
             raise ValueError(f"pruner {self.pruner.name!r}: nothing can follow where layers hold different tokens")
         here, self.prompt = self.prompt.hidden, behind(self.prompt, block)
         hidden = self._to_depth(block)
-        self.prompt.hidden = torch.cat([here, hidden], dim=1)
+        self.prompt.hidden = torch.cat([here, hidden.to(here.device)], dim=1)
         self.cache_masks.compact(self.prompt)
         if block.has_padding:
             self._repack(self.prompt.attention_mask)
@@ -278,8 +279,9 @@ class Run:
         mask = self.backbone.causal_mask(block.hidden, padding_mask, self.cache if self.depth >= 0 else None)
         rotary = self.backbone.rotary(block.hidden, block.position_ids)
         for index in range(self.depth + 1):
-            self._add_vectors(index, block.hidden)
-            hidden = block.hidden
+            hidden, mask, rotary = self.backbone.reach(index, block.hidden, mask, rotary)
+            self._add_vectors(index, hidden)
+            block.hidden = hidden
             block.hidden = self.backbone.run_layer(index, block, mask, rotary, self.cache)
             self._read(index, hidden, rotary)
         return block.hidden
@@ -371,4 +373,5 @@ def replace_visual(prompt: Prompt, merged: Tensor | None) -> None:
     """Puts new hidden states [N, D] in the places of the visual tokens; None: leaves all as it is."""
     if merged is not None:
         new = prompt.spread_visual(merged.to(prompt.hidden))
-        prompt.hidden = torch.where(prompt.is_visual.unsqueeze(-1), new, prompt.hidden)
+        is_visual = prompt.is_visual.unsqueeze(-1).to(new.device)
+        prompt.hidden = torch.where(is_visual, new, prompt.hidden)

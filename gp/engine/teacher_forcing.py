@@ -90,6 +90,7 @@ def run_prefix(
     mask = backbone.causal_mask(prompt.hidden, prompt.padding_mask, None)
     rotary = backbone.rotary(prompt.hidden, prompt.position_ids)
     for index in range(num_layers - 1):
+        prompt.hidden, mask, rotary = backbone.reach(index, prompt.hidden, mask, rotary)
         prompt.hidden = backbone.run_layer(index, prompt, mask, rotary, cache)
     backbone.remember(num_layers - 1, prompt.hidden, rotary, cache)
     return prompt
@@ -172,8 +173,9 @@ class Suffix:
         behind = PrefixCache(cache)
         attention = {}
         for index in range(num_layers):
+            self.hidden, mask, rotary = backbone.reach(index, self.hidden, mask, rotary)
             if index in self.vectors and index > 0:
-                glimpse = self.hidden[:, :count] + self.vectors[index]
+                glimpse = self.hidden[:, :count] + self.vectors[index].to(self.hidden.device)
                 self.hidden = torch.cat([glimpse, self.hidden[:, count:]], dim=1)
             layer_input = self.hidden
             self.hidden = checkpoint(

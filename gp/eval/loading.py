@@ -13,6 +13,7 @@ from gp.config import TrainConfig, load_config
 from gp.config.gate import GateRunConfig
 from gp.config.load import prune_options
 from gp.config.plus import PlusConfig
+from gp.config.schema import FSDP2
 from gp.data.shards import check_shards
 from gp.embedded import EMBEDDED_GLIMPSES
 from gp.eval.names import check_names, check_without_glimpse
@@ -77,6 +78,11 @@ def find_run(
     if not isinstance(config, TrainConfig):
         raise ValueError(
             f"config {config_path or find_config(path)}: expected task glimpse, grpo or gate, got {config.task}"
+        )
+    if config.trainer.strategy == FSDP2:
+        raise ValueError(
+            f"trainer.strategy {FSDP2} is for training: evaluate with trainer.strategy=auto, and a base that is larger "
+            "than a card with model.device_map=auto or model.quantization"
         )
     check_names(config.eval)
     without = isinstance(config, PlusConfig) and config.grpo.glimpse is None and path is not None and path.is_file()

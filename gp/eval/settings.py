@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gp.backbones.host import tensors_of
 from gp.config import EvalConfig, TrainConfig
 from gp.config.sets import set_options
 from gp.engine.generation import switched_off
@@ -29,6 +30,7 @@ def settings_of(model: GlimpseModel, config: TrainConfig, ckpt_id: str) -> dict[
 
     Batch size, number of samples and number of processes are not among them: an evaluation may go on with others.
     `not_greedy`, if it is there, is what of the base's generation config is switched off; earlier versions did not.
+    `quantization` is there if the base is quantized.
     """
     off = switched_off(model.generation_config)
     return {
@@ -40,6 +42,7 @@ def settings_of(model: GlimpseModel, config: TrainConfig, ckpt_id: str) -> dict[
         "base_id": norms_hash(model.base),
         "dtype": str(model.backbone.dtype).removeprefix("torch."),
         "attn_implementation": config.model.attn_implementation,
+        **({"quantization": config.model.quantization} if config.model.quantization else {}),
         "min_pixels": config.model.min_pixels,
         "max_pixels": config.model.max_pixels,
         "do_pad": config.model.do_pad,
@@ -120,7 +123,7 @@ def weights_id(model: GlimpseModel) -> str:
 
 def norms_hash(base: torch.nn.Module) -> str:
     """Hash of the base's vectors (norms and biases): a base that was trained anew has others, and they are few."""
-    return _hash({name: value for name, value in base.state_dict().items() if value.ndim == 1})
+    return _hash({name: value for name, value in tensors_of(base) if value.ndim == 1})
 
 
 def _hash(tensors: dict[str, torch.Tensor]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gp.backbones import Backbone
 from gp.backbones.fingerprint import adapter_fingerprint, fingerprint
+from gp.backbones.host import hooked_device
 from gp.runs.differences import ADAPTER, FINGERPRINT
 
 
@@ -29,4 +30,5 @@ def base_facts(backbone: Backbone) -> dict[str, Any]:
 
 def is_outline(backbone: Backbone) -> bool:
     """Whether the base has sizes alone, and no weights in memory (see `gp.loading.outline`)."""
-    return backbone.text_model.embed_tokens.weight.is_meta
+    embeddings = backbone.text_model.embed_tokens
+    return embeddings.weight.is_meta and hooked_device(embeddings) is None  # with a hook they are offloaded

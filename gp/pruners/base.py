@@ -272,4 +272,4 @@ def flat_evidence(view: PruneView) -> Tensor:
     given = [tuple(m.shape) for m in masks]
     if given != list(view.layout.grids):
         raise ValueError(f"evidence_masks have shapes {given}, but the images have {list(view.layout.grids)} tokens")
-    return torch.cat([m.flatten() for m in masks]).float().to(view.prompt.hidden.device, non_blocking=True)
+    return torch.cat([m.flatten() for m in masks]).float().to(view.alive.device, non_blocking=True)

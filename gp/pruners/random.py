@@ -21,7 +21,7 @@ class RandomPruner(AtPruneLayer, RankingPruner):
 
     def scores(self, view: PruneView) -> Tensor:
         drawn = _draw(view.layout.prompt_sizes, view.seed)
-        return drawn.to(view.prompt.hidden.device, non_blocking=True)
+        return drawn.to(view.alive.device, non_blocking=True)
 
 
 def _draw(prompt_sizes: Sequence[int], seed: int | Sequence[int]) -> Tensor:

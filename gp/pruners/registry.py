@@ -54,8 +54,13 @@ def find_class(name: str) -> type[Pruner]:
         name: of a method of the package, of an entry point in the group `gp.pruners`, or `package.module:Class`.
 
     Raises:
+        TypeError: something else than a name.
         ValueError: no such method, or one that cannot be imported; names it, and the reason.
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"pruner must be a method's name or a Pruner, one for the whole batch; got {type(name).__name__} {name!r}"
+        )
     if name in METHODS:
         return METHODS[name]
     if name in BASELINES:

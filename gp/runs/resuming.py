@@ -31,6 +31,7 @@ KINDS = {
     "model.adapter_revision": COMPARED,
     "model.adapter": COMPARED,  # a folder may have been moved; its fingerprint is held against the checkpoint's
     **dict.fromkeys(("model.dtype", "model.attn_implementation"), APPLIED),
+    **dict.fromkeys(("model.device_map", "model.quantization"), APPLIED),
     **dict.fromkeys(("model.min_pixels", "model.max_pixels", "model.do_pad"), APPLIED),
     "glimpse.init_from_prompt": REFUSED,  # only a first step can start from it
     **dict.fromkeys(("glimpse.num_tokens", "glimpse.layers", "glimpse.norm"), COMPARED),

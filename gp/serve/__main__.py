@@ -49,7 +49,8 @@ def serve(config: ServeConfig) -> None:
         from gp.serve.running import run
     except ModuleNotFoundError as error:
         raise ValueError(f'{error.name} is not installed: pip install -e ".[serve]" in the clone of gp') from error
-    run(config, find_devices(config.devices))
+    devices = find_devices(config.devices)
+    run(config, devices if config.model.device_map is None else devices[:1])  # whose worker spreads the base over all
 
 
 def find_devices(given: Sequence[str]) -> list[str]:

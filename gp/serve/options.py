@@ -14,7 +14,7 @@ from omegaconf import MISSING
 from gp.config.load import COMMAND_LINE, merge_options, parse_overrides, read_yaml
 from gp.config.option import option
 from gp.config.reference import describe_schema
-from gp.config.schema import ABOVE_0, ATTENTIONS, DTYPES, FROM_0, FROM_1
+from gp.config.schema import ABOVE_0, ATTENTIONS, DEVICE_MAPS, DTYPES, FROM_0, FROM_1, QUANTIZATIONS
 
 AUTO = "auto"
 PORTS = "[0, 65535]"
@@ -30,6 +30,14 @@ class ServedModel:
     glimpse_revision: str | None = option(None, "the same of the glimpse's hub id")
     dtype: str = option("float32", "type of the weights", choices=DTYPES)
     attn_implementation: str = option("sdpa", "attention kernel", choices=ATTENTIONS)
+    device_map: str | None = option(
+        None,
+        "how the base is spread over all devices, which one worker then has; null: each worker has one of its own",
+        choices=DEVICE_MAPS,
+    )
+    quantization: str | None = option(
+        None, "of the base's weights: int8, int4 (torchao) or nf4 (bitsandbytes)", choices=QUANTIZATIONS
+    )
     min_pixels: int | None = option(None, "smaller images are enlarged to this; null: as the base says", within=FROM_1)
     max_pixels: int | None = option(None, "larger images are reduced to this; null: as the base says", within=FROM_1)
     do_pad: bool | None = option(None, "LLaVA: pad images to a square, not crop them; null: as the base was saved")
@@ -105,6 +113,11 @@ def load_serve_config(path: str | Path | None, overrides: Sequence[str]) -> Serv
             values["devices"] = [one.strip() for one in devices.split(",")]
     config = merge_options(ServeConfig, given)
     check_address(config.host, config.key, config.open)
+    if config.model.device_map is not None and len(config.devices) > 1:
+        raise ValueError(
+            f"model.device_map={config.model.device_map} lets one worker have all devices, got devices="
+            f"{','.join(config.devices)}: leave devices out, and choose cards by CUDA_VISIBLE_DEVICES"
+        )
     return config
 
 

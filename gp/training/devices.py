@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from gp.config import TrainerConfig
 from gp.training.extra import check_extra
 from gp.training.loggers import check_loggers
+from gp.training.sharding import strategy_of
 
 LIGHTNING = "lightning.pytorch"
 
@@ -27,6 +28,7 @@ def check_devices(settings: TrainerConfig) -> None:
     level = log.level
     log.setLevel(logging.ERROR)
     given = {name: getattr(settings, name) for name in ("accelerator", "devices", "num_nodes", "strategy", "precision")}
+    given["strategy"] = strategy_of(settings.strategy)
     quiet = {
         "logger": False,
         "enable_checkpointing": False,
@@ -36,7 +38,7 @@ def check_devices(settings: TrainerConfig) -> None:
     try:
         pl.Trainer(**{**given, **settings.extra, **quiet})
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
-        given |= {f"extra.{name}": value for name, value in settings.extra.items()}
+        given |= {"strategy": settings.strategy, **{f"extra.{name}": value for name, value in settings.extra.items()}}
         shown = ", ".join(f"trainer.{name} {value}" for name, value in given.items())
         raise ValueError(f"{shown}: {error}") from error
     finally:

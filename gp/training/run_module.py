@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from gp.backbones.sharded import is_sharded
 from gp.config import TrainConfig
 from gp.data.batch import Batch
 from gp.model import GlimpseModel
 from gp.runs.resuming import NOTE, SETTINGS
 from gp.training.continuing import apply_settings, count_batches_anew
+from gp.training.in_step import InStep
 from gp.training.optimizer import adamw, refuse_other_groups
 from gp.training.schedule import Length, samples_per_step, warmup_cosine
 from gp.training.validation import Validation
@@ -41,6 +43,7 @@ class RunModule(pl.LightningModule):
     """
 
     length: Length | None = None
+    _in_step: InStep | None = None
 
     def __init__(self, config: TrainConfig, model: GlimpseModel, validation: Validation) -> None:
         super().__init__()
@@ -84,10 +87,24 @@ class RunModule(pl.LightningModule):
         Returns:
             `keep_masks` (one bool [h, w] an image) and `answers` (texts), for callbacks.
         """
+        if self._in_step is not None:
+            self._in_step.begin(batch)
         return self.validation.step(batch)
 
+    def on_validation_epoch_start(self) -> None:
+        """Processes that share a sharded base answer batch by batch together."""
+        sharded = is_sharded(self.model.backbone.model)
+        self._in_step = InStep(self.any_process) if sharded else None
+        self.validation.any_process = self.any_process if sharded else None
+
+    def any_process(self, yes: bool) -> bool:
+        """Whether a process says yes; takes all of them."""
+        return self.trainer.strategy.reduce_boolean_decision(yes, all=False)
+
     def on_validation_epoch_end(self) -> None:
-        """The only place where validation synchronises processes."""
+        """The only place where validation synchronises processes, unless they share a sharded base."""
+        if self._in_step is not None:
+            self._in_step.finish(self.validation.repeat)
         figures = {f"val/{name}": value for name, value in self.validation.compute().items()}
         self.log_dict({**figures, **self._epoch(self.trainer.global_step)}, batch_size=1)
 

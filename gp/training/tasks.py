@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from gp.config import TrainConfig
 from gp.config.gate import GateRunConfig
@@ -66,8 +67,9 @@ def build_glimpse(config: TrainConfig, start_token: bool = True) -> GlimpseModel
     model = load_base(config)
     model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
     if config.glimpse.init_from_prompt and start_token:
-        embeddings = model.backbone.text_model.embed_tokens.weight
-        model.glimpse.glimpse_token.start_from(embeddings[last_prompt_token(model.processor)])
+        backbone = model.backbone
+        token = backbone.send(torch.tensor([last_prompt_token(model.processor)]))
+        model.glimpse.glimpse_token.start_from(backbone.text_model.embed_tokens(token)[0])
     return model
 
 

@@ -45,6 +45,7 @@ from gp.training.loggers import make_loggers
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, find_callback, rehearsed
 from gp.training.run_module import RunModule
 from gp.training.schedule import Length, run_length, samples_per_step, shift_of
+from gp.training.sharding import strategy_of
 from gp.training.summary import describe_run
 from gp.training.tasks import task_of
 
@@ -178,7 +179,7 @@ def make_trainer(config: TrainConfig, folder: Path, step: int = 0) -> pl.Trainer
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
+        strategy=strategy_of(settings.strategy),
         precision=settings.precision,
         max_steps=config.optim.max_steps or -1,  # see `set_length`
         accumulate_grad_batches=settings.accumulate_grad_batches,

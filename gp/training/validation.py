@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,12 @@ class Validation(nn.Module):
         max_new_tokens: of an answer.
         pruner: the method; None: the model's glimpse.
         base_learns: the un-pruned answers change, too.
+
+    Attributes:
+        any_process: whether a process says yes; None: processes do not share the base and need not go in step.
     """
+
+    any_process: Callable[[bool], bool] | None = None
 
     def __init__(
         self, model: GlimpseModel, max_new_tokens: int, pruner: Pruner | None = None, base_learns: bool = False
@@ -51,13 +56,7 @@ class Validation(nn.Module):
         Returns:
             `keep_masks` (one bool [h, w] an image, what lies behind a kept token) and `answers` (texts).
         """
-        pictures = [sample.image for sample in batch.samples if sample.image is not None]
-        done = self.model.prefill(
-            batch.inputs,
-            self.pruner,
-            evidence_masks=batch.evidence_masks,
-            originals=pictures if len(pictures) == len(batch) else None,
-        )
+        done = self._prefill(batch)
         layout, masks = done.full_layout, [mask.to(done.keep_mask.device) for mask in batch.evidence_masks]
         seen = torch.cat([mask.flatten() for mask in done.seen_masks])
         evidence = torch.cat([mask.flatten() for mask in masks])
@@ -72,6 +71,20 @@ class Validation(nn.Module):
         answers = self._decode(batch, done)
         self.answers.update(answers, [sample.answer for sample in batch.samples], self._unpruned(batch))
         return {"keep_masks": done.seen_masks, "answers": answers}
+
+    def repeat(self, batch: Batch) -> None:
+        """Runs what `step` runs, for the sake of other processes, and counts nothing."""
+        self._decode(batch, self._prefill(batch))
+        self._unpruned(batch)
+
+    def _prefill(self, batch: Batch) -> Prefill:
+        pictures = [sample.image for sample in batch.samples if sample.image is not None]
+        return self.model.prefill(
+            batch.inputs,
+            self.pruner,
+            evidence_masks=batch.evidence_masks,
+            originals=pictures if len(pictures) == len(batch) else None,
+        )
 
     def compute(self) -> dict[str, Tensor]:
         """All figures of the pass, the same on every process; starts afresh."""
@@ -97,7 +110,8 @@ class Validation(nn.Module):
 
     def _unpruned(self, batch: Batch) -> list[str]:
         ids = [sample.id for sample in batch.samples]
-        if self.base_learns or not self.unpruned_answers.keys() >= set(ids):
+        missing = self.base_learns or not self.unpruned_answers.keys() >= set(ids)
+        if missing if self.any_process is None else self.any_process(missing):
             answers = self._decode(batch, self.model.prefill(batch.inputs, pruner="none"))
             self.unpruned_answers.update(zip(ids, answers))
         return [self.unpruned_answers[key] for key in ids]
@@ -107,6 +121,8 @@ class Validation(nn.Module):
         tokenizer = self.model.processor.tokenizer
         prompt = batch.inputs["input_ids"]
         stop = {"max_new_tokens": self.max_new_tokens, "pad_token_id": tokenizer.pad_token_id}
+        if self.any_process is not None:
+            stop["synced_gpus"] = True  # transformers' word for: decode until no process has an answer to finish
         ids = self.model.decode(prompt, done, consume=True, **stop, **GREEDY)
         texts = tokenizer.batch_decode(ids[:, prompt.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]

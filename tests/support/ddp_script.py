@@ -1,11 +1,12 @@
 """Run by test_ddp: gradients, losses and validation figures of one global batch on one or two processes.
 
-python -m tests.support.ddp_script FOLDER NUM_PROCESSES BASE [BASE ...]
+python -m tests.support.ddp_script FOLDER NUM_PROCESSES [KEY=VALUE ...] BASE [BASE ...]
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -38,15 +39,18 @@ class Recorder(runs.pl.Callback):
         self.losses = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
 
 
-def main(folder: Path, num_processes: int, *bases: str) -> None:
+def main(folder: Path, num_processes: int, *given: str) -> None:
     """One after the other, each into a folder of its base's name; the first base with two micro-batches, too."""
+    settings, bases = [one for one in given if "=" in one], [one for one in given if "=" not in one]
     for base in bases:
-        run_one(folder / Path(base).name, base, num_processes)
-    run_one(folder / Path(bases[0]).name, bases[0], num_processes, 2)
+        run_one(folder / Path(base).name, base, num_processes, settings)
+    run_one(folder / Path(bases[0]).name, bases[0], num_processes, settings, 2)
 
 
-def run_one(folder: Path, base: str, num_processes: int, num_micro_batches: int = 1) -> None:
-    overrides = ("optim.max_steps=1", "trainer.gradient_clip_val=null", f"trainer.devices={num_processes}")
+def run_one(
+    folder: Path, base: str, num_processes: int, settings: Sequence[str] = (), num_micro_batches: int = 1
+) -> None:
+    overrides = ("optim.max_steps=1", "trainer.gradient_clip_val=null", f"trainer.devices={num_processes}", *settings)
     accumulate = f"trainer.accumulate_grad_batches={num_micro_batches}"
     config = write_config(folder, base, *overrides, accumulate)
     runs.pl.seed_everything(0, verbose=False)

@@ -1,0 +1,41 @@
+"""Options of bases that are larger than a card: what goes together, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from gp.config import load_config
+from gp.serve.options import load_serve_config
+
+TINY = "configs/tiny.yaml"
+
+
+def test_a_device_map_takes_one_process():
+    config = load_config(TINY, ["model.device_map=auto", "model.quantization=nf4"])
+    assert config.trainer.devices == 1 and config.model.quantization == "nf4"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["model.device_map=auto", "trainer.devices=2"], "one process have all devices; got trainer.devices 2"),
+        (["model.device_map=auto", "trainer.num_nodes=2"], "trainer.num_nodes 2"),
+        (["model.device_map=auto", "trainer.strategy=fsdp2"], "trainer.strategy fsdp2"),
+        (["model.device_map=cuda"], "model.device_map must be null or one of auto, balanced, sequential"),
+        (["model.quantization=int3"], "model.quantization must be null or one of int8, int4, nf4"),
+        (["model.quantization=int4"], "bfloat16 only, got model.dtype float32"),
+        (["trainer.strategy=fsdp2"], "fsdp2 and eval.after_training true"),
+        (["trainer.strategy=fsdp2", "eval.after_training=false", "model.quantization=int8"], "cut into shards"),
+        (["trainer.strategy=fsdp2", "eval.after_training=false", "optim.ema=0.9"], "average is taken"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        load_config(TINY, given)
+
+
+def test_a_server_with_a_device_map_has_one_worker():
+    given = ["model.base=tiny", "model.device_map=auto"]
+    assert load_serve_config(None, given).model.device_map == "auto"
+    with pytest.raises(ValueError, match="one worker have all devices, got devices=cuda:0,cuda:1"):
+        load_serve_config(None, [*given, "devices=cuda:0,cuda:1"])
