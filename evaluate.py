@@ -56,6 +56,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from gp import cli
+from gp.allocator import keep_freed_memory
 from gp.config.reference import help_text, judge_text
 
 # threads that spin while they wait make small steps many times slower on a shared machine; read when torch is imported
@@ -218,4 +219,5 @@ def split_settings(settings: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

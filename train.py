@@ -24,6 +24,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from gp import cli
+from gp.allocator import keep_freed_memory
 from gp.config import TrainConfig, load_config
 from gp.config.pretrain import PretrainConfig
 from gp.config.pretrain_cards import CardsPretrainConfig
@@ -123,4 +124,5 @@ def train_and_evaluate(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     sys.exit(main())

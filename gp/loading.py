@@ -142,6 +142,7 @@ def load_base(config: TrainConfig) -> GlimpseModel:
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
         attn_implementation=settings.attn_implementation,
+        fast_tower=settings.fast_tower,
         **processor_options(config),
     )
     model.options = prune_options(config)

@@ -56,7 +56,9 @@ def _size(model: GlimpseModel) -> str:
 def _trained(model: GlimpseModel) -> str:
     if adapter := model.trainable()["adapter"]:
         return f"LoRA adapter of the decoder {_in_millions(adapter)} parameters"
-    return f"glimpse token {_millions(model.glimpse.glimpse_token)}, VIP {_millions(model.glimpse.vip)} parameters"
+    glimpse = model.glimpse
+    twig = "" if glimpse.twig is None else f", twig of {len(glimpse.twig.layers)} layers {_millions(glimpse.twig)}"
+    return f"glimpse token {_millions(glimpse.glimpse_token)}, VIP {_millions(glimpse.vip)}{twig} parameters"
 
 
 def _pruning(config: TrainConfig, model: GlimpseModel) -> str:
