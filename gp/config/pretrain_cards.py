@@ -84,12 +84,17 @@ class FinalStageConfig(JointStageConfig):
 
 @dataclass
 class CountStageConfig(FinalStageConfig):
-    """Stage 4: as the final one, from its weights, half of the batches with what was learned last: counting."""
+    """Stage 4: as the final one, from its weights, most of it with what was learned last: counting."""
 
     steps: int = option(0, "optimizer steps; 0: the stage is left out", within=FROM_0)
     lr: float = option(1e-3, "peak learning rate", within=ABOVE_0)
-    early_share: float = option(1.0, "has no effect: shares do not change in this stage", within=SHARE)
-    tower_every: int = option(6, "one batch in so many is the tower's own; 0: none", within=FROM_0)
+    early_share: float = option(
+        0.6, "share of the steps that mostly count; the others count less and read more", within=SHARE
+    )
+    tower_every: int = option(8, "one batch in so many is the tower's own; 0: none", within=FROM_0)
+    blend: float = option(
+        1.0, "share of its weights in the mean with those before the stage, which is the result", within="(0, 1]"
+    )
 
 
 @dataclass

@@ -19,8 +19,8 @@ from gp.model import GlimpseModel
 from gp.runs.writing import write_text
 
 NUM_BATCHES = 2
-GROUP = 3  # rows that share un-pruned runs; more would be further from them
-MEMORY_REPEATS = 3
+GROUP = 3  # pruned rows that share un-pruned runs; more would be further from them
+MEMORY_REPEATS = 2
 BATCH_SIZE = 8  # samples, or `data.eval_batch_size` if that is less
 FILE = "costs.json"
 FILES = "costs*.json"
@@ -93,7 +93,7 @@ def measure_costs(
     for method in costs:
         advance(method)
     left = [method for method in methods if method not in costs]
-    for group in (left[start : start + GROUP] for start in range(0, len(left), GROUP)):
+    for group in groups(left):
         found = measure(model, batches, group, seed, num_keep)
         entries = {f"{split}-{method.label}": {**asdict(cost), **taken_on} for method, cost in found.items()}
         write_text(path, json.dumps({**_read(path), **entries}, indent=1) + "\n")
@@ -101,6 +101,14 @@ def measure_costs(
         for method in group:
             advance(method)
     return costs
+
+
+def groups(methods: Sequence[Method]) -> list[list[Method]]:
+    """Rows that are measured together: `GROUP` pruned ones, and the un-pruned row with the first of them."""
+    pruned = [method for method in methods if method != UNPRUNED]
+    parts = [pruned[start : start + GROUP] for start in range(0, len(pruned), GROUP)] or [[]]
+    unpruned = [method for method in methods if method == UNPRUNED]
+    return [unpruned + part if number == 0 else part for number, part in enumerate(parts) if unpruned or part]
 
 
 def measure(
@@ -120,14 +128,14 @@ def memory_mib(
 ) -> tuple[float | None, float]:
     """Peak above the use before the larger batch; and KV cache after prefill, of the batch where it is largest.
 
-    Median over repeats; the first round loads what stays loaded. Apart from the timed runs, because taking the peak
+    Mean of the repeats; the first round loads what stays loaded. Apart from the timed runs, because taking the peak
     slows them.
     """
     cache_mib = max(_peak_and_cache_mib(model, batch, method, seed, num_keep)[1] for batch in batches)
     larger = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
     repeats = 1 if model.backbone.device.type == "cuda" else MEMORY_REPEATS  # torch counts what the system estimates
     peaks = [_peak_and_cache_mib(model, larger, method, seed, num_keep)[0] for _ in range(repeats)]
-    return None if None in peaks else round(statistics.median(peaks), 2), round(cache_mib, 4)
+    return None if None in peaks else round(statistics.mean(peaks), 2), round(cache_mib, 4)
 
 
 def _peak_and_cache_mib(

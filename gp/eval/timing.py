@@ -15,7 +15,7 @@ from gp.measure.spread import Spread
 from gp.measure.stopwatch import Stopwatch
 from gp.model import GlimpseModel
 
-ROUNDS = 5
+ROUNDS = 4
 ENOUGH_ROUNDS = 2  # where the ratios agree, as on a quiet machine
 NARROW = 0.05  # they do if their middle half is within so much of the median
 DECODED_TOKENS = 8

@@ -25,12 +25,16 @@ def draw_background(
     left = float(rng.uniform(0, photo.width - crop_width))
     top = float(rng.uniform(0, photo.height - crop_height))
     box = (left, top, left + crop_width, top + crop_height)
-    pixels = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR, box=box), dtype=np.float32)
+    image = photo.resize((width, height), Image.Resampling.BILINEAR, box=box)
+    # Mirrored and permuted as bytes, then changed in place: making large float arrays anew cost more than all the rest.
     if rng.random() < 0.5:
-        pixels = pixels[:, ::-1]
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     gain = rng.uniform(0.75, 1.15, size=1)
     if augment:
         # Ten photographs are few: permuted and tinted channels keep the tower from leaning on their colours.
-        pixels = pixels[..., rng.permutation(3)]
+        image = Image.merge("RGB", [image.getchannel(int(channel)) for channel in rng.permutation(3)])
         gain = gain * rng.uniform(0.7, 1.2, size=3)
-    return material.photo_names[photo_id], pixels * gain.astype(np.float32)
+    pixels = np.asarray(image, dtype=np.float32)
+    rows = pixels.reshape(height, 3 * width)
+    rows *= np.tile(np.broadcast_to(gain.astype(np.float32), 3), width)
+    return material.photo_names[photo_id], pixels

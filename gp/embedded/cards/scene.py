@@ -96,7 +96,8 @@ class SceneBuilder:
             self._paint(pixels, rng, box, look, pick, halftone, large > 0)
             for box, look, pick in zip(boxes, looks, picks, strict=False)
         ]
-        image = Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
+        pixels += 0.5
+        image = Image.fromarray(np.clip(pixels, 0, 255, out=pixels).astype(np.uint8))
         source_id = f"{self.split}/{layout}/{rows}x{columns}/{seed}/{photo}"
         return Scene(image, tuple(cards), layout, rows, columns, source_id)
 

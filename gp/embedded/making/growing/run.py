@@ -1,7 +1,7 @@
 """Pretraining of the embedded base: `python train.py --config configs/tiny_base.yaml`."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -74,8 +74,10 @@ def run(cfg: CardsPretrainConfig) -> None:
         init = EMBEDDED_BASES.get(cfg.init, cfg.init)
         model, tokenizer = _grown(init, cfg.seed)
         for stage, module, data in make_stages(cfg, model, tokenizer):
+            before = copy.deepcopy(model.state_dict())  # at the end: the weights before the last stage
             fit(cfg, stage, num_steps[stage], module, data, is_new)
             is_new = False
+        blend(model, before, cfg.count_stage.blend)
         save_grown_processor(init, folder / BASE)
         save_base(model, folder / BASE)
         finish(folder, sum(num_steps.values()), {})
@@ -145,6 +147,17 @@ def fit(
     )
     with rehearsed(trainer, folder, is_new):
         trainer.fit(module, datamodule=data, ckpt_path=path if found else None, weights_only=True)
+
+
+@torch.no_grad()
+def blend(model: PreTrainedModel, before: Mapping[str, torch.Tensor], share: float) -> None:
+    """Takes weights to the mean of `before` and their own, in place; `share`, in (0, 1], is that of their own.
+
+    A stage for a few kinds costs the others a little; a mean of weights, of one ancestor, has most of what both can.
+    Source: Wortsman et al., "Robust fine-tuning of zero-shot models", arXiv 2109.01903, section 3.
+    """
+    for name, weight in model.named_parameters():  # tied ones once
+        weight.copy_(torch.lerp(before[name], weight, share))
 
 
 def save_base(model: PreTrainedModel, folder: Path) -> None:

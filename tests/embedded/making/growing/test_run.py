@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from gp.backbones.processor import load_processor
-from gp.config.pretrain_cards import FinalStageConfig, JointStageConfig
+from gp.config.pretrain_cards import CountStageConfig, FinalStageConfig, JointStageConfig
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.evaluate import Answerer
@@ -51,6 +51,19 @@ def test_the_folder_answers_as_stock_transformers(straight_run):
     samples = [draw_sample(SceneBuilder("val"), kind, 8, 8, 0) for kind in ("color", "zoom", "turns")]
     assert len(Answerer(straight_run / "base").answer(samples)) == 3
     assert load_processor(straight_run / "base").image_processor.size.longest_edge == 784**2
+
+
+def test_the_result_is_between_the_weights_before_and_after_the_last_stage(straight_run, init, tmp_path):
+    """The same run but for `blend`: float16 of the mean, of the final stage's end and of the count stage's."""
+    run(growing_config(tmp_path, init, count_stage=CountStageConfig(steps=1, evidence_layer=3, blend=0.25)))
+    result = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "micro" / "base").state_dict()
+    ends = [torch.load(straight_run / f"{name}.ckpt", weights_only=True)["state_dict"] for name in ("final", "count")]
+    moved = 0
+    for name, weight in result.items():
+        before, after = (end[f"model.{name}"] for end in ends)
+        torch.testing.assert_close(weight, 0.75 * before + 0.25 * after, rtol=1e-3, atol=1e-6)  # of float16
+        moved += not torch.equal(weight, before.half().float())
+    assert moved > len(result) / 2  # else any mean would do
 
 
 @pytest.mark.parametrize(("stream", "killed_at"), [(TowerStream, 1), (JointStream, 3)])
