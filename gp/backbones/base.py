@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +180,7 @@ class Backbone(Family):
         """The stock decoder layer of that number, or what stands for it; see `with_layers`."""
         return self._own_layers[index] if index in self._own_layers else self.text_model.layers[index]
 
-    def with_layers(self, layers: Mapping[int, nn.Module]) -> Self:
+    def with_layers(self, layers: Mapping[int, nn.Module]) -> Backbone:
         """The same base with other decoder layers of those numbers; everything else is shared."""
         other = copy(self)
         other._own_layers = layers

@@ -57,7 +57,7 @@ class Twig(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.layers[0].input_layernorm.weight.dtype
+        return next(self.parameters()).dtype
 
     def numbered(self) -> dict[int, nn.Module]:
         """Number of a decoder layer -> its copy."""

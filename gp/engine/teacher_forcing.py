@@ -233,7 +233,7 @@ class Suffix:
                 glimpse = self.hidden[:, :count] + self.vectors[index]
                 self.hidden = torch.cat([glimpse, self.hidden[:, count:]], dim=1)
             layer_input = self.hidden
-            inputs = (index, layer_input, mask, rotary, behind)
+            inputs: Any = (index, layer_input, mask, rotary, behind)
             if recompute:
                 self.hidden = checkpoint(backbone.layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:

@@ -163,8 +163,8 @@ def start_from_glimpse(pruner: GlimpsePruner, backbone: Backbone, name: str) -> 
     if wrong := differences(there, here):
         raise ValueError(f"glimpse.init_from_glimpse {name}: {', '.join(map(str, wrong))}")
     weights, own = other.state_dict(), pruner.state_dict()
-    if wrong := [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]:
-        raise ValueError(f"glimpse.init_from_glimpse {name}: its {wrong[0]} has no place in glimpse.twig here")
+    if lost := [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]:
+        raise ValueError(f"glimpse.init_from_glimpse {name}: its {lost[0]} has no place in glimpse.twig here")
     pruner.load_state_dict({**own, **weights})
 
 

@@ -68,7 +68,8 @@ class GlimpseModule(RunModule):
             )
         answers = (batch.answer_ids, batch.answer_mask) if self.config.loss.answer > 0 else (None, None)
         again = recomputes(self.config.trainer.recompute, self.model.backbone, batch)
-        forced = teacher_forced(self.model.backbone, self.model.glimpse, batch.inputs, *answers, recompute=again)
+        inputs = batch.one_frame if self.model.backbone.takes_one_frame else batch.inputs
+        forced = teacher_forced(self.model.backbone, self.model.glimpse, inputs, *answers, recompute=again)
         num_kept = kept_counts(forced, self.model.options)
         local = batch_sums(forced, batch.evidence_masks, *answers, num_kept)
         num_parts = self.trainer.world_size * num_micro_batches

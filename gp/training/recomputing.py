@@ -24,7 +24,7 @@ def recomputes(setting: str, backbone: Backbone, batch: Batch) -> bool:
     """
     if setting != "auto":
         return setting == "always"
-    rows, length = batch.inputs["input_ids"].shape
+    rows, length = batch.sent["input_ids"].shape
     return kept_bytes(backbone, rows, length + batch.answer_ids.shape[1] + 1) > SHARE * free_bytes(backbone.device)
 
 
