@@ -41,6 +41,8 @@ def to_ours(source: Path, target: Path) -> None:
 def to_published(source: Path, target: Path, base: Path) -> None:
     """Our folder -> published; the original repeats the base's own config in its file, so that is needed too."""
     there, glimpse, vip, options = read_config(source)
+    if glimpse.twig:
+        raise ValueError(f"{source}: has a twig (glimpse.twig {glimpse.twig}), which the published format cannot hold")
     weights = read_weights(source)
     shape = BaseShape.read(there, f"{source / 'config.json'}: base.")
     check_weights(weights, shape, glimpse, vip, f"{source / WEIGHTS}: ")

@@ -152,6 +152,7 @@ def load_base(config: TrainConfig) -> GlimpseModel:
         revision=settings.revision,
         dtype=getattr(torch, settings.dtype),
         attn_implementation=settings.attn_implementation,
+        fast_tower=settings.fast_tower,
         device_map=settings.device_map,
         **quantized(settings.quantization, settings.dtype),
         **processor_options(config),

@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"types", "boxes", "pictures", "cli", "flags", "stages", "progress", "version", "window", "embedded", "plugins"},
+    {
+        "types",
+        "boxes",
+        "pictures",
+        "cli",
+        "flags",
+        "stages",
+        "progress",
+        "version",
+        "window",
+        "embedded",
+        "plugins",
+        "allocator",
+    },
     {"config", "modules", "selection", "measure", "painting", "images"},
     {"runs", "answer"},
     {"backbones"},

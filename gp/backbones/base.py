@@ -10,10 +10,12 @@ logits) stays at home, on the device of the embeddings, and a copy follows the l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.masking_utils import create_causal_mask
@@ -30,6 +32,8 @@ from gp.types import ImageFeatures, Prompt, VisionAttention, VisualLayout
 
 class Backbone(Family):
     """Runs the decoder of a stock model piece by piece, on what the family states about it."""
+
+    _own_layers: Mapping[int, nn.Module] = MappingProxyType({})  # see `with_layers`
 
     def check_base(self) -> None:
         """Raises ValueError if the engine would not compute what the stock model computes."""
@@ -58,6 +62,11 @@ class Backbone(Family):
     @property
     def num_heads(self) -> int:
         return self.text_config.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        """Width of a query, a key or a value of one head."""
+        return getattr(self.text_config, "head_dim", None) or self.hidden_size // self.num_heads
 
     @property
     def norm_eps(self) -> float:
@@ -174,14 +183,24 @@ class Backbone(Family):
         self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary
     ) -> tuple[Tensor, Tensor | None, Rotary]:
         """The arguments of decoder layer `index`, on its device: themselves, unless the base has several devices."""
-        where = hooked_device(self.text_model.layers[index])
+        where = hooked_device(self.decoder_layer(index))
         if where is None:
             return hidden, mask, rotary
         return hidden.to(where), None if mask is None else mask.to(where), (rotary[0].to(where), rotary[1].to(where))
 
+    def decoder_layer(self, index: int) -> Any:
+        """The stock decoder layer of that number, or what stands for it; see `with_layers`."""
+        return self._own_layers[index] if index in self._own_layers else self.text_model.layers[index]
+
+    def with_layers(self, layers: Mapping[int, nn.Module]) -> Backbone:
+        """The same base with other decoder layers of those numbers; everything else is shared."""
+        other = copy(self)
+        other._own_layers = layers
+        return other
+
     def layer(self, index: int, hidden: Tensor, mask: Tensor | None, rotary: Rotary, cache: Cache) -> Tensor:
         """Runs one stock decoder layer; appends keys and values to the cache."""
-        return self.text_model.layers[index](
+        return self.decoder_layer(index)(
             hidden, attention_mask=mask, position_embeddings=rotary, use_cache=True, **{CACHE: cache}
         )
 
@@ -191,20 +210,20 @@ class Backbone(Family):
         Args:
             rotary: of these rows; None: not rotated.
         """
-        decoder_layer = self.text_model.layers[index]
+        decoder_layer = self.decoder_layer(index)
         projected = run_part(decoder_layer.self_attn.q_proj, run_part(decoder_layer.input_layernorm, hidden))
         return rotate(projected.unflatten(-1, (self.num_heads, -1)).transpose(1, 2), rotary)
 
     def key(self, index: int, hidden: Tensor, rotary: Rotary | None) -> Tensor:
         """Keys of the rows `hidden`, [B, H_kv, Q, d]; arguments like those of `query`."""
-        decoder_layer = self.text_model.layers[index]
+        decoder_layer = self.decoder_layer(index)
         projected = run_part(decoder_layer.self_attn.k_proj, run_part(decoder_layer.input_layernorm, hidden))
         heads = self.text_config.num_key_value_heads
         return rotate(projected.unflatten(-1, (heads, -1)).transpose(1, 2), rotary)
 
     def remember(self, index: int, hidden: Tensor, rotary: Rotary, cache: DynamicCache) -> None:
         """Appends keys and values of the rows `hidden`, the input of layer `index`, without running the layer."""
-        decoder_layer = self.text_model.layers[index]
+        decoder_layer = self.decoder_layer(index)
         key = self.key(index, hidden, rotary)
         projected = run_part(decoder_layer.self_attn.v_proj, run_part(decoder_layer.input_layernorm, hidden))
         cache.update(key, projected.unflatten(-1, (key.shape[1], -1)).transpose(1, 2), index)

@@ -32,6 +32,11 @@ class Family(ABC):
     def __init__(self, model: PreTrainedModel) -> None:
         self.model: Any = model  # families call their parts by name, which a type checker cannot follow
 
+    @property
+    def takes_one_frame(self) -> bool:
+        """Whether patches may come with one of their frames alone, where all are alike (`Batch.one_frame`)."""
+        return False
+
     # ---- what each family states ------------------------------------------------------------------------------
 
     @property

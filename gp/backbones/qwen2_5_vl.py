@@ -16,7 +16,7 @@ from gp.backbones.downsampling import resize_pixels, shorten_prompts
 from gp.backbones.host import execution_devices
 from gp.backbones.processor import ImageGrids, Qwen2_5_VLProcessor
 from gp.backbones.recording import record_calls, record_outputs
-from gp.backbones.tower import PaddedMLPs, patch_products
+from gp.backbones.tower import OneFrame, PaddedMLPs, patch_products
 from gp.backbones.views import view_with_parts
 from gp.backbones.vision_attention import fused_attention
 from gp.backbones.vision_index import VisionIndex
@@ -87,7 +87,7 @@ class Qwen2_5_VL(Backbone):
         attention = [visual.blocks[k].attn for k in attended]
         tapped = [visual.blocks[k] for k in taps]
         with record_outputs(tapped, self._merged) as outputs, record_calls(attention) as calls:
-            seen = self._tower(visual)(
+            seen = self._tower(visual, pixels.shape[1])(
                 pixels, grid_thw=inputs["image_grid_thw"].to(where, non_blocking=True), **index.arguments(where)
             )
         raster = index.raster.to(where, non_blocking=True)
@@ -99,12 +99,22 @@ class Qwen2_5_VL(Backbone):
             self._deepstack(seen),
         )
 
-    def _tower(self, visual: Any) -> nn.Module:
-        """The tower as it is called: windows in batches; if wanted, patches embedded by a product, and MLPs padded."""
+    @property
+    def takes_one_frame(self) -> bool:
+        return self.fast_tower and bool(patch_products(self.model.model.visual.patch_embed))
+
+    def _tower(self, visual: Any, width: int) -> nn.Module:
+        """The tower as it is called: windows in batches; if wanted, patches embedded by a product, and MLPs padded.
+
+        Args:
+            width: numbers in a patch: of all its frames, or of one that stands for them.
+        """
         view = batched_view(visual)
         if not self.fast_tower:
             return view
-        parts = patch_products(visual.patch_embed)
+        convolution, parts = visual.patch_embed.proj, patch_products(visual.patch_embed)
+        if parts and width * convolution.weight.shape[2] == convolution.weight[0].numel():
+            parts = {visual.patch_embed: OneFrame(convolution)}
         return view_with_parts(view, parts | self._padded.of(block.mlp for block in visual.blocks))
 
     def _merged(self, block_output: Tensor) -> Tensor:

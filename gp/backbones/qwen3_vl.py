@@ -39,7 +39,7 @@ class Qwen3VL(Qwen2_5_VL):
         return rotate(run_part(attention.k_norm, heads).transpose(1, 2), rotary)
 
     def _attention_input(self, index: int, hidden: Tensor) -> tuple[nn.Module, Tensor]:
-        decoder_layer = self.text_model.layers[index]
+        decoder_layer = self.decoder_layer(index)
         return decoder_layer.self_attn, run_part(decoder_layer.input_layernorm, hidden)
 
     def _deepstack(self, seen: Any) -> dict[int, Tensor]:

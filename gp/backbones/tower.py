@@ -41,6 +41,30 @@ class PatchProduct(nn.Module):
         return linear(patches.flatten(1), self.weight.flatten(1), self.convolution.bias)
 
 
+class OneFrame(nn.Module):
+    """A patch embedding that is given each patch's frame once, where all its frames are alike: [N, C * P] -> [N, D].
+
+    An image is a video whose frames are the same, so the product with the sum of the frames' weights is the same too,
+    for half the work.
+
+    Args:
+        convolution: of the patch embedding, over [C, frames, height, width].
+    """
+
+    def __init__(self, convolution: nn.Conv3d) -> None:
+        super().__init__()
+        self.convolution = convolution
+
+    @property
+    def proj(self) -> nn.Conv3d:
+        """As the stock module calls it."""
+        return self.convolution
+
+    def forward(self, patches: Tensor) -> Tensor:
+        weight = self.convolution.weight.sum(2).flatten(1)  # [D, C * P]
+        return linear(patches, weight, self.convolution.bias)
+
+
 def patch_products(patch_embed: Any) -> dict[nn.Module, nn.Module]:
     """What stands for the convolution of a patch embedding that is handed patches, one by one; see `view_with_parts`.
 

@@ -22,7 +22,8 @@ from gp.measure.peak_memory import MIB
 
 TRAINED_ITEMSIZE = 4  # trained parts, their gradients and both of AdamW's moments are float32
 ADAMW_MOMENTS = 2
-WAYS = ("prefix", "whole", "whole, checkpointed")
+KEPT = "prefix, kept"  # the suffix's layers do not run again
+WAYS = ("prefix", KEPT, "whole", "whole, checkpointed")
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class Step:
 
     def layer_moment(self, way: str) -> dict[str, int]:
         entries = {"embeddings and taps": self._taps() + self.stream(self.prompt)}
-        if way == "prefix":
+        if way in ("prefix", KEPT):
             entries["prefix cache"] = self._cache(self.prompt)
             return entries | {"decoder, one layer": self.transient(self.prompt)}
         kept = self._kept_layers(way, self.prompt + self.suffix)
@@ -140,16 +141,16 @@ class Step:
     def backward_moment(self, way: str) -> dict[str, int]:
         """The forward pass is over, the VIP's graph and the logits are there, the first layer runs backward."""
         entries = {"taps": self._taps(), "VIP": self._vip(), "logits": self._logits()}
-        if way == "prefix":
-            return entries | {"prefix cache": self._cache(self.prompt)} | self._kept_suffix()
+        if way in ("prefix", KEPT):
+            return entries | {"prefix cache": self._cache(self.prompt)} | self._kept_suffix(way)
         length = self.prompt + self.suffix
         entries |= self._kept_layers(way, length)
         if way == "whole, checkpointed":
             entries["one layer, again"] = self.kept_layer(length)
         return entries | {"gradients of one layer": self.transient(length)}
 
-    def _kept_suffix(self) -> dict[str, int]:
-        """Inputs of the suffix's layers, and of the one that runs again what its backward pass needs.
+    def _kept_suffix(self, way: str) -> dict[str, int]:
+        """Inputs of the suffix's layers, and of the one that runs again what its backward pass needs, or of all that.
 
         That is of the suffix's own tokens; and keys and values of all that they see, put together, repeated for all
         heads if the kernel wants that, and the gradients of these.
@@ -159,6 +160,8 @@ class Step:
         again = self.kept_layer(self.suffix, keys=False) + 2 * seen * widths * self.itemsize
         if self.attn == "eager":
             again += self.suffix * (seen // self.preset.batch) * decoder.heads * (4 + self.itemsize)
+        if way == KEPT:
+            return {"activations of the suffix": decoder.layers * again}
         return {"inputs of the suffix": decoder.layers * self.stream(self.suffix), "one layer, again": again}
 
     def _kept_layers(self, way: str, length: int) -> dict[str, int]:

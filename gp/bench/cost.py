@@ -89,6 +89,16 @@ class CostModel:
         layers = self.decoder.layers if self.glimpse.layers is None else len(self.glimpse.layers)
         return Work(2 * layers * self.glimpse.num_tokens * self.decoder.hidden**2)
 
+    def twig(self, rows: int, queries: int) -> Work:
+        """Copies of layers that prompt and glimpse run through before the glimpse is read; the last makes keys alone
+        (its query: `read`).
+        """
+        if not self.glimpse.twig:
+            return Work()
+        keys = self.decoder.hidden * self.decoder.kv_size
+        last = Work(2 * rows * queries * keys, self.itemsize * keys)
+        return self.layers(self.glimpse.twig - 1, rows, queries) + last
+
     def read(self, rows: int, keys: int) -> Work:
         """One query and its products with all keys, in every read layer."""
         decoder = self.decoder
@@ -133,11 +143,15 @@ class CostModel:
         return stages | {
             "glimpse vectors": self.glimpse_vectors(),
             "layers before": self.layers(before, rows, seen),
+            **self._twig(rows, seen),
             "glimpse read": self.read(rows, seen),
             "VIP": self.importance(grids),
             "layers after": self.layers(self.decoder.layers - before, rows, text + max(kept)),
             "head": self.head(rows),
         }
+
+    def _twig(self, rows: int, queries: int) -> dict[str, Work]:
+        return {"twig": self.twig(rows, queries)} if self.glimpse.twig else {}
 
     def next_turn(self, grid: Grid, text: int, new: int, kept: int) -> dict[str, Work]:
         """Stage -> cost of a further question about an image that a conversation has seen.
@@ -153,6 +167,7 @@ class CostModel:
         return {
             "glimpse vectors": self.glimpse_vectors(),
             "layers before": self.layers(first, 1, new, length) + self.layers(first, 1, self.glimpse.num_tokens, seen),
+            **self._twig(1, seen),
             "glimpse read": self.read(1, seen),
             "VIP": self.importance([grid]),
             "layers after": self.layers(self.decoder.layers - first, 1, text + kept),
@@ -179,6 +194,7 @@ class CostModel:
             "vision of the glance": self.vision(glances),
             "glimpse vectors": self.glimpse_vectors(),
             "layers before, glance": self.layers(first, rows, seen),
+            **self._twig(rows, seen),
             "glimpse read": self.read(rows, seen),
             "VIP": self.importance(glances),
             "vision of the crops": self.vision(crops),
@@ -196,11 +212,11 @@ class CostModel:
 
     # ---- training steps ---------------------------------------------------------------------------------------
 
-    def prefix_step(self, grids: Sequence[Grid], text: int, answer: int) -> int:
-        """Operations of a step with a prefix without gradients (`gp.engine.teacher_forcing`).
+    def prefix_step(self, grids: Sequence[Grid], text: int, answer: int, recompute: bool = True) -> int:
+        """Operations of a step with a prefix without gradients (`gp.engine.teacher_forcing`), and without a twig.
 
-        Of the prefix the last layer only makes keys and values. The suffix runs forward again but for each layer's last
-        product, whose result nobody needs.
+        Of the prefix the last layer only makes keys and values. With `recompute` the suffix runs forward again but for
+        each layer's last product, whose result nobody needs.
         """
         decoder, rows, prefix = self.decoder, len(grids), text + max(h * w for h, w in grids)
         suffix = self.glimpse.num_tokens + answer
@@ -210,7 +226,7 @@ class CostModel:
         again = linear + attention - 2 * rows * suffix * decoder.layers * decoder.inner * decoder.hidden
         return (
             forward
-            + again
+            + (again if recompute else 0)
             + self._graded_layers(rows, suffix, prefix + suffix)
             + self._graded_ends(grids, answer, self._prefix_read(rows, prefix))
         )

@@ -24,6 +24,7 @@ WORKLOAD = {
     "answer": "answer tokens in training",
     "batch": "prompts",
     "prune_layer": "last decoder layer that sees all tokens, from 0",
+    "twig": "copies of the layers behind it that the glimpse is read in",
 }
 
 
@@ -158,6 +159,8 @@ def read_preset(options: argparse.Namespace) -> Preset:
         raise OptionError(f"--text must be more than the {TEXT_AROUND_IMAGE} tokens around an image: {preset.text}")
     if not 0 <= preset.prune_layer < preset.layers:
         raise OptionError(f"--prune-layer must be in 0..{preset.layers - 1}, got {preset.prune_layer}")
+    if not 0 <= preset.twig < preset.layers - preset.prune_layer:
+        raise OptionError(f"--twig must be in 0..{preset.layers - preset.prune_layer - 1}, got {preset.twig}")
     return preset
 
 

@@ -37,7 +37,7 @@ PACKAGES = ("gp", "transformers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_shared_arguments(parser, ("visual", "text", "batch", "prune_layer"))
+    add_shared_arguments(parser, ("visual", "text", "batch", "prune_layer", "twig"))
     parser.add_argument("--turns", type=int, default=1, help="2: also a second question about the same image (1)")
 
 

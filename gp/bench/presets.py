@@ -33,6 +33,7 @@ class Preset:
         vision_layers, vision_hidden, vision_inner, vision_heads: of the vision tower.
         full_attention: its blocks without windows; the others attend in windows of 4 x 4 visual tokens.
         prune_layer: the last decoder layer that sees all tokens.
+        twig: copies of the layers behind it that the glimpse is read in.
         taps: vision layers that the VIP reads.
         vip_hidden, vip_cond: its widths.
         dtype: of the frozen model.
@@ -63,6 +64,7 @@ class Preset:
     text: int = 40
     answer: int = 8
     batch: int = 1
+    twig: int = 0
 
     @property
     def config(self) -> PretrainedConfig:
@@ -101,7 +103,7 @@ class Preset:
 
     @property
     def glimpse(self) -> GlimpseConfig:
-        return GlimpseConfig(prune_layer=self.prune_layer)
+        return GlimpseConfig(prune_layer=self.prune_layer, twig=self.twig)
 
     @property
     def vip(self) -> VIPConfig:

@@ -1,7 +1,8 @@
 """One training step: a prefix without gradients, against the whole sequence under autograd.
 
-All ways give the same loss and the same gradients (tested). `whole, checkpointed` keeps only the layers' inputs and
-runs each layer again in the backward pass. Time: forward and backward of the ways in turn in one process. Memory: each
+All ways give the same loss and the same gradients (tested). `prefix, kept` does not run the layers of glimpse and
+answer again (`trainer.recompute=never`). `whole, checkpointed` keeps only the layers' inputs and runs each layer again
+in the backward pass. Time: forward and backward of the ways in turn in one process. Memory: each
 way in a process of its own; the peak of its second step above what model, batch and libraries take (on a CPU the
 resident set's high-water mark, on a GPU what torch allocated), beside what the bill of `memory` expects. The bound is
 the ratio of floating-point operations.
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from gp.bench.bill import step_mib
+from gp.bench.bill import KEPT, step_mib
 from gp.bench.cost import CostModel
 from gp.bench.options import Setup, read_setup
 from gp.bench.options import add_arguments as add_shared_arguments
@@ -35,6 +36,7 @@ from gp.training.objective import batch_sums, kept_counts, step_loss
 
 WAYS: dict[str, Callable] = {
     "prefix": teacher_forced,
+    KEPT: partial(teacher_forced, recompute=False),
     "whole": whole_sequence,
     "whole, checkpointed": partial(whole_sequence, checkpointed=True),
 }
@@ -111,6 +113,7 @@ def step_flops(setup: Setup) -> dict[str, int]:
     work = ([preset.grid] * preset.batch, preset.text, preset.answer)
     return {
         "prefix": cost.prefix_step(*work),
+        KEPT: cost.prefix_step(*work, recompute=False),
         "whole": cost.whole_step(*work),
         "whole, checkpointed": cost.whole_step(*work, checkpointed=True),
     }

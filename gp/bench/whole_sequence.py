@@ -45,25 +45,45 @@ def whole_sequence(
     rotary = backbone.rotary(hidden, _positions(backbone, inputs, answer_ids, seen, count))
     mask = full_causal_mask(seen, hidden.dtype)
 
-    attention = {}
     at = length + count - 1  # the glimpse token that is read
-    for index, layer in enumerate(backbone.text_model.layers):
-        if index in vectors and index > 0:
-            added = torch.zeros_like(hidden)
-            added[:, length : length + count] = vectors[index]
-            hidden = hidden + added
-        if index in pruner.read_layers:
-            attention[index] = _attention_row(layer, hidden, rotary, at, seen, prompt, pruner.log_softmax)
-        run = partial(layer, attention_mask=mask, position_embeddings=rotary)
-        hidden = checkpoint(run, hidden, use_reentrant=False) if checkpointed else run(hidden)
-        if index in prompt.deepstack:
-            added = torch.zeros_like(hidden)
-            added[:, :length][prompt.visual_id >= 0] = prompt.deepstack[index].to(hidden.dtype)
-            hidden = hidden + added
+    attention: dict[int, Tensor] = {}
 
+    def run(layers: Mapping[int, nn.Module], hidden: Tensor, last: int | None = None) -> dict[int, Tensor]:
+        """Hidden states behind each of some layers, by number; of `last` only the attention is wanted."""
+        behind = {}
+        for index, layer in layers.items():
+            if index in vectors and index > 0:
+                hidden = hidden + _spread(vectors[index], hidden, slice(length, length + count))
+            if index in pruner.read_layers and index not in attention:
+                attention[index] = _attention_row(layer, hidden, rotary, at, seen, prompt, pruner.log_softmax)
+            if index == last:
+                break
+            forward = partial(layer, attention_mask=mask, position_embeddings=rotary)
+            hidden = checkpoint(forward, hidden, use_reentrant=False) if checkpointed else forward(hidden)
+            if index in prompt.deepstack:
+                added = torch.zeros_like(hidden)
+                added[:, :length][prompt.visual_id >= 0] = prompt.deepstack[index].to(hidden.dtype)
+                hidden = hidden + added
+            behind[index] = hidden
+        return behind
+
+    base = dict(enumerate(backbone.text_model.layers))
+    early = {index: layer for index, layer in base.items() if index <= pruner.prune_layer}
+    behind = run(early, hidden)
+    if (twig := pruner.own_layers()) is not None:
+        run(twig.numbered(), behind[pruner.prune_layer], twig.last)
+    late = {index: layer for index, layer in base.items() if index > pruner.prune_layer}
+    hidden = (behind | run(late, behind[pruner.prune_layer]))[backbone.num_layers - 1]
     num_layers = backbone.num_layers
     view = PruneView(pruner.prune_layer, num_layers, prompt, PruneOptions(), alive=torch.empty(0), attention=attention)
     return TeacherForced(pruner.all_scores(view), backbone.logits(hidden[:, at:-1]), prompt.layout)
+
+
+def _spread(vectors: Tensor, hidden: Tensor, places: slice) -> Tensor:
+    """Zeros [B, L, D] but for the vectors [T, D] at some places."""
+    spread = torch.zeros_like(hidden)
+    spread[:, places] = vectors
+    return spread
 
 
 def full_causal_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:

@@ -56,6 +56,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from gp import cli
+from gp.allocator import keep_freed_memory
 from gp.config.files import config_folder
 from gp.config.reference import help_text, judge_text
 
@@ -70,6 +71,8 @@ SHORT_KEYS = {"num_samples": "eval.num_samples", "out": "eval.out"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates; returns the exit status, see `gp.cli.run`."""
+    if arguments is None:  # of a process of its own
+        keep_freed_memory()
     options = parse(arguments)
 
     def framed(work: Callable[[], None]) -> int:

@@ -25,6 +25,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from gp import cli
+from gp.allocator import keep_freed_memory
 from gp.config import TrainConfig, load_config
 from gp.config.files import config_names
 from gp.config.pretrain import PretrainConfig
@@ -39,6 +40,8 @@ MODULE = "gp.commands.train"  # what `python -m` starts for each run of a sweep
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the config's `task` says; returns the exit status, see `gp.cli.run`."""
+    if arguments is None:  # of a process of its own
+        keep_freed_memory()
     options = parse(arguments)
     again = "the same command with ckpt=auto goes on"
     return cli.run(lambda: run(options.config, options.overrides), options.traceback, again)

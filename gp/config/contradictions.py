@@ -81,10 +81,17 @@ def _check_model(model: ModelConfig) -> None:
 
 
 def _check_glimpse(glimpse: GlimpseConfig) -> None:
-    if max(glimpse.read_layers or [0]) > glimpse.prune_layer:
+    last = glimpse.prune_layer + glimpse.twig
+    if max(glimpse.read_layers or [0]) > last:
+        twig = f" and its glimpse.twig {glimpse.twig}" if glimpse.twig else ""
         raise ValueError(
-            f"glimpse.read_layers {glimpse.read_layers} read after glimpse.prune_layer {glimpse.prune_layer}: "
+            f"glimpse.read_layers {glimpse.read_layers} read after glimpse.prune_layer {glimpse.prune_layer}{twig}: "
             "the tokens would be gone"
+        )
+    if glimpse.twig and max(glimpse.read_layers or [last]) != last:
+        raise ValueError(
+            f"glimpse.read_layers {glimpse.read_layers}: glimpse.twig {glimpse.twig} behind glimpse.prune_layer "
+            f"{glimpse.prune_layer} ends with layer {last}, which must be read, or fewer copies would do"
         )
     if glimpse.layers is not None and 0 not in glimpse.layers:
         raise ValueError(f"glimpse.layers must contain 0, where the token enters; got {glimpse.layers}")

@@ -58,6 +58,9 @@ class ModelConfig:
     quantization: str | None = option(
         None, "of the frozen weights of the base: int8, int4 (torchao) or nf4 (bitsandbytes)", choices=QUANTIZATIONS
     )
+    fast_tower: bool = option(
+        False, "Qwen: patches embedded by one product, MLPs padded to a width of 128 k on copies of their weights"
+    )
     min_pixels: int | None = option(None, "smaller images are enlarged to this; null: as the base says", within=FROM_1)
     max_pixels: int | None = option(None, "larger images are reduced to this; null: as the base says", within=FROM_1)
     do_pad: bool | None = option(None, "LLaVA: pad images to a square, not crop them; null: as the base was saved")
@@ -77,15 +80,21 @@ class GlimpseConfig:
     )
     norm: str = option("rmsnorm", "normalisation of the token's vectors", choices=("rmsnorm", "layernorm"))
     init_from_prompt: bool = option(False, "start the layer-0 vector from the embedding of the last prompt token")
+    init_from_glimpse: str | None = option(
+        None, "start from the trained parts of this folder, of the same sizes but for the twig; null: from nothing"
+    )
     prune_layer: int = option(MISSING, "last decoder layer that sees all tokens, from 0", within=FROM_0)
     read_layers: list[int] | None = option(
         None,
-        "decoder layers whose attention is read, up to prune_layer; null: the prune layer",
+        "decoder layers whose attention is read, up to prune_layer + twig, the last copy among them; null: the last",
         within=FROM_0,
         length=FROM_1,
         distinct=True,
     )
     attention_logits: bool = option(True, "read raw q.k / sqrt(d); false: log-softmax over all keys")
+    twig: int = option(
+        0, "trainable copies of the layers behind prune_layer that the glimpse is read in; 0: none", within=FROM_0
+    )
 
 
 @dataclass
@@ -156,6 +165,7 @@ class OptimConfig:
 
     lr: float = option(1e-4, "peak learning rate", within=ABOVE_0)
     glimpse_lr_scale: float = option(1.0, "learning rate of the glimpse token / that of the VIP", within=FROM_0)
+    twig_lr_scale: float = option(1.0, "learning rate of the twig / that of the VIP", within=FROM_0)
     weight_decay: float = option(0.0, "weight decay", within=FROM_0)
     betas: list[float] = option([0.9, 0.999], "decay of AdamW's averages", within="[0, 1)", length="[2, 2]")
     warmup_fraction: float = option(0.1, "share of the steps in which the rate rises", within=SHARE)
@@ -179,6 +189,12 @@ class TrainerConfig:
     strategy: str = option("auto", "a name that Lightning knows, e.g. auto or ddp; or fsdp2: docs/large.md")
     precision: str = option("32-true", "of the trained parts and their arithmetic", choices=PRECISIONS)
     accumulate_grad_batches: int = option(1, "micro-batches per optimizer step", within=FROM_1)
+    recompute: str = option(
+        "auto",
+        "layers of glimpse and answer run again in the backward pass, to hold no keys and values until then; auto: if "
+        "these would take more than a quarter of the free memory",
+        choices=("auto", "always", "never"),
+    )
     gradient_clip_val: float | None = option(
         1.0, "norm that gradients are clipped to; null: no clipping", within=ABOVE_0
     )

@@ -68,6 +68,13 @@ class Batch:
             return self.sent
         return {**self.sent, "pixel_values": self.pixel_table(self.sent["pixel_values"])}
 
+    @property
+    def one_frame(self) -> dict[str, Tensor]:
+        """The same with each image's repeated frames once, for a base that takes them so (`Family.takes_one_frame`)."""
+        if self.pixel_table is None or self.pixel_table.frames == 1:
+            return self.inputs
+        return {**self.sent, "pixel_values": replace(self.pixel_table, frames=1)(self.sent["pixel_values"])}
+
     def __len__(self) -> int:
         """B."""
         return len(self.samples)

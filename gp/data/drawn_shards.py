@@ -6,12 +6,13 @@ inclusive), `width`, `height`, `dataset`, `split`, `source_id`.
 
 import io
 import json
-import os
+import multiprocessing
 import shutil
+import signal
 import tarfile
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,12 @@ from gp.data.manifest import (
     sha256_of,
     write_manifest,
 )
+from gp.measure.machine import usable_cores
 from gp.runs.passing_lock import passing_lock
 from gp.runs.writing import naming
 
 Drawer = Callable[[int], tuple[bytes, dict[str, Any]]]
-"""Number of a sample in its set, from 0, to its JPEG bytes and its JSON record; called by several threads."""
+"""Number of a sample in its set, from 0, to its JPEG bytes and its JSON record."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class DrawnSet:
     """One set of shards.
 
     Args:
-        start: makes a drawer, one for each shard, so that what it holds is not shared between threads.
+        start: makes a drawer, one for each shard; it travels to another process, so it is a function of a module.
         num_samples, num_shards: its size.
         source: what the bytes depend on, JSON; a folder made from another source is refused.
         token_px: side of a visual token in pixels; if given, the manifest tells the mean share of visual tokens that
@@ -84,26 +86,17 @@ def _build(root: Path, sets: dict[str, DrawnSet]) -> None:
     """Write everything into a temporary neighbour folder, then rename it to `root`."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
     try:
-        total = sum(one.num_samples for one in sets.values())
-        with Progress() as progress, ThreadPoolExecutor(os.cpu_count()) as pool:
-            task = progress.add_task(f"building {root}", total=total)
-            jobs = {
-                name: [
-                    pool.submit(_write_shard, temporary, name, one, shard, lambda: progress.advance(task))
-                    for shard in range(one.num_shards)
-                ]
-                for name, one in sets.items()
-            }
-            try:
-                written = {name: [job.result() for job in shard_jobs] for name, shard_jobs in jobs.items()}
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # an interrupt must not wait for shards that nobody will use
-                raise
+        written = _write_shards(temporary, sets, f"building {root}")
         write_manifest(temporary, _manifest(sets, written))
         temporary.chmod(0o755)  # mkdtemp makes it private
         temporary.replace(root)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _ignore_interrupts() -> None:
+    """Leaves Ctrl-C, which reaches all processes of a terminal, to the one that started the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -115,7 +108,28 @@ class _Written:
     evidence: float
 
 
-def _write_shard(folder: Path, name: str, one: DrawnSet, shard: int, advance: Callable[[], None]) -> _Written:
+def _write_shards(folder: Path, sets: dict[str, DrawnSet], title: str) -> dict[str, list[_Written]]:
+    """Writes all shards, each in one of as many processes as there are cores: drawing holds Python's lock."""
+    shards = [(name, one, shard) for name, one in sets.items() for shard in range(one.num_shards)]
+    kind = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    workers = max(1, min(usable_cores(), len(shards)))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(kind), initializer=_ignore_interrupts) as pool:
+        jobs = [pool.submit(_write_shard, folder, *one) for one in shards]  # forks before the bar starts its thread
+        try:
+            with Progress() as progress:
+                task = progress.add_task(title, total=sum(one.num_samples for one in sets.values()))
+                for job in as_completed(jobs):
+                    progress.advance(task, job.result().entry.samples)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # an interrupt must not wait for shards that nobody will use
+            raise
+    written: dict[str, list[_Written]] = {name: [] for name in sets}
+    for (name, _, _), job in zip(shards, jobs, strict=True):
+        written[name].append(job.result())
+    return written
+
+
+def _write_shard(folder: Path, name: str, one: DrawnSet, shard: int) -> _Written:
     """Write one tar."""
     bounds = [one.num_samples * i // one.num_shards for i in (shard, shard + 1)]
     path = folder / f"{name}-{shard:06d}.tar"
@@ -126,7 +140,6 @@ def _write_shard(folder: Path, name: str, one: DrawnSet, shard: int, advance: Ca
             evidence += _evidence_share(record, one.token_px) if one.token_px else 0.0
             _add_file(tar, f"{index:06d}.jpg", jpeg)
             _add_file(tar, f"{index:06d}.json", json.dumps(record).encode())
-            advance()
     samples = bounds[1] - bounds[0]
     entry = ShardEntry(name, samples, samples, path.stat().st_size, sha256_of(path))
     return _Written(path.name, entry, evidence)

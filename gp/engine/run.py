@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from gp.backbones import Backbone, LayerMasks, Rotary, read_attention
 from gp.engine.again import run_again
 from gp.engine.compaction import Finding, compact, drop, repack
+from gp.engine.twig import read_twig
 from gp.pruners import BEFORE_FIRST_LAYER, Pruner, PruneView
 from gp.selection import Options, known_counts
 from gp.types import Prompt, VisualLayout
@@ -174,6 +175,9 @@ class Run:
 
     def prune(self, index: int) -> None:
         """Asks the pruner and drops what it does not keep; with the last stage, the pruner's own tokens too."""
+        if (twig := self.pruner.own_layers()) is not None and self.vectors:
+            read = (self.vectors, self.pruner.read_layers, self.pruner.log_softmax)
+            self.attention |= read_twig(self.backbone, twig, self.prompt, *read)
         view = self.view(index)
         self.stages_left = self.stages_left - {index}
         self.count_layers(index)

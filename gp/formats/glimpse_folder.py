@@ -32,7 +32,7 @@ from gp.formats.reading import (
     take,
 )
 from gp.pruners import GlimpsePruner
-from gp.runs.differences import ADAPTER, refuse_other_base
+from gp.runs.differences import ADAPTER, differences, refuse_other_base
 from gp.runs.writing import write_bytes, write_text
 from gp.types import PruneOptions
 
@@ -149,14 +149,35 @@ def load_glimpse(
         # a glimpse of the bare base may be put on one with an adapter: whoever does names both
         refuse_other_base(base, {**here, ADAPTER: adapter} if ADAPTER in base else here, folder)
         weights, file = read_weights(folder), folder / WEIGHTS
-    shape = BaseShape.read(base_shape(backbone), f"{folder}: ")
-    check_weights(weights, replace(shape, num_vision_taps=backbone.num_vision_taps), glimpse, vip, f"{file}: ")
+    shape: Any = BaseShape.read(base_shape(backbone), f"{folder}: ")
+    shape = backbone if glimpse.twig else replace(shape, num_vision_taps=backbone.num_vision_taps)
+    check_weights(weights, shape, glimpse, vip, f"{file}: ")
     pruner = GlimpsePruner.build(backbone, glimpse, vip)
     pruner.load_state_dict(weights)
     if not published.is_reference_folder(folder):
         config = read_object(folder / "config.json")
         pruner.gate = read_gate(folder, config, backbone.hidden_size, backbone.norm_eps)
     return pruner.eval(), options
+
+
+def start_from_glimpse(pruner: GlimpsePruner, backbone: Backbone, name: str) -> None:
+    """Takes over the weights of other trained parts, which see the same features; a twig that they lack stays.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_glimpse`; or parts of other settings than prune layer and twig.
+    """
+    other = load_glimpse(name, backbone)[0]
+    there, here = (_without_place(parts.meaning()) for parts in (other, pruner))
+    if wrong := differences(there, here):
+        raise ValueError(f"glimpse.init_from_glimpse {name}: {', '.join(map(str, wrong))}")
+    weights, own = other.state_dict(), pruner.state_dict()
+    if lost := [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]:
+        raise ValueError(f"glimpse.init_from_glimpse {name}: its {lost[0]} has no place in glimpse.twig here")
+    pruner.load_state_dict({**own, **weights})
+
+
+def _without_place(meaning: dict[str, Any]) -> dict[str, Any]:
+    return {**meaning, "glimpse": {k: v for k, v in meaning["glimpse"].items() if k not in ("prune_layer", "twig")}}
 
 
 def find_glimpse(name: str | Path, revision: str | None = None, hub: Mapping[str, Any] | None = None) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gp.backbones import Backbone
 from gp.backbones.cropping import Crop
+from gp.backbones.twig import Twig
 from gp.pruners.budget import mean_tokens
 from gp.selection import Group, Options, groups_of, of_prompts, select, whole_tokens
 from gp.types import Prompt, PruneOptions, VisualLayout
@@ -143,6 +144,12 @@ class Pruner(nn.Module):
     def tokens(self) -> dict[int, Tensor]:
         """Decoder layer -> vectors [T, D]: those of layer 0 are appended to the prompt, later ones added there."""
         return {}
+
+    def own_layers(self) -> Twig | None:
+        """Layers of its own, which prompt and own tokens run through before its only stage; `read_layers` may then
+        name layers that have a copy there, too. None: none.
+        """
+        return None
 
     @abstractmethod
     def scores(self, view: PruneView) -> Tensor:

@@ -9,11 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gp.backbones.twig import Twig
 from gp.config.schema import GlimpseConfig, VIPConfig
 from gp.modules import Gate, GlimpseToken, VisualImportancePredictor
 from gp.pruners.base import Pruner, PruneView
 
 HIDDEN = "glimpse"  # note: hidden state of the glimpse token behind the prune layer, [B, D]
+BEGINNING = ("init_from_prompt", "init_from_glimpse")  # where training began: gives the weights no other meaning
 
 
 class GlimpsePruner(Pruner):
@@ -23,16 +25,17 @@ class GlimpsePruner(Pruner):
         glimpse_token: vectors for the decoder layers.
         vip: the predictor.
         prune_layer: 0-based, the last decoder layer that sees all tokens.
-        read_layers: layers whose glimpse attention is the VIP's feature, not after `prune_layer`.
+        read_layers: layers whose glimpse attention is the VIP's feature, not after `prune_layer` or the twig.
         taps: vision layers that condition the VIP, in the order of its blocks.
         attention_logits: raw q.k / sqrt(d) as features; else the log-softmax over all keys.
+        twig: layers of its own behind `prune_layer`, the last of which is read; None: none.
 
     Attributes:
         configs: what `build` made it from, saved along with the weights.
         gate: of `zoom`, if one was trained (task `gate`).
 
     Raises:
-        ValueError: a read layer behind the prune layer.
+        ValueError: a read layer behind the prune layer, or behind the twig; a twig whose last layer is not read.
     """
 
     name: ClassVar[str] = "glimpse"
@@ -47,13 +50,19 @@ class GlimpsePruner(Pruner):
         read_layers: Sequence[int],
         taps: Sequence[int],
         attention_logits: bool = True,
+        twig: Twig | None = None,
     ) -> None:
         super().__init__()
-        if max(read_layers) > prune_layer:
+        if twig is None and max(read_layers) > prune_layer:
             raise ValueError(f"read_layers {list(read_layers)} come after prune_layer {prune_layer}")
+        if twig is not None and max(read_layers) != twig.last:
+            raise ValueError(
+                f"read_layers {list(read_layers)}: the last one must be the last layer of the twig, {twig.last}"
+            )
         self.glimpse_token = glimpse_token
         self.vip = vip
         self.gate: Gate | None = None
+        self.twig = twig
         self.stages = (prune_layer,)
         self.read_layers = tuple(read_layers)
         self.taps = tuple(taps)
@@ -71,10 +80,12 @@ class GlimpsePruner(Pruner):
             ValueError: layers or taps that the base does not have.
         """
         _check_layers("glimpse.prune_layer", [glimpse.prune_layer], backbone.num_layers)
+        last = glimpse.prune_layer + glimpse.twig
+        _check_layers("glimpse.prune_layer + glimpse.twig", [last], backbone.num_layers)
         _check_layers("glimpse.read_layers", glimpse.read_layers or [], backbone.num_layers)
         _check_layers("glimpse.layers", glimpse.layers or [0], backbone.num_layers)
         _check_layers("vip.taps", vip.taps, backbone.num_vision_taps)
-        read_layers = glimpse.read_layers or [glimpse.prune_layer]
+        read_layers = glimpse.read_layers or [last]
         token = GlimpseToken(
             backbone.hidden_size,
             glimpse.layers if glimpse.layers is not None else range(backbone.num_layers),
@@ -93,7 +104,8 @@ class GlimpsePruner(Pruner):
             window=backbone.window,
             deep_supervision=vip.deep_supervision,
         )
-        pruner = cls(token, predictor, glimpse.prune_layer, read_layers, vip.taps, glimpse.attention_logits)
+        twig = Twig(backbone, glimpse.prune_layer + 1, glimpse.twig) if glimpse.twig else None
+        pruner = cls(token, predictor, glimpse.prune_layer, read_layers, vip.taps, glimpse.attention_logits, twig)
         pruner.configs = (glimpse, vip)
         return pruner
 
@@ -101,7 +113,10 @@ class GlimpsePruner(Pruner):
         """Settings that give the weights their meaning, with defaults spelled out: plain values, by option."""
         glimpse, vip = (asdict(config) for config in self.configs)
         glimpse |= {"layers": list(self.glimpse_token.layers), "read_layers": list(self.read_layers)}
-        del glimpse["init_from_prompt"]  # where training began
+        for name in BEGINNING:
+            del glimpse[name]
+        if not self.configs[0].twig:
+            del glimpse["twig"]  # parts without one may be older than the option
         return {"glimpse": glimpse, "vip": {**vip, "taps": list(vip["taps"])}}
 
     @property
@@ -110,6 +125,9 @@ class GlimpsePruner(Pruner):
 
     def tokens(self) -> dict[int, Tensor]:
         return self.glimpse_token.by_layer()
+
+    def own_layers(self) -> Twig | None:
+        return self.twig
 
     def scores(self, view: PruneView) -> Tensor:
         return self.all_scores(view)[-1]

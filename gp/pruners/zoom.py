@@ -13,6 +13,7 @@ from torch import Tensor
 from gp.backbones import Backbone
 from gp.backbones.cropping import Crop
 from gp.backbones.originals import ORIGINALS, pixels_of
+from gp.backbones.twig import Twig
 from gp.pruners.base import Closer, Pruner, PruneView, RankingPruner
 from gp.pruners.downsample import fit_grid
 from gp.pruners.glimpse import GlimpsePruner
@@ -134,6 +135,9 @@ class Zoom(Pruner):
         share = self.glance if self.glance is not None else (1.0 if backbone.one_image_size else 0.25)
         sizes = [fit_grid(h, w, max(1, whole_tokens(share, h * w))) for h, w in layout.grids]
         return inputs if tuple(sizes) == layout.grids else backbone.downsample(inputs, sizes)
+
+    def own_layers(self) -> Twig | None:
+        return self.of.own_layers()
 
     def tokens(self) -> dict[int, Tensor]:
         return self.of.tokens()

@@ -30,10 +30,11 @@ KINDS = {
     "model.revision": REFUSED,  # other frozen weights of the same shape
     "model.adapter_revision": COMPARED,
     "model.adapter": COMPARED,  # a folder may have been moved; its fingerprint is held against the checkpoint's
-    **dict.fromkeys(("model.dtype", "model.attn_implementation"), APPLIED),
+    **dict.fromkeys(("model.dtype", "model.attn_implementation", "model.fast_tower"), APPLIED),
     **dict.fromkeys(("model.device_map", "model.quantization"), APPLIED),
     **dict.fromkeys(("model.min_pixels", "model.max_pixels", "model.do_pad"), APPLIED),
-    "glimpse.init_from_prompt": REFUSED,  # only a first step can start from it
+    **dict.fromkeys(("glimpse.init_from_prompt", "glimpse.init_from_glimpse"), REFUSED),  # for a first step alone
+    "glimpse.twig": COMPARED,
     **dict.fromkeys(("glimpse.num_tokens", "glimpse.layers", "glimpse.norm"), COMPARED),
     **dict.fromkeys(("glimpse.prune_layer", "glimpse.read_layers", "glimpse.attention_logits"), COMPARED),
     **dict.fromkeys(("vip.hidden_size", "vip.cond_size", "vip.num_heads", "vip.taps"), COMPARED),
@@ -48,7 +49,8 @@ KINDS = {
     **dict.fromkeys(
         ("data.num_workers", "data.worker_start_method", "data.max_skipped_fraction", "data.allow_pipes"), APPLIED
     ),
-    **dict.fromkeys(("optim.lr", "optim.glimpse_lr_scale", "optim.weight_decay", "optim.betas"), APPLIED),
+    **dict.fromkeys(("optim.lr", "optim.glimpse_lr_scale", "optim.twig_lr_scale"), APPLIED),
+    **dict.fromkeys(("optim.weight_decay", "optim.betas"), APPLIED),
     **dict.fromkeys(("optim.warmup_fraction", "optim.final_lr_fraction"), APPLIED),
     "optim.ema": REFUSED,  # it is an average over the whole run
     **dict.fromkeys(("optim.max_steps", "optim.epochs"), APPLIED),  # fewer than are done: `refuse_less`
@@ -60,7 +62,7 @@ KINDS = {
     ),
     **dict.fromkeys(("trainer.best_metric", "trainer.best_kept", "trainer.stop_metric"), APPLIED),
     **dict.fromkeys(("trainer.stop_patience", "trainer.max_bad_steps", "trainer.logger"), APPLIED),
-    **dict.fromkeys(("trainer.extra", "data.persistent_workers"), APPLIED),
+    **dict.fromkeys(("trainer.recompute", "trainer.extra", "data.persistent_workers"), APPLIED),
 }
 
 PLUS = {  # the same for `task=grpo`

@@ -19,6 +19,7 @@ from gp.pruners import Pruner, Zoom
 from gp.runs.checkpoint import TRAINED, trained_parts
 from gp.training.objective import BatchSums, StepLoss, batch_sums, kept_counts, step_loss
 from gp.training.optimizer import parameter_groups
+from gp.training.recomputing import recomputes
 from gp.training.run_module import RunModule
 from gp.training.steps import ends_step
 from gp.training.validation import Validation
@@ -67,7 +68,9 @@ class GlimpseModule(RunModule):
                 f"accumulate_grad_batches {num_micro_batches} needs a loader that counts: gp.data.windows.StepWindows"
             )
         answers = (batch.answer_ids, batch.answer_mask) if self.config.loss.answer > 0 else (None, None)
-        forced = teacher_forced(self.model.backbone, self.model.glimpse, batch.inputs, *answers)
+        again = recomputes(self.config.trainer.recompute, self.model.backbone, batch)
+        inputs = batch.one_frame if self.model.backbone.takes_one_frame else batch.inputs
+        forced = teacher_forced(self.model.backbone, self.model.glimpse, inputs, *answers, recompute=again)
         num_kept = kept_counts(forced, self.model.options)
         local = batch_sums(forced, batch.evidence_masks, *answers, num_kept)
         num_parts = self.trainer.world_size * num_micro_batches
@@ -95,7 +98,7 @@ class GlimpseModule(RunModule):
                 "train/keep_ratio": num_kept / num_visual,
                 **self._epoch(self.trainer.global_step + 1),
                 "train/lr": rates["vip"],
-                "train/lr_glimpse_token": rates["glimpse_token"],
+                **{f"train/lr_{name}": rates[name] for name in ("glimpse_token", "twig") if name in rates},
             },
             batch_size=1,
         )

@@ -13,7 +13,7 @@ from gp.pruners import GlimpsePruner
 
 
 def parameter_groups(parts: GlimpsePruner, optim: OptimConfig) -> list[dict[str, Any]]:
-    """Groups of the glimpse token and of the VIP, each with and without weight decay.
+    """Groups of the glimpse token, of the VIP, and of the twig if there is one, each with and without weight decay.
 
     The weights of linear layers decay; norms, biases and the glimpse vectors do not.
 
@@ -22,7 +22,12 @@ def parameter_groups(parts: GlimpsePruner, optim: OptimConfig) -> list[dict[str,
         optim: rates and decay.
     """
     token, vip = parts.glimpse_token, parts.vip
-    rates = {"glimpse_token": (token, optim.lr * optim.glimpse_lr_scale), "vip": (vip, optim.lr)}
+    rates: dict[str, tuple[nn.Module, float]] = {
+        "glimpse_token": (token, optim.lr * optim.glimpse_lr_scale),
+        "vip": (vip, optim.lr),
+    }
+    if parts.twig is not None:
+        rates["twig"] = (parts.twig, optim.lr * optim.twig_lr_scale)
     groups = []
     for name, (part, lr) in rates.items():
         decaying = [layer.weight for layer in part.modules() if isinstance(layer, nn.Linear)]

@@ -57,9 +57,11 @@ def _size(model: GlimpseModel) -> str:
 def _trained(model: GlimpseModel) -> str:
     if adapter := model.trainable()["adapter"]:
         return f"LoRA adapter of the decoder {_in_millions(adapter)} parameters"
-    if model.glimpse.gate is not None:
-        return f"gate {_millions(model.glimpse.gate)} parameters, on the glimpse as it is"
-    return f"glimpse token {_millions(model.glimpse.glimpse_token)}, VIP {_millions(model.glimpse.vip)} parameters"
+    glimpse = model.glimpse
+    if glimpse.gate is not None:
+        return f"gate {_millions(glimpse.gate)} parameters, on the glimpse as it is"
+    twig = "" if glimpse.twig is None else f", twig of {len(glimpse.twig.layers)} layers {_millions(glimpse.twig)}"
+    return f"glimpse token {_millions(glimpse.glimpse_token)}, VIP {_millions(glimpse.vip)}{twig} parameters"
 
 
 def _pruning(config: TrainConfig, model: GlimpseModel) -> str:

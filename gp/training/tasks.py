@@ -15,6 +15,7 @@ from gp.config.gate import GateRunConfig
 from gp.config.plus import PlusConfig
 from gp.formats import publish
 from gp.formats.adapter_folder import save_adapter
+from gp.formats.glimpse_folder import start_from_glimpse
 from gp.loading import load_base, load_gate, load_plus
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner
@@ -62,15 +63,28 @@ def build_glimpse(config: TrainConfig, start_token: bool = True) -> GlimpseModel
 
     Args:
         config: of the run.
-        start_token: apply `glimpse.init_from_prompt` if it is set.
+        start_token: a first start: apply `glimpse.init_from_prompt` or `glimpse.init_from_glimpse` if it is set, and
+            start the twig from the base's layers.
+
+    Raises:
+        OSError, ValueError: no such trained parts, or parts of another base or size.
     """
     model = load_base(config)
     model.glimpse = GlimpsePruner.build(model.backbone, config.glimpse, config.vip)
-    if config.glimpse.init_from_prompt and start_token:
-        backbone = model.backbone
-        token = backbone.send(torch.tensor([last_prompt_token(model.processor)]))
-        model.glimpse.glimpse_token.start_from(backbone.text_model.embed_tokens(token)[0])
+    if start_token:
+        start_parts(model, config)
     return model
+
+
+def start_parts(model: GlimpseModel, config: TrainConfig) -> None:
+    """Sets the weights that training begins with, where the config says where from; the twig is the base's layers."""
+    if model.glimpse.twig is not None:
+        model.glimpse.twig.start_from(model.backbone)
+    if config.glimpse.init_from_glimpse is not None:
+        start_from_glimpse(model.glimpse, model.backbone, config.glimpse.init_from_glimpse)
+    elif config.glimpse.init_from_prompt:
+        token = model.backbone.send(torch.tensor([last_prompt_token(model.processor)]))
+        model.glimpse.glimpse_token.start_from(model.backbone.text_model.embed_tokens(token)[0])
 
 
 def last_prompt_token(processor: Any) -> int:

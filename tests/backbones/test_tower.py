@@ -51,6 +51,21 @@ def test_a_tower_takes_the_product_and_keeps_its_convolution(family, monkeypatch
     assert type(base.model.visual.patch_embed.proj) is torch.nn.Conv3d
 
 
+def test_one_frame_stands_for_equal_ones(family):
+    base, inputs = family.make(), family.inputs(PROMPTS)
+    backbone = backbone_of(base)
+    assert not backbone.takes_one_frame  # asked for, like the rest
+    frames = inputs["pixel_values"].unflatten(1, (3, 2, -1))  # [N, C, T, P]
+    one = frames[:, :, :1]
+    plain = backbone.see({**inputs, "pixel_values": one.expand_as(frames).flatten(1)}, [0, 3])
+    backbone.fast_tower = True
+    assert backbone.takes_one_frame
+    seen = backbone.see({**inputs, "pixel_values": one.flatten(1)}, [0, 3])
+    torch.testing.assert_close(seen.embeds, plain.embeds, atol=1e-5, rtol=1e-5)
+    for tap in (0, 3):
+        torch.testing.assert_close(seen.taps[tap], plain.taps[tap], atol=1e-5, rtol=1e-5)
+
+
 def test_padded_mlps_give_the_same_features(family):
     base, inputs = family.make(), family.inputs(PROMPTS)
     backbone = backbone_of(base)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -54,7 +56,10 @@ def test_unpruned_prefill(family):
     assert counted(lambda: model.prefill(inputs, NoPruner())) == total(cost.prefill(grids, TEXT)).flops
 
 
-@pytest.mark.parametrize("changes", [{}, {"read_layers": [0, 2], "prune_layer": 2, "num_tokens": 2}], ids=str)
+TWIG = {"read_layers": [0, 1, 2], "prune_layer": 0, "twig": 2}
+
+
+@pytest.mark.parametrize("changes", [{}, {"read_layers": [0, 2], "prune_layer": 2, "num_tokens": 2}, TWIG], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pruned_prefill(family, changes):
     model, inputs, grids, cost = make(family, **changes)
@@ -83,21 +88,23 @@ def test_a_decoded_token(family):
     assert counted(step) == cost.decode(2, TEXT + 9 + 1).flops
 
 
-@pytest.mark.parametrize("way", ["prefix", "whole"])
+@pytest.mark.parametrize("way", ["prefix", "prefix, kept", "whole"])
 @pytest.mark.parametrize("changes", [{}, {"attention_logits": False, "num_tokens": 2}], ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_training_step(family, changes, way):
     model, inputs, grids, cost = make(family, **changes)
     answer_ids, answer_mask = tiny_answers([5, 5])
-    run = {"prefix": teacher_forced, "whole": whole_sequence}[way]
+    kept = {"recompute": False}
+    run = {"prefix": teacher_forced, "prefix, kept": partial(teacher_forced, **kept), "whole": whole_sequence}[way]
 
     def step():
         forced = run(backbone_of(model.base), model.glimpse.train(), inputs, answer_ids, answer_mask)
         (forced.importance_logits[-1].sum() + forced.answer_logits.sum()).backward()
 
-    expected = {"prefix": cost.prefix_step, "whole": cost.whole_step}[way](grids, TEXT, 5) + 3 * padding(cost, grids)
+    count = {"prefix": cost.prefix_step, "prefix, kept": partial(cost.prefix_step, **kept), "whole": cost.whole_step}
+    expected = count[way](grids, TEXT, 5) + 3 * padding(cost, grids)
     # the whole-sequence reference projects queries and keys of the read layer twice
-    assert counted(step) == (expected if way == "prefix" else pytest.approx(expected, rel=0.04))
+    assert counted(step) == (expected if way != "whole" else pytest.approx(expected, rel=0.04))
 
 
 def test_bytes_of_a_decoded_token_by_hand():

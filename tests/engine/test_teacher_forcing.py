@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
@@ -53,6 +55,8 @@ VARIANTS = {
     "two_tokens": {"num_tokens": 2, "norm": "layernorm"},
     "some_layers": {"layers": [0, 2], "read_layers": [0, 1]},
     "windows": {"attention": "window", "deep_supervision": True},
+    "twig": {"prune_layer": 0, "twig": 2, "read_layers": [0, 1, 2]},
+    "twig of one": {"prune_layer": 1, "twig": 1, "attention_logits": False, "num_tokens": 2},
 }
 
 
@@ -63,12 +67,20 @@ def test_equals_the_whole_sequence_in_float32(family, variant, attention):
     changes = dict(VARIANTS[variant])
     if backbone_of(base).window is None:
         changes.pop("attention", None)
-    model = micro_glimpse(base, prune_layer=2, **changes)
+    model = micro_glimpse(base, **{"prune_layer": 2, **changes})
     loss, gradients = loss_and_gradients(model, teacher_forced)
     expected_loss, expected = loss_and_gradients(model, whole_sequence)
     assert torch.allclose(loss, expected_loss, rtol=1e-5)
     assert largest_difference(gradients, expected) < 1e-4
     assert all(float(g.abs().max()) > 0 for g in gradients.values())
+
+
+def test_layers_that_do_not_run_again_give_the_same(family):
+    model = micro_glimpse(family.make(), prune_layer=2)
+    loss, gradients = loss_and_gradients(model, partial(teacher_forced, recompute=False))
+    expected_loss, expected = loss_and_gradients(model, teacher_forced)
+    assert torch.allclose(loss, expected_loss, rtol=1e-6)
+    assert largest_difference(gradients, expected) < 1e-5
 
 
 def test_equals_the_whole_sequence_in_true_float64(monkeypatch):
@@ -90,8 +102,9 @@ def norm_in_any_precision(self, hidden: torch.Tensor) -> torch.Tensor:
     return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
 
 
-def test_scores_are_those_of_inference(family):
-    model = micro_glimpse(family.make(), prune_layer=2)
+@pytest.mark.parametrize("parts", [{"prune_layer": 2}, {"prune_layer": 0, "twig": 2}], ids=["plain", "twig"])
+def test_scores_are_those_of_inference(family, parts):
+    model = micro_glimpse(family.make(), **parts)
     inputs = ragged_inputs(model)
     forced = teacher_forced(model.backbone, model.glimpse, inputs)
     done = prefill(model.backbone, inputs, model.glimpse)
