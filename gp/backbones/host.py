@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in model.state_dict().items():
         if tensor.is_meta:
             path, _, own = name.rpartition(".")
-            tensor = model.get_submodule(path)._hf_hook.weights_map[own]
+            hook: Any = model.get_submodule(path)._hf_hook
+            tensor = hook.weights_map[own]
         yield name, tensor
 
 

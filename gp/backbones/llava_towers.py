@@ -58,7 +58,7 @@ def patches(states: Tensor, num_cls: int) -> Tensor:
 
 
 def attention_of(
-    tower: type[ClipTower] | type[SiglipTower], attn: nn.Module, args: tuple, kwargs: dict[str, Any]
+    tower: type[ClipTower] | type[SiglipTower], attn: Any, args: tuple, kwargs: dict[str, Any]
 ) -> VisionAttention:
     """Attention to every patch and the patches' keys, from a call of a block's attention.
 

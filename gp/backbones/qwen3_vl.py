@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gp.backbones.attention import Rotary, rotate
 from gp.backbones.processor import Qwen3VLProcessor
@@ -38,7 +38,7 @@ class Qwen3VL(Qwen2_5_VL):
         heads = run_part(attention.k_proj, normed).unflatten(-1, (self.text_config.num_key_value_heads, -1))
         return rotate(run_part(attention.k_norm, heads).transpose(1, 2), rotary)
 
-    def _attention_input(self, index: int, hidden: Tensor) -> tuple[nn.Module, Tensor]:
+    def _attention_input(self, index: int, hidden: Tensor) -> tuple[Any, Tensor]:
         decoder_layer = self.decoder_layer(index)
         return decoder_layer.self_attn, run_part(decoder_layer.input_layernorm, hidden)
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gp.backbones.sharded import run_part
 from gp.types import VisionAttention
@@ -41,7 +41,7 @@ def received_attention(query: Tensor, keys: Tensor, max_entries: int = MAX_ENTRI
     return total / heads
 
 
-def fused_attention(attn: nn.Module, args: tuple, kwargs: dict[str, Any], patches_per_token: int) -> VisionAttention:
+def fused_attention(attn: Any, args: tuple, kwargs: dict[str, Any], patches_per_token: int) -> VisionAttention:
     """Attention of a Qwen-style vision block, in the order of its tokens.
 
     Args:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from gp.backbones import Backbone, on_host
+from gp.backbones import Backbone, Rotary, on_host
 from gp.engine.again import KeysValues, run_again
 from gp.engine.run import Run
 from gp.pruners import OraclePruner
@@ -169,8 +169,8 @@ def _run_last(backbone: Backbone, last: Prompt, run: Run) -> tuple[Tensor, list[
     for index, before in enumerate(layers):
         hidden, kernel_mask, rotary = backbone.reach(index, hidden, kernel_mask, rotary)
 
-        def layer(hidden: Tensor, cache: DynamicCache, seen=(index, kernel_mask, rotary)) -> Tensor:
-            return backbone.layer(seen[0], hidden, *seen[1:], cache)
+        def layer(hidden: Tensor, cache: Any, at: int = index, mask: Any = kernel_mask, by: Rotary = rotary) -> Tensor:
+            return backbone.layer(at, hidden, mask, by, cache)
 
         hidden, own = run_again(layer, hidden, [before])
         added.append(own)
@@ -193,8 +193,8 @@ def _run_block(
     for index, before in enumerate(blocks, first):
         hidden, kernel_mask, rotary = backbone.reach(index, hidden, kernel_mask, rotary)
 
-        def layer(hidden: Tensor, cache: DynamicCache, seen=(index, kernel_mask, rotary)) -> Tensor:
-            return backbone.layer(seen[0], hidden, *seen[1:], cache)
+        def layer(hidden: Tensor, cache: Any, at: int = index, mask: Any = kernel_mask, by: Rotary = rotary) -> Tensor:
+            return backbone.layer(at, hidden, mask, by, cache)
 
         hidden, _ = run_again(layer, hidden, before, copies)
     return hidden

