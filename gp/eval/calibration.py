@@ -13,7 +13,29 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-GRID = (1e-5, 1e-4, 1e-3, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+GRID = (
+    1e-6,
+    3e-6,
+    1e-5,
+    1e-4,
+    1e-3,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.15,
+    0.2,
+    0.25,
+    0.3,
+    0.35,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+)
 BISECTIONS = 60
 
 

@@ -25,6 +25,7 @@ COLORS = (
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
 OWN = {"marker": "*", "markersize": 12}
 FORMATS = ("png", "pdf", "svg")
+LEAST_POINTS = 5  # percentage points that the axis of accuracy spans where all rows have the same
 UNDATED = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same rows give the same file
 LEGEND = (
     "Along: share of visual entries in the KV cache after prefill, mean over layers, as realised. Bars and band: 95 % "
@@ -142,7 +143,8 @@ def _draw(rows: Sequence[dict[str, Any]], along: Sequence[Axis]) -> tuple[Figure
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("answers that match exactly (%)")
     low, high = panels[0].get_ylim()
-    panels[0].set_ylim(max(low, -2), min(high, 102))
+    middle, half = (low + high) / 2, max((high - low) / 2, LEAST_POINTS / 2)
+    panels[0].set_ylim(max(middle - half, -2), min(middle + half, 102))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize="small")
     return figure, notes

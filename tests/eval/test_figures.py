@@ -50,3 +50,13 @@ def test_figures_are_written_in_three_formats_and_the_same_each_time(evaluated: 
     assert files[".pdf"].startswith(b"%PDF-") and b"<svg" in files[".svg"]
     for name in ("test-accuracy", "test-speed"):
         assert {path.suffix for path in (evaluated / "figures").glob(f"{name}.*")} == set(files)
+
+
+def test_the_axis_of_accuracy_is_where_the_points_are(evaluated: Path):
+    rows = json.loads((evaluated / "summary.json").read_text())
+    near = [{**row, "answer_accuracy": 0.97, "answer_accuracy_ci95": [0.96, 0.98]} for row in rows]
+    low, high = draw([{**row, "answer_accuracy_unpruned": 0.97} for row in near])[0].axes[0].get_ylim()
+    assert 90 < low < 96 and 98 < high <= 102
+    same = [{**row, "answer_accuracy": 0.0, "answer_accuracy_ci95": [0.0, 0.0]} for row in rows]
+    low, high = draw([{**row, "answer_accuracy_unpruned": 0.0} for row in same])[0].axes[0].get_ylim()
+    assert low < 0 and 2 < high < 6, "where all are the same a few points are shown, no hundredths of one"

@@ -24,7 +24,7 @@ def driver(evaluated: Path) -> Iterator:
         yield driver
 
 
-@pytest.mark.parametrize(("width", "dark"), product(WIDTHS, SCHEMES))
+@pytest.mark.parametrize(("width", "dark"), list(product(WIDTHS, SCHEMES)))
 def test_it_fits_and_everyone_can_read_it(driver, width, dark):
     browser.look_like(driver, width, 1000, dark)
     assert browser.sideways_px(driver) <= 0, "the page itself does not scroll sideways"
@@ -34,7 +34,7 @@ def test_it_fits_and_everyone_can_read_it(driver, width, dark):
 
 
 def test_a_wide_table_scrolls_by_itself(driver):
-    browser.look_like(driver, 390, 1000)
+    browser.look_like(driver, 390, 1000, dark=False)
     script = "const one = document.querySelector('.wide'); return [one.scrollWidth, one.clientWidth, one.tabIndex]"
     content, shown, tab = driver.execute_script(script)
     assert content > shown <= 390 and tab == 0
@@ -44,7 +44,7 @@ def test_a_column_sorts_by_the_keyboard(driver):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
-    browser.look_like(driver, 1400, 1000)
+    browser.look_like(driver, 1400, 1000, dark=False)
     (head,) = [one for one in driver.find_elements(By.CSS_SELECTOR, "table.rows th") if "mask IoU" in one.text]
     place = len(head.find_elements(By.XPATH, "preceding-sibling::th"))
 
@@ -64,7 +64,7 @@ def test_a_column_sorts_by_the_keyboard(driver):
 def test_contents_lead_to_their_parts(driver):
     from selenium.webdriver.common.by import By
 
-    browser.look_like(driver, 1400, 600)
+    browser.look_like(driver, 1400, 600, dark=False)
     link = driver.find_element(By.LINK_TEXT, "Changed answers")
     link.click()
     target = driver.find_element(By.ID, link.get_attribute("href").partition("#")[2])
