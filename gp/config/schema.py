@@ -191,8 +191,7 @@ class TrainerConfig:
     accumulate_grad_batches: int = option(1, "micro-batches per optimizer step", within=FROM_1)
     recompute: str = option(
         "auto",
-        "layers of glimpse and answer run again in the backward pass, to hold no keys and values until then; auto: if "
-        "these would take more than a quarter of the free memory",
+        "glimpse and answer run forward again in the backward pass, to hold no keys; auto: where memory is short",
         choices=("auto", "always", "never"),
     )
     gradient_clip_val: float | None = option(

@@ -13,6 +13,11 @@ from tests.support.config_files import refusal
         (["prune.max_keep_ratio=0.1", "prune.fixed_keep_ratio=0.1"], "contradict each other"),
         (["model.min_pixels=100", "model.max_pixels=10"], "model.min_pixels 100 is more than model.max_pixels 10"),
         (["loss.dice=0", "loss.bce=0", "loss.answer=0"], "nothing would be trained"),
+        (["glimpse.prune_layer=1", "glimpse.twig=2", "glimpse.read_layers=[4]"], "glimpse.twig 2: the tokens would be"),
+        (
+            ["glimpse.prune_layer=1", "glimpse.twig=2", "glimpse.read_layers=[2]"],
+            "ends with layer 3, which must be read",
+        ),
     ],
 )
 def test_options_that_contradict_each_other(minimal, given, expected, capsys):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gp.config import OptimConfig
 from gp.engine.conversation import Conversation
-from gp.formats.glimpse_folder import load_glimpse, save_glimpse
+from gp.formats.glimpse_folder import load_glimpse, save_glimpse, start_from_glimpse
 from gp.model import GlimpseModel
 from gp.pruners import GlimpsePruner, Zoom
+from gp.training.optimizer import parameter_groups
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_configs, micro_glimpse
 from tests.support.ragged import RAGGED
@@ -90,6 +92,29 @@ def test_saved_and_read_again(family, pair, tmp_path):
     inputs = family.inputs(family.fit(RAGGED[:2]))
     assert torch.equal(again.prefill(inputs).importance_logits, early.prefill(inputs).importance_logits)
     assert torch.equal(again.generate(**inputs, **GREEDY), early.generate(**inputs, **GREEDY))
+
+
+def test_it_starts_from_another_glimpse(family, pair, tmp_path):
+    late, early = pair
+    save_glimpse(tmp_path, late.glimpse, late.backbone, late.options)
+    fresh = micro_glimpse(early.base, seed=1, **EARLY)
+    twig = {name: weight.clone() for name, weight in fresh.glimpse.twig.state_dict().items()}
+    start_from_glimpse(fresh.glimpse, fresh.backbone, str(tmp_path))
+    for name, weight in late.glimpse.state_dict().items():
+        assert torch.equal(fresh.glimpse.state_dict()[name], weight)
+    assert all(torch.equal(fresh.glimpse.twig.state_dict()[name], weight) for name, weight in twig.items())
+    other = micro_glimpse(early.base, prune_layer=2)  # reads other layers
+    with pytest.raises(ValueError, match=r"init_from_glimpse .*read_layers"):
+        start_from_glimpse(other.glimpse, other.backbone, str(tmp_path))
+
+
+def test_the_twig_learns_at_its_own_rate(pair):
+    groups = parameter_groups(pair[1].glimpse, OptimConfig(lr=1e-3, twig_lr_scale=0.1))
+    rates = {group["name"]: group["lr"] for group in groups}
+    assert rates["twig"] == pytest.approx(1e-4) and rates["vip"] == 1e-3
+    learned = {id(parameter) for group in groups for parameter in group["params"]}
+    assert learned == {id(parameter) for parameter in pair[1].glimpse.parameters()}
+    assert "twig" not in {group["name"] for group in parameter_groups(pair[0].glimpse, OptimConfig())}
 
 
 def test_layers_that_are_not_there_are_refused(family, pair):
