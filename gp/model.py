@@ -25,16 +25,7 @@ from gp.engine.generation import Handover, PrunedDecoder, add_masks
 from gp.engine.prefill import Prefill, prefill
 from gp.formats import publish
 from gp.images import read_images
-from gp.pruners import (
-    BEFORE_FIRST_LAYER,
-    GlimpsePruner,
-    NoPruner,
-    Pruner,
-    Zoom,
-    find_class,
-    make_baseline,
-    split_zoom,
-)
+from gp.pruners import BEFORE_FIRST_LAYER, GlimpsePruner, NoPruner, Pruner, Zoom, find_class, make_baseline, split_zoom
 from gp.selection import Options
 from gp.types import ImageFeatures, PruneOptions
 
@@ -366,8 +357,8 @@ class GlimpseModel(nn.Module):
         """
         chosen = self.find_pruner(pruner)
         behind = Originals.given(self.processor, originals) if chosen.looks_closer else None
-        how = {"evidence_masks": evidence_masks, "seed": seed, "images": images, "originals": behind}
-        return prefill(self.backbone, inputs, chosen, options or self.options, **how)
+        about = (inputs, chosen, options or self.options, evidence_masks, seed)
+        return prefill(self.backbone, *about, images=images, originals=behind)
 
     @torch.no_grad()
     def see(self, inputs: Mapping[str, Tensor], pruners: Sequence[str | Pruner | None]) -> ImageFeatures:

@@ -74,8 +74,9 @@ class Conversation:
         if len(inputs["input_ids"]) != 1:
             raise ValueError(f"a conversation is one prompt, got {len(inputs['input_ids'])} rows of input_ids")
         if self.pruner.sees_own_images:
-            how = {"logits_to_keep": logits_to_keep, "originals": originals}
-            return prefill(backbone, inputs, self.pruner, options, None, seed, **how)
+            return prefill(
+                backbone, inputs, self.pruner, options, None, seed, logits_to_keep=logits_to_keep, originals=originals
+            )
         layout, mask = backbone.layout(inputs)
         options = options or PruneOptions()
         for one in dict.fromkeys([options] if isinstance(options, PruneOptions) else options):

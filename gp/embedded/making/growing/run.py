@@ -74,10 +74,10 @@ def run(cfg: CardsPretrainConfig) -> None:
         init = EMBEDDED_BASES.get(cfg.init, cfg.init)
         model, tokenizer = _grown(init, cfg.seed)
         for stage, module, data in make_stages(cfg, model, tokenizer):
-            before = copy.deepcopy(model.state_dict())  # at the end: the weights before the last stage
+            earlier = copy.deepcopy(model.state_dict())  # at the end: the weights before the last stage
             fit(cfg, stage, num_steps[stage], module, data, is_new)
             is_new = False
-        blend(model, before, cfg.count_stage.blend)
+        blend(model, earlier, cfg.count_stage.blend)
         save_grown_processor(init, folder / BASE)
         save_base(model, folder / BASE)
         finish(folder, sum(num_steps.values()), {})
