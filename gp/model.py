@@ -413,8 +413,9 @@ class GlimpseModel(nn.Module):
             if self.glimpse is None and pruner is not None:
                 raise ValueError("pruner 'glimpse': this model was loaded without trained parts; pass glimpse=...")
             return self.glimpse or NoPruner()
+        method = find_class(pruner)
         chosen = {**self.pruner_settings.get(pruner, {}), **(settings or {})}
-        if find_class(pruner) is Zoom:
+        if method is Zoom:
             looks, chosen = split_zoom(pruner, {**self.pruner_settings.get(Zoom.name, {}), **chosen})
             return Zoom(self.find_pruner(looks), **chosen)
         prune_layer = self.glimpse.prune_layer if self.glimpse is not None else BEFORE_FIRST_LAYER
