@@ -361,7 +361,7 @@ class GlimpseModel(nn.Module):
         """
         chosen = self.find_pruner(pruner)
         behind = Originals.given(self.processor, originals) if chosen.looks_closer else None
-        how = {"evidence_masks": evidence_masks, "seed": seed, "images": images, "originals": behind}
+        how: dict[str, Any] = {"evidence_masks": evidence_masks, "seed": seed, "images": images, "originals": behind}
         return prefill(self.backbone, inputs, chosen, options or self.options, **how)
 
     @torch.no_grad()

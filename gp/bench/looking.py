@@ -219,7 +219,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> Figure:
         x, y = [row["questions_per_s"] for row in mine], [100 * row["accuracy"] for row in mine]
         bars = [[100 * (row["accuracy"] - row["accuracy_ci95"][0]) for row in mine],
                 [100 * (row["accuracy_ci95"][1] - row["accuracy"]) for row in mine]]  # fmt: skip
-        style = {"color": COLORS[number], "marker": MARKERS[number], "markersize": 6, "linewidth": 1.2}
+        style: dict[str, Any] = {"color": COLORS[number], "marker": MARKERS[number], "markersize": 6, "linewidth": 1.2}
         axes.errorbar(x, y, yerr=np.clip(bars, 0, None), elinewidth=0.7, capsize=2, label=line, **style)
         for row in mine:
             if line.startswith("zoom"):
