@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class Conversation:
         if len(inputs["input_ids"]) != 1:
             raise ValueError(f"a conversation is one prompt, got {len(inputs['input_ids'])} rows of input_ids")
         if self.pruner.sees_own_images:
-            how = {"logits_to_keep": logits_to_keep, "originals": originals}
+            how: dict[str, Any] = {"logits_to_keep": logits_to_keep, "originals": originals}
             return prefill(backbone, inputs, self.pruner, options, None, seed, **how)
         layout, mask = backbone.layout(inputs)
         options = options or PruneOptions()
