@@ -23,7 +23,7 @@ from transformers.masking_utils import create_causal_mask
 from gp.backbones.attention import Rotary, rotate
 from gp.backbones.compat import CACHE
 from gp.backbones.contract import Family
-from gp.backbones.host import execution_devices, hooked_device, on_host
+from gp.backbones.host import execution_devices, hooked_device, is_placed, on_host
 from gp.backbones.layer_masks import LayerMasks
 from gp.backbones.layout import deal_images, refuse_right_padding, refuse_videos
 from gp.backbones.sharded import run_part
@@ -45,6 +45,12 @@ class Backbone(Family):
             raise ValueError(
                 f"{config.name_or_path or config.model_type}: decoder layers with {', '.join(other)}; only full "
                 "attention works (without use_sliding_window, if its window is never full)"
+            )
+        devices = sorted({str(device) for device in execution_devices(self.model)})
+        if len(devices) > 1 and not is_placed(self.model):
+            raise ValueError(
+                f"this base is on {', '.join(devices)}, and nothing moves what its layers take: load it with "
+                "device_map=..., or move all of it to one device"
             )
 
     @property

@@ -66,8 +66,9 @@ def test_answers_and_gradients_are_those_of_the_weights_that_are_stored(tmp_path
                 module.weight.data = (other(torch.eye(module.in_features)) - bias).T.contiguous()
     found, expected = (figures(model, gradients=name == "int8") for model in (small, whole))
     assert found.keys() == expected.keys() and len(found) >= (2 if name == "nf4" else 7)
+    rounding = 2e-2 if name == "nf4" else 1e-3  # bitsandbytes' kernel for a CPU multiplies in 16 bits
     for key, value in expected.items():
-        assert float((found[key] - value).abs().max()) < 1e-3 * float(value.abs().max()), key
+        assert float((found[key] - value).abs().max()) < rounding * float(value.abs().max()), key
 
 
 def seeded(config) -> GlimpseModel:
