@@ -96,7 +96,7 @@ def test_what_the_published_llava_cannot_hold_is_refused(llava, tmp_path, capsys
 
 def test_ours_to_published_asks_for_the_base(ours, tmp_path, capsys):
     assert main([str(ours), str(tmp_path / "back")]) == 2
-    assert "--base" in capsys.readouterr().err
+    assert "base=FOLDER" in capsys.readouterr().err
     assert len(load_file(ours / "glimpse.safetensors")) > 40
 
 

@@ -42,7 +42,7 @@ def front(config: FrontConfig) -> None:
     try:
         from gp.serve.running import bind, run_app
     except ModuleNotFoundError as error:
-        raise ValueError(f'{error.name} is not installed: pip install -e ".[serve]" in the clone of gp') from error
+        raise ValueError(f'{error.name} is not installed: pip install "glimpse-prune[serve]"') from error
     from gp.front.app import make_app
     from gp.front.looking import Looker
     from gp.serve.loading import load_model

@@ -48,7 +48,7 @@ def serve(config: ServeConfig) -> None:
     try:
         from gp.serve.running import run
     except ModuleNotFoundError as error:
-        raise ValueError(f'{error.name} is not installed: pip install -e ".[serve]" in the clone of gp') from error
+        raise ValueError(f'{error.name} is not installed: pip install "glimpse-prune[serve]"') from error
     devices = find_devices(config.devices)
     run(config, devices if config.model.device_map is None else devices[:1])  # whose worker spreads the base over all
 

@@ -12,6 +12,7 @@ import pytest
 from gp.bench import decode, train_step
 from gp.bench.__main__ import BENCHES, main, make_parser
 from gp.bench.options import read_preset
+from gp.flags import as_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,7 +76,8 @@ def test_every_documented_command_is_accepted():
     commands = re.findall(r"(?:^ {4}|`)python -m gp\.bench ([^#\n`]+)", written, re.MULTILINE)
     assert len(commands) > 20 and {command.split()[0] for command in commands} == set(BENCHES)
     for command in commands:
-        options = make_parser().parse_args(command.split())
+        parser = make_parser()
+        options = parser.parse_args(as_flags(parser, command.split()))
         if hasattr(options, "preset"):  # benches of the model; those of data have none
             read_preset(options)
 

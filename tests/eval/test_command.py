@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import evaluate
+from gp.commands import evaluate
 
 ROOT = Path(__file__).resolve().parents[2]
 
