@@ -35,6 +35,7 @@ THEME = gr.themes.Default(
 CSS = """
 .or, .built-with, .min_value, .max_value { color: var(--body-text-color-subdued) !important; opacity: 1 !important; }
 .figures table { width: 100%; }
+#kept .image-frame, #heat .image-frame { width: 100%; }  /* else 0 in a narrow window */
 .figures td, .figures th { padding: 6px 8px !important; word-break: normal !important; }
 .figures td:not(:first-child), .figures th {
   text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums;
@@ -59,7 +60,7 @@ NAMES = """() => {
 }"""
 LOOK: dict[str, Any] = {"theme": THEME, "css": CSS, "js": NAMES}  # of `Blocks.launch`
 _CHAT: dict[str, Any] = {"height": 260, "feedback_options": None, "buttons": []}
-_SHOWN: dict[str, Any] = {"interactive": False, "format": "png", "buttons": ["download", "fullscreen"]}
+_SHOWN: dict[str, Any] = {"interactive": False, "height": 360, "format": "png", "buttons": ["download", "fullscreen"]}
 
 
 def build(model: GlimpseModel, examples: Sequence[Example], max_new_tokens: int, machine: str) -> gr.Blocks:
