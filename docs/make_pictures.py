@@ -5,6 +5,7 @@ python docs/make_pictures.py
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -18,13 +19,21 @@ from gp.data.shards import read_records, resolve_shards
 IMAGES = Path(__file__).parent / "images"
 EXAMPLES = {"tiny:test": 2, "tiny:test_hard": 2}
 SIDE, GAP, CAPTION, FONT_SIZE = 336, 8, 30, 17
+BLACK = 60  # grey value below which ink is
 
 
 def samples(entry: str, count: int) -> list[Sample]:
-    """The first samples of a split of the embedded data."""
+    """The first samples of a split of the embedded data whose number a person can read in the picture."""
     shard = resolve_shards([entry], Path(DataConfig.root))[0]
-    records = read_records(shard, entry)
-    return [parse_record(next(records)) for _ in range(count)]
+    return list(islice(filter(is_legible, map(parse_record, read_records(shard, entry))), count))
+
+
+def is_legible(sample: Sample) -> bool:
+    """Whether the number is in black: some are drawn in single pixels, which vanish in a smaller picture."""
+    small = sample.image.convert("L").reduce(2)
+    left, top, right, bottom = (side / 2 for side in sample.boxes_xyxy_px[0])
+    width, height = (right - left) / 5, (bottom - top) / 5  # of the edge, where the card's outline is black
+    return small.crop((left + width, top + height, right - width, bottom - height)).getextrema()[0] < BLACK
 
 
 def panel(model: gp.GlimpseModel, sample: Sample) -> Image.Image:
