@@ -23,7 +23,7 @@ MEMORY = {"prefill": 3.0, "held": 1.0, "decode": 2.0}
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("prefill --preset huge", "--preset must be one of tiny, mid, qwen3b, qwen7b, got 'huge'"),
+        ("prefill --preset huge", "--preset must be one of tiny, mid, qwen3b, qwen7b, qwen32b, qwen72b, got 'huge'"),
         ("prefill --preset tiny --attn fast", "--attn must be one of"),
         ("prefill --preset tiny --attn flash_attention_2", "flash_attention_2 needs --device cuda"),
         ("prefill --preset tiny --dtype int8", "--dtype must be one of"),

@@ -30,7 +30,7 @@ def test_a_path_wins(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("tyny", r"config tyny: no such file, and not one of .*: llava13b, .*tiny_zoom; the nearest one is 'tiny'"),
+        ("tyny", r"config tyny: no such file, and not one of .*: llava13b, .*tiny_zoom, .*; the nearest one is 'tiny'"),
         ("configs/tiny.yaml", r"config configs/tiny\.yaml: no such file; --config tiny is the one that comes with gp"),
         ("mine.yaml", r"config mine\.yaml: no such file$"),
         ("some/tiny", r"config some/tiny: no such file$"),

@@ -14,8 +14,8 @@ from gp.commands import check_shards, evaluate, shards, train
 from gp.commands.build_shards import parse as parse_build
 from gp.config import load_config
 from gp.config.files import config_folder, config_names, find_config
-from gp.config.judge import ScoreConfig
 from gp.config.load import COMMAND_LINE, merge_options, parse_overrides
+from gp.config.scoring import ScoreConfig
 from gp.data.building import load_build_config
 from gp.data.inspecting import load_check_config
 from gp.demo.options import load_demo_config
