@@ -47,6 +47,7 @@ class Validation(nn.Module):
         self.evidence_recall = EvidenceRecall()
         self.keep_ratio = KeepRatio()
         self.answers = AnswerScores()
+        self.looks_closer = pruner is not None and pruner.looks_closer
         self.crops = CropShares()
         self.unpruned_answers: dict[str, str] = {}
 
@@ -65,7 +66,7 @@ class Validation(nn.Module):
         self.masks.update(counts)
         self.evidence_recall.update(counts)
         sizes = torch.tensor(layout.prompt_sizes, device=evidence.device)
-        if self.pruner is not None and self.pruner.looks_closer:
+        if self.looks_closer:
             self._add_crops(done, batch.evidence_masks)
         self.keep_ratio.update(torch.tensor(done.num_kept, device=evidence.device), sizes)
         answers = self._decode(batch, done)
@@ -91,7 +92,8 @@ class Validation(nn.Module):
         figures = {f"mask_{name}": value for name, value in self.masks.compute().items()}
         figures["evidence_recall"] = self.evidence_recall.compute()
         figures["keep_ratio"] = self.keep_ratio.compute()["keep_ratio"]
-        figures.update(self.crops.compute())
+        if self.looks_closer:
+            figures.update(self.crops.compute())
         answers = self.answers.compute()
         figures.update({name: answers[name] for name in ANSWER_SCORES if name in answers})
         for metric in (self.masks, self.evidence_recall, self.keep_ratio, self.answers, self.crops):
