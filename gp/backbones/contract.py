@@ -105,8 +105,14 @@ class Family(ABC):
     @classmethod
     def load(cls, source: BaseSource, **options: Any) -> PreTrainedModel:
         """Loads the stock model; `options` are transformers': `dtype`, `device_map`, `quantization_config`, ..."""
+        # transformers looks for an adapter beside the base, and would ask the network for it in spite of `hub`
         return AutoModelForImageTextToText.from_pretrained(
-            source.place, revision=source.revision, trust_remote_code=False, **source.hub, **options
+            source.place,
+            revision=source.revision,
+            trust_remote_code=False,
+            adapter_kwargs=dict(source.hub),
+            **source.hub,
+            **options,
         )
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -51,6 +52,19 @@ def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
             hook: Any = model.get_submodule(path)._hf_hook
             tensor = hook.weights_map[own]
         yield name, tensor
+
+
+@contextmanager
+def fetched(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Brings offloaded weights to where modules compute, for code that reads them without calling the modules."""
+    hooked: list[tuple[Any, nn.Module]] = [(hook, one) for one in modules if (hook := one.__dict__.get("_hf_hook"))]
+    for hook, module in hooked:
+        hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        for hook, module in hooked:
+            hook.post_forward(module, None)
 
 
 def hooked_device(module: nn.Module) -> torch.device | None:

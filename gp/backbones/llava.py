@@ -13,7 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from gp.backbones.base import Backbone
 from gp.backbones.cropping import Crop
 from gp.backbones.downsampling import resize_pixels, shorten_prompts
-from gp.backbones.host import execution_devices
+from gp.backbones.host import execution_devices, fetched
 from gp.backbones.llava_original import is_original, load_original, original_config
 from gp.backbones.llava_processor import LlavaProcessor
 from gp.backbones.llava_towers import TOWERS, ClipTower, SiglipTower, attention_of, patches
@@ -115,8 +115,11 @@ class Llava(Backbone):
         pixels = inputs["pixel_values"].to(where, non_blocking=True).to(self.dtype)
         full_side = tuple(pixels.shape[-2:]) == (self.vision_config.image_size,) * 2
         smaller = {} if full_side else {"interpolate_pos_encoding": True}
+        parts = self.model.model.vision_tower.named_modules()
         without_cls = partial(patches, num_cls=tower.num_cls)
-        with record_outputs([states[k] for k in taps], without_cls) as outputs, record_calls(attention) as calls:
+        interpolated = [part for name, part in parts if smaller and name.endswith("position_embedding")]
+        recorded = record_outputs([states[k] for k in taps], without_cls), record_calls(attention)
+        with recorded[0] as outputs, recorded[1] as calls, fetched(interpolated):
             per_image = self.model.get_image_features(pixel_values=pixels, **smaller).pooler_output
         return ImageFeatures(
             torch.cat([features.flatten(0, -2) for features in per_image]),

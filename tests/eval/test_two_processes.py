@@ -75,6 +75,7 @@ def test_processes_of_torchrun(micro, shards, alone, tmp_path):
     check_same(tmp_path, alone, shards)
 
 
+@pytest.mark.slow  # the launchers' tests of the data and of training run on SLURM's variables, too
 def test_tasks_of_slurm(micro, shards, alone, tmp_path):
     commands.srun(*call(micro, shards, tmp_path))
     check_same(tmp_path, alone, shards)

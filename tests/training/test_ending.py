@@ -71,6 +71,7 @@ def test_a_signal_ends_the_run_after_its_step(tmp_path, base, number, status, wo
     assert_one_line(err, word, signal.Signals(number).name, f"holds step {step}", "ckpt=last")
 
 
+@pytest.mark.slow  # the tests of going on have each half of it
 def test_what_is_saved_goes_on_as_if_nothing_had_been(tmp_path, base):
     """Interrupted twice, by a signal and within a step by want of memory: the weights of a run that was not."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"

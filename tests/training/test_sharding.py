@@ -16,8 +16,21 @@ from gp.training.in_step import InStep
 from tests.support import ddp_script
 from tests.support.bases import BASES
 from tests.support.micro_run import write_config
+from tests.support.train_command import finish, start
 
 ROOT = Path(__file__).resolve().parents[2]
+STOPPED = """
+import os, signal
+from gp.training.module import GlimpseModule
+stock = GlimpseModule.training_step
+
+def step(self, batch, batch_idx):
+    if self.trainer.global_step == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return stock(self, batch, batch_idx)
+
+GlimpseModule.training_step = step
+"""
 SHARDED = ("trainer.strategy=fsdp2", "eval.after_training=false")
 
 
@@ -55,7 +68,8 @@ def test_a_run_goes_on_exactly_and_its_checkpoint_holds_the_trained_parts_alone(
     write_config(tmp_path, base)
     train = ("train.py", "--config", str(tmp_path / "micro.yaml"), "trainer.devices=2", *SHARDED)
     python(*train, "name=whole")
-    python(*train, "name=parts", "optim.max_steps=2")
+    status, _, err = finish(start(tmp_path, "trainer.devices=2", *SHARDED, "name=parts", patch=STOPPED))
+    assert status == 143 and "ckpt=last" in err, err
     python(*train, "name=parts", "ckpt=last")
     whole, parts = (torch.load(tmp_path / f"runs/{name}/last.ckpt", weights_only=True) for name in ("whole", "parts"))
     assert whole["global_step"] == parts["global_step"] == 4
