@@ -94,7 +94,11 @@ class Page:
 
     def is_drawn(self, name: str) -> bool:
         """Whether a picture is shown, and large enough to be looked at."""
-        script = "const one = arguments[0]; return one.complete && one.naturalWidth > 0 && one.clientHeight > 150"
+        # scrolled to: in a narrow window it is far below, and the browser loads it when it comes near
+        script = (
+            "const one = arguments[0]; one.scrollIntoView({block: 'center'});"
+            "return one.complete && one.naturalWidth > 0 && one.clientHeight > 150"
+        )
         return any(self.driver.execute_script(script, image) for image in self.all(f"#{name} img"))
 
     def text(self, selector: str) -> str:
