@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
+
 import torch
 
 NO_MEMORY = ("out of memory", "can't allocate memory")
+CUT_OFF = (ConnectionError, EOFError, FileNotFoundError)
+FETCHES = "_try_get_data"  # torch's: what goes wrong in a worker comes out elsewhere
 WORKER_DIED = "DataLoader worker (pid"  # torch's words; an error within a worker has others, and is no such end
 
 
@@ -18,6 +22,12 @@ def words_of(error: BaseException) -> str | None:
     first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):
         return f"out of memory ({first:.200})"
-    if isinstance(error, RuntimeError) and WORKER_DIED in text:
+    if (isinstance(error, RuntimeError) and WORKER_DIED in text):
         return f"a process that loads data has died ({first:.200})"
     return None
+
+
+def _was_cut_off(error: BaseException) -> bool:
+    """Whether a batch was being fetched from a worker that died meanwhile, before anybody knew that it had."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, CUT_OFF) and any(frame.name == FETCHES for frame in frames)

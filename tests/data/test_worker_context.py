@@ -1,0 +1,73 @@
+"""A loader process that is killed in the worst moment: its parent hears of it, says so and ends."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+from multiprocessing import resource_sharer
+from threading import Thread
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from gp.data.worker_context import worker_options
+from gp.runs.ends import words_of
+from tests.support.killing import start
+
+PATIENCE_S = 60
+
+
+class DiesAsking(IterableDataset):
+    """Its worker is killed while it asks again and again whether it is to end."""
+
+    def __iter__(self):
+        yield torch.zeros(1)
+        frames = [frame.frame for frame in inspect.stack() if "done_event" in frame.frame.f_locals]
+        asks = frames[0].f_locals["done_event"].is_set
+        Thread(target=lambda: [asks() for _ in iter(int, 1)], daemon=True).start()
+        sys.setswitchinterval(1e-6)
+        for number in range(1000):
+            hash(number)  # the other thread takes over somewhere
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield torch.zeros(1)
+
+
+class DiesGiving(IterableDataset):
+    """Its worker is killed when it is asked for a batch that it has announced."""
+
+    def __iter__(self):
+        resource_sharer._ResourceSharer._serve = _die  # the thread that hands out what batches consist of
+        while True:
+            yield torch.zeros(50_000)
+
+
+def _die(sharer: object) -> None:
+    with sharer._listener.accept():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _load(dataset: IterableDataset, start_method: str | None) -> None:
+    try:
+        for _ in DataLoader(dataset, batch_size=None, **worker_options(1, start_method)):
+            pass
+    except (RuntimeError, OSError, EOFError) as error:
+        sys.exit(0 if words_of(error) else 1)
+    sys.exit(2)
+
+
+@pytest.mark.parametrize("dataset", [DiesAsking, DiesGiving])
+@pytest.mark.parametrize("start_method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_a_worker_that_is_killed_is_told(dataset, start_method):
+    for _ in range(3):
+        process = start(_load, dataset(), start_method)
+        process.join(PATIENCE_S)
+        status = process.exitcode
+        process.kill()
+        assert status == 0  # None: it waits for ever
+
+
+def test_what_goes_wrong_elsewhere_is_not_the_loaders_end():
+    assert words_of(ConnectionResetError(104, "Connection reset by peer")) is None
