@@ -22,7 +22,7 @@ def words_of(error: BaseException) -> str | None:
     first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):
         return f"out of memory ({first:.200})"
-    if (isinstance(error, RuntimeError) and WORKER_DIED in text):
+    if (isinstance(error, RuntimeError) and WORKER_DIED in text) or _was_cut_off(error):
         return f"a process that loads data has died ({first:.200})"
     return None
 

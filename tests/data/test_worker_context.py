@@ -6,6 +6,7 @@ import inspect
 import os
 import signal
 import sys
+import time
 from multiprocessing import resource_sharer
 from threading import Thread
 
@@ -45,8 +46,9 @@ class DiesGiving(IterableDataset):
 
 
 def _die(sharer: object) -> None:
-    with sharer._listener.accept():
-        os.kill(os.getpid(), signal.SIGKILL)
+    sharer._listener.accept().close()
+    time.sleep(0.3)  # as a busy machine does: the connection is gone before the death is known
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _load(dataset: IterableDataset, start_method: str | None) -> None:
