@@ -29,5 +29,5 @@ def words_of(error: BaseException) -> str | None:
 
 def _was_cut_off(error: BaseException) -> bool:
     """Whether a batch was being fetched from a worker that died meanwhile, before anybody knew that it had."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, CUT_OFF) and any(frame.name == FETCHES for frame in frames)
+    frames = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, CUT_OFF) and any(frame.f_code.co_name == FETCHES for frame, _ in frames)
