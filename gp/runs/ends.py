@@ -18,6 +18,13 @@ def words_of(error: BaseException) -> str | None:
     Args:
         error: that came out of the work.
     """
+    try:
+        return _words_of(error)
+    except RuntimeError as late:  # torch raises a worker's death wherever the program is when it is told of it
+        return _words_of(late)
+
+
+def _words_of(error: BaseException) -> str | None:
     text = str(error)
     first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):
