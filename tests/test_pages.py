@@ -53,6 +53,14 @@ def test_links_lead_to_files(page):
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.stem)
+def test_numbered_points_go_on_behind_four_spaces(page):
+    """The site's Markdown takes less for the end of the list, and a command in it for prose."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    points = re.findall(r"^\d+\. .*\n(?:(?: .*)?\n)*", text, re.MULTILINE)
+    assert not [line for point in points for line in point.splitlines()[1:] if re.match(r" {1,3}\S", line)]
+
+
 @pytest.mark.parametrize(("name", "count"), [("start.md", 2), ("your_model.md", 1)])
 def test_samples_print_what_they_say(name, count, tmp_path, monkeypatch):
     (tmp_path / "docs").symlink_to(DOCS)

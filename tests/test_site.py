@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -13,29 +14,34 @@ import pytest
 from tests.support import browser, commands
 
 pytestmark = pytest.mark.slow
-PAGES = ("", "concepts/", "options/", "api/")
 LOOKS = [(1400, 1000, False), (390, 844, True)]
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def site(tmp_path_factory) -> Path:
+    """The folder of the built site."""
     for package in ("mkdocs", "material", "mkdocstrings_handlers.python"):
         pytest.importorskip(package, reason="needs the extra docs")
     folder = tmp_path_factory.mktemp("site")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(build, cwd=commands.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(site)))
     Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
 
 
 @pytest.mark.parametrize(("width", "height", "dark"), LOOKS)
-def test_pages_in_a_browser(address, tmp_path, width, height, dark):
+def test_pages_in_a_browser(site, address, tmp_path, width, height, dark):
     browser.need_browser()
     with browser.browsing(width, height, dark) as driver:
-        for page in PAGES:
+        for page in ["", *sorted(f"{path.parent.name}/" for path in site.glob("*/index.html"))]:
             driver.get(address + page)
             browser.wait_for(driver, lambda driver: driver.find_elements("css selector", "article h1"), page)
             browser.whole_page(driver, tmp_path / f"{page.strip('/') or 'index'}.png")
