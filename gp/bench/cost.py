@@ -84,6 +84,19 @@ class CostModel:
         flops = 2 * linear + 4 * decoder.attention_size * pairs
         return Work(count * flops, count * self.itemsize * (decoder.layer_weights + cache))
 
+    def prune_layer(self, rows: int, seen: int, left: int) -> Work:
+        """A layer that gives keys and values of all tokens, and runs for those that stay, under an explicit mask.
+
+        Args:
+            seen: tokens of each row before; left: those that run, whose keys and values are made once more.
+        """
+        decoder = self.decoder
+        keys = decoder.hidden * 2 * decoder.kv_size
+        linear = rows * (seen * keys + left * decoder.layer_weights)
+        attention = 4 * decoder.attention_size * rows * left * seen
+        cache = 2 * rows * seen * decoder.kv_size
+        return Work(2 * linear + attention, self.itemsize * (decoder.layer_weights + keys + cache))
+
     def glimpse_vectors(self) -> Work:
         """The vectors of all layers, made once per prompt."""
         layers = self.decoder.layers if self.glimpse.layers is None else len(self.glimpse.layers)
@@ -132,21 +145,23 @@ class CostModel:
             grids: one per prompt.
             text: other tokens of each prompt.
             kept: visual tokens that survive in each prompt; None: nothing is pruned and no glimpse appended.
-            prune_layer: the last layer that sees all tokens; None: the glimpse's.
+            prune_layer: the last layer that sees all tokens, of the dropped ones their keys and values; None: the
+                glimpse's.
         """
         rows, length = len(grids), text + max(h * w for h, w in grids)
         stages = {"vision": self.vision(grids)}
         if kept is None:
             return stages | {"layers": self.layers(self.decoder.layers, rows, length), "head": self.head(rows)}
-        before = (self.glimpse.prune_layer if prune_layer is None else prune_layer) + 1
-        seen = length + self.glimpse.num_tokens
+        stage = self.glimpse.prune_layer if prune_layer is None else prune_layer
+        seen, left = length + self.glimpse.num_tokens, text + max(kept)
+        splits = not self.glimpse.twig  # which would need what comes out of the prune layer, of all tokens
         return stages | {
             "glimpse vectors": self.glimpse_vectors(),
-            "layers before": self.layers(before, rows, seen),
-            **self._twig(rows, seen),
+            "layers before": self.layers(stage if splits else stage + 1, rows, seen),
+            **({"prune layer": self.prune_layer(rows, seen, left)} if splits else self._twig(rows, seen)),
             "glimpse read": self.read(rows, seen),
             "VIP": self.importance(grids),
-            "layers after": self.layers(self.decoder.layers - before, rows, text + max(kept)),
+            "layers after": self.layers(self.decoder.layers - stage - 1, rows, left),
             "head": self.head(rows),
         }
 

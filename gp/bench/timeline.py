@@ -11,10 +11,13 @@ from typing import Any
 from torch.profiler import record_function
 
 from gp.backbones import Backbone
+from gp.engine.known_rows import takes_rows
 from gp.measure.stopwatch import Marks, synchronize
 from gp.pruners import Pruner
 
 OTHER = "other"
+LAYERS_BEFORE, LAYERS_AFTER = "layers before", "layers after"
+PRUNE_LAYER = "prune layer"  # where what stays runs alone
 # method -> the stage that its own time belongs to, and the stage of what the engine does after it by itself
 OF_BACKBONE = {
     "embed": ("embedding and layout", OTHER),
@@ -22,6 +25,7 @@ OF_BACKBONE = {
     "causal_mask": ("mask", OTHER),
     "rotary": ("rotary", OTHER),
     "query": ("glimpse read", "glimpse read"),
+    "remember": (PRUNE_LAYER, OTHER),
     "logits": ("head", OTHER),
 }
 OF_PRUNER = {
@@ -29,7 +33,6 @@ OF_PRUNER = {
     "scores": ("VIP", OTHER),
     "keep": ("selection", "compaction"),
 }
-LAYERS_BEFORE, LAYERS_AFTER = "layers before", "layers after"
 
 
 class Timeline:
@@ -66,7 +69,11 @@ class Timeline:
                 self.seconds[stage] += self._marks.seconds_between(begin, end)
 
     def _layer_stage(self, index: int, *args: Any) -> str:
-        return LAYERS_AFTER if self.pruner.stages and index > max(self.pruner.stages) else LAYERS_BEFORE
+        if not self.pruner.stages or index < max(self.pruner.stages):
+            return LAYERS_BEFORE
+        if index > max(self.pruner.stages):
+            return LAYERS_AFTER
+        return LAYERS_BEFORE if self.pruner.needs_hidden or not takes_rows(self.backbone) else PRUNE_LAYER
 
     def _wrap(self, stack: ExitStack, owner: Any, name: str, stage_of: Callable[..., str], after: str) -> None:
         inner = getattr(owner, name)

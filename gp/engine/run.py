@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from gp.backbones import Backbone, LayerMasks, Rotary, read_attention
 from gp.engine.again import run_again
 from gp.engine.compaction import Finding, compact, drop, repack
+from gp.engine.known_rows import KnownCache, rows_mask, takes_rows
 from gp.engine.twig import read_twig
 from gp.pruners import BEFORE_FIRST_LAYER, Pruner, PruneView
 from gp.selection import Options, known_counts
@@ -132,15 +133,45 @@ class Run:
         if prune and BEFORE_FIRST_LAYER in self.stages_left:
             self.prune(BEFORE_FIRST_LAYER)
         for index in range(self.depth + 1, last + 1):
+            is_stage = prune and index in self.stages_left
+            if is_stage and not self.pruner.needs_hidden and takes_rows(self.backbone) and not torch.is_grad_enabled():
+                self._pruned_layer(index)
+                continue
             self._layer(index)
-            if prune and index in self.stages_left:
+            if is_stage:
                 self.prune(index)
 
-    def _layer(self, index: int) -> None:
-        """Runs one decoder layer, and reads the attention row of the last position if the pruner reads it here."""
+    def _enter(self, index: int) -> Tensor:
+        """The input of a decoder layer, on its device, with the pruner's vectors added; it is the prompt's, too."""
         hidden, self.mask, self.rotary = self.backbone.reach(index, self.prompt.hidden, self.mask, self.rotary)
         self._add_vectors(index, hidden)
         self.prompt.hidden = hidden
+        return hidden
+
+    def _pruned_layer(self, index: int) -> None:
+        """Runs a stage's layer and drops, for a method that asks nothing of what comes out of the layer.
+
+        Of a dropped token later layers see nothing, and this one its key and value alone: so all tokens give these,
+        and only what stays goes through the rest of the layer. The numbers are those of `_layer` and `prune`.
+        """
+        hidden = self._enter(index)
+        self.backbone.remember(index, hidden, self.rotary, self.cache)
+        self.cache_masks.add_layer(self.prompt)
+        self.depth = index
+        self._read(index, hidden, self.rotary)
+        layer: Any = self.cache.layers[index]
+        known: Any = KnownCache(layer.keys, layer.values)
+        seen = self.prompt.attention_mask
+        rows = self.prune(index)
+        hidden, mask, rotary = self.backbone.reach(
+            index, self.prompt.hidden, rows_mask(self.backbone, seen, rows), self.rotary
+        )
+        self.prompt.hidden = hidden
+        self.prompt.hidden = self.backbone.run_layer(index, self.prompt, mask, rotary, known)
+
+    def _layer(self, index: int) -> None:
+        """Runs one decoder layer, and reads the attention row of the last position if the pruner reads it here."""
+        hidden = self._enter(index)
         if torch.is_grad_enabled():
             self.prompt.hidden = self._run_again(index)
         else:
@@ -173,8 +204,12 @@ class Run:
 
     # ---- fewer tokens -------------------------------------------------------------------------------------------
 
-    def prune(self, index: int) -> None:
-        """Asks the pruner and drops what it does not keep; with the last stage, the pruner's own tokens too."""
+    def prune(self, index: int) -> Tensor:
+        """Asks the pruner and drops what it does not keep; with the last stage, the pruner's own tokens too.
+
+        Returns:
+            The places that what stays had before, [B, R] int64.
+        """
         if (twig := self.pruner.own_layers()) is not None and self.vectors:
             read = (self.vectors, self.pruner.read_layers, self.pruner.log_softmax)
             self.attention |= read_twig(self.backbone, twig, self.prompt, *read)
@@ -198,6 +233,7 @@ class Run:
         if is_last:
             self.prompt.taps = []  # nobody reads them any more
         self._look_at_all()
+        return gather
 
     def view(self, index: int) -> PruneView:
         """What the pruner sees behind layer `index`."""

@@ -28,7 +28,8 @@ class PruneView:
     Args:
         stage: the decoder layer that has just run, or `BEFORE_FIRST_LAYER`.
         num_layers: decoder layers of the model.
-        prompt: the batch at this point (input of the next layer, vision taps, attention of vision blocks).
+        prompt: the batch at this point (input of the next layer, vision taps, attention of vision blocks); for a method
+            without `needs_hidden` its hidden states may still be the input of this one.
         options: the call's options, one per prompt if they differ.
         attention: read layer -> [N, H], attention of the last position (the glimpse token, if the pruner appends
             one) to every visual token; -inf for tokens that an earlier stage dropped.
@@ -103,6 +104,8 @@ class Pruner(nn.Module):
         looks_closer: whether `look_closer` may ask for further images behind the last stage.
         infinite_scores: whether a score may be infinite; else it shows numbers that went wrong, as NaN always does.
         decides_itself: whether `keep` is the method's own, so that even an exact budget does not tell how many stay.
+        needs_hidden: whether the method looks at hidden states (`PruneView.prompt`, `visual_hidden`, `look_ahead`). If
+            not, it decides before the rest of a stage's layer runs, on what stays.
     """
 
     name: ClassVar[str]
@@ -117,6 +120,7 @@ class Pruner(nn.Module):
     looks_closer: bool = False
     infinite_scores: bool = False
     decides_itself: bool = False
+    needs_hidden: bool = True
 
     @classmethod
     def for_model(cls, backbone: Backbone, prune_layer: int, **settings: Any) -> Pruner:

@@ -32,6 +32,7 @@ class FastV(RankingPruner):
     name: ClassVar[str] = "fastv"
     paper = "2403.06764"
     log_softmax = True
+    needs_hidden = False
 
     def __init__(self, layer: int = 1, compact_cache: bool = False) -> None:
         super().__init__()

@@ -126,6 +126,11 @@ class GlimpsePruner(Pruner):
     def tokens(self) -> dict[int, Tensor]:
         return self.glimpse_token.by_layer()
 
+    @property
+    def needs_hidden(self) -> bool:  # type: ignore[override]  # of the base's attribute: a gate may come later
+        """Its scores come from attention alone; a twig reads the prompt behind the layer, a gate the token itself."""
+        return self.twig is not None or self.gate is not None
+
     def own_layers(self) -> Twig | None:
         return self.twig
 
@@ -133,7 +138,8 @@ class GlimpsePruner(Pruner):
         return self.all_scores(view)[-1]
 
     def keep(self, scores: Tensor, view: PruneView) -> Tensor:
-        view.notes[HIDDEN] = view.prompt.hidden[:, -1].clone()  # the token itself leaves the sequence now
+        if self.needs_hidden:
+            view.notes[HIDDEN] = view.prompt.hidden[:, -1].clone()  # the token itself leaves the sequence now
         return super().keep(scores, view)
 
     def all_scores(self, view: PruneView) -> list[Tensor]:

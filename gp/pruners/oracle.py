@@ -17,6 +17,7 @@ class OraclePruner(AtPruneLayer):
 
     name: ClassVar[str] = "oracle"
     infinite_scores = True
+    needs_hidden = False
 
     def scores(self, view: PruneView) -> Tensor:
         return flat_evidence(view).logit()

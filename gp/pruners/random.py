@@ -18,6 +18,7 @@ class RandomPruner(AtPruneLayer, RankingPruner):
     """
 
     name: ClassVar[str] = "random"
+    needs_hidden = False
 
     def scores(self, view: PruneView) -> Tensor:
         drawn = _draw(view.layout.prompt_sizes, view.seed)

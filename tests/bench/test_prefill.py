@@ -7,18 +7,19 @@ from tests.support.bench_commands import assert_spread, run_bench
 
 
 def test_through_the_command(tmp_path):
-    figures, markdown = run_bench(tmp_path, "prefill", "--preset", "tiny", "--repeats", "2", "--prune-layer", "0")
+    figures, markdown = run_bench(tmp_path, "prefill", "--preset", "tiny", "--repeats", "2", "--prune-layer", "1")
     assert len(figures["prefill_s"]) == 4
     for spread in figures["prefill_s"].values():
         assert_spread(spread)
     including, excluding = figures["prefill"]["with the vision tower"], figures["prefill"]["without the vision tower"]
     assert including["speed_up"]["median"] > 0 and 1 < including["bound"] < excluding["bound"]
     assert figures["host_syncs"]["gp"] > 0
-    assert "after layer 0" in markdown
+    assert "after layer 1" in markdown
 
     timed = {stage for stage, entry in figures["stages"].items() if entry["seconds"]["median"] > 0}
     costed = {stage for stage, entry in figures["stages"].items() if entry["flops"] > 0}
-    assert {"vision", "layers before", "glimpse read", "VIP", "layers after", "head", "glimpse vectors"} == costed
+    layers = {"layers before", "prune layer", "layers after"}
+    assert layers | {"vision", "glimpse read", "VIP", "head", "glimpse vectors"} == costed
     assert costed | {"selection", "compaction", "mask"} <= timed
 
 
