@@ -54,6 +54,11 @@ class CostModel:
     def tower(self) -> VisionSizes:
         return VisionSizes.from_config(self.config)
 
+    @property
+    def image_frame(self) -> tuple[int, int]:
+        """Text tokens before and behind an image's that belong to it."""
+        return FAMILIES[self.config.model_type].image_frame
+
     # ---- stages of a prefill, in the order in which they run --------------------------------------------------
 
     def vision(self, grids: Sequence[Grid]) -> Work:
@@ -202,7 +207,7 @@ class CostModel:
         """
         rows, (height, width) = len(glances), glances[0]
         seen = before + height * width + behind + self.glimpse.num_tokens
-        new = sum(FAMILIES[self.config.model_type].image_frame) + wanted + behind
+        new = sum(self.image_frame) + wanted + behind
         left = before + kept + new
         first = self.glimpse.prune_layer + 1
         return {

@@ -2,8 +2,9 @@
 
 Each question is prefilled, with the vision tower, and answered greedily, by all ways in turn in one process; a trained
 gate is among them if the run has one. `downsample` sees as many visual tokens of each question as zoom with the gate
-`always` has put through the tower: equal compute. Images are as large as the run's data have them: give
-model.max_pixels of the full size if the run was trained on small copies.
+`always` has put through the tower: equal compute. The bill is the ratio of the operations of all prefills, by the cost
+model on the grids, crops and kept tokens that there were. Settings of zoom are those of eval.methods.zoom. Images are
+as large as the run's data have them: give model.max_pixels of the full size if the run was trained on small copies.
 
     python -m gp.bench looking runs/tiny_zoom_gate model.max_pixels=200704 --figure docs/images/zoom_speed
 """
@@ -11,7 +12,7 @@ model.max_pixels of the full size if the run was trained on small copies.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from gp.bench.looked_bill import cost_of, operations
 from gp.bench.options import OptionError, check_at_least
 from gp.bench.report import BenchReport, TextTable, machine
 from gp.data.batch import Batch, Collator
@@ -54,7 +56,8 @@ class Way:
 
     Attributes:
         right: of each question.
-        seconds: of each batch.
+        seconds, prefill_seconds: of each batch, prefill with the vision tower and answer, and the former alone.
+        flops: of each batch's prefill, by the cost model.
         encoded, kept, zoomed: visual tokens that left the tower, those in the cache at the end, and whether a crop was
             taken, of each question.
     """
@@ -65,6 +68,8 @@ class Way:
     like: str | None = None
     right: list[bool] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    prefill_seconds: list[float] = field(default_factory=list)
+    flops: list[int] = field(default_factory=list)
     encoded: list[int] = field(default_factory=list)
     kept: list[int] = field(default_factory=list)
     zoomed: list[bool] = field(default_factory=list)
@@ -78,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=256, help="questions (256)")
     parser.add_argument("--batch", type=int, default=1, help="questions at a time (1)")
     parser.add_argument("--glances", nargs="+", default=list(GLANCES), help="shares of the copy (1/16 1/9 1/4)")
+    parser.add_argument("--gates", nargs="+", default=list(GATES), choices=GATES, help=f"({' '.join(GATES)})")
     parser.add_argument("--figure", type=Path, help="writes the figure there, as .png, .svg and .pdf")
 
 
@@ -91,7 +97,7 @@ def run(options: argparse.Namespace) -> BenchReport:
         raise OptionError(f"--split must be one of {', '.join(config.data.test)}, got {options.split}")
     data = GlimpseDataModule(config.data, Collator(model.processor, config.model.min_pixels, config.model.max_pixels))
     batches = data.eval_loader(config.data.test[options.split], num_samples=options.samples)
-    ways = ways_of(model, glances)
+    ways = ways_of(model, glances, options.gates, config.eval.methods.get("zoom"))
     with torch.inference_mode():
         answer_all(model, ways, batches, config.eval.max_new_tokens)
     report = BenchReport({**machine(str(model.device)), "ckpt": str(options.ckpt), "split": options.split})
@@ -114,17 +120,27 @@ def share_of(text: str) -> float:
     return share
 
 
-def ways_of(model: GlimpseModel, glances: dict[str, float]) -> list[Way]:
-    """All ways; `trained` only where the glimpse has a gate."""
+def ways_of(
+    model: GlimpseModel,
+    glances: dict[str, float],
+    chosen: Sequence[str] = GATES,
+    settings: Mapping[str, Any] | None = None,
+) -> list[Way]:
+    """All ways; `trained` only where the glimpse has a gate, and of the gates those that were chosen.
+
+    Args:
+        settings: of zoom, by name.
+    """
     if model.glimpse is None:
         raise OptionError("ckpt: this run has no glimpse that could look")
     ways = [Way("none", "none", "none"), Way("glimpse", "glimpse", "glimpse")]
-    gates = [gate for gate in GATES if gate != "trained" or model.glimpse.gate is not None]
+    gates = [gate for gate in GATES if gate in chosen and (gate != "trained" or model.glimpse.gate is not None)]
     for text, share in glances.items():
         for gate in gates:
-            pruner = model.find_pruner("zoom", {"glance": share, "gate": gate})
+            pruner = model.find_pruner("zoom", {**(settings or {}), "glance": share, "gate": gate})
             ways.append(Way(f"zoom {text}, {gate}", f"zoom, {gate}", pruner))
-        ways.append(Way(f"downsample as {text}", "downsample", "downsample", like=f"zoom {text}, always"))
+        if "always" in gates:
+            ways.append(Way(f"downsample as {text}", "downsample", "downsample", like=f"zoom {text}, always"))
     return ways
 
 
@@ -159,10 +175,14 @@ def answer(
     ids, inputs = batch.inputs["input_ids"], batch.inputs  # normalised before the clock starts
     watch = Stopwatch(model.device)
     done = model.prefill(inputs, way.pruner, options)
+    done.insist()  # waits for the device
+    way.prefill_seconds.append(watch.lap())
+    new = model.decode(ids, done, consume=True, max_new_tokens=max_new_tokens, **GREEDY)[:, ids.shape[1] :]
+    way.seconds.append(way.prefill_seconds[-1] + watch.lap())
     sizes, crops = done.layout.prompt_sizes, {done.full_layout.rows[crop.image] for crop in done.crops}
     kept = done.layout.split_by_prompt(done.keep_mask)
-    new = model.decode(ids, done, consume=True, max_new_tokens=max_new_tokens, **GREEDY)[:, ids.shape[1] :]
-    way.seconds.append(watch.lap())
+    glimpses = way.line == "glimpse" or way.line.startswith("zoom")
+    way.flops.append(operations(cost_of(model), done, ids.cpu(), model.backbone.image_token_id, glimpses))
     texts = model.processor.batch_decode(new, skip_special_tokens=True)
     way.right += [exact_match(text, sample.answer) for text, sample in zip(texts, batch.samples, strict=True)]
     way.encoded += sizes
@@ -183,6 +203,8 @@ def summarize(ways: Sequence[Way]) -> list[dict[str, Any]]:
                 "accuracy_ci95": [float(low), float(high)],
                 "questions_per_s": len(way.right) / sum(way.seconds),
                 "speed_up": asdict(ratio(ways[0].seconds, way.seconds)),
+                "prefill_speed_up": asdict(ratio(ways[0].prefill_seconds, way.prefill_seconds)),
+                "prefill_bound": sum(ways[0].flops) / sum(way.flops),
                 "encoded": float(np.mean(way.encoded)),
                 "kept": float(np.mean(way.kept)),
                 "zoomed": float(np.mean(way.zoomed)),
@@ -192,17 +214,19 @@ def summarize(ways: Sequence[Way]) -> list[dict[str, Any]]:
 
 
 def table_of(rows: Sequence[dict[str, Any]], title: str) -> TextTable:
-    heads = ("way", "right %", "questions a second", "times faster", "quartiles", "encoded", "kept", "zoomed %")
+    heads = ("way", "right %", "questions a second", "times faster", "prefill, times faster", "by the bill",
+             "encoded", "kept", "zoomed %")  # fmt: skip
     table = TextTable(f"Accuracy and speed, {title}", heads)
     for row in rows:
         low, high = row["accuracy_ci95"]
-        speed = Spread(**row["speed_up"])
+        speed, prefill = Spread(**row["speed_up"]), Spread(**row["prefill_speed_up"])
         table.add(
             row["way"],
             f"{100 * row['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]",
             f"{row['questions_per_s']:.1f}",
-            f"{speed.median:.2f}",
-            f"{speed.low:.2f} .. {speed.high:.2f}",
+            f"{speed.median:.2f} [{speed.low:.2f}, {speed.high:.2f}]",
+            f"{prefill.median:.2f} [{prefill.low:.2f}, {prefill.high:.2f}]",
+            f"{row['prefill_bound']:.2f}",
             f"{row['encoded']:.0f}",
             f"{row['kept']:.0f}",
             f"{100 * row['zoomed']:.0f}" if row["line"].startswith("zoom") else "-",

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import ceil, floor
 
 import torch
 from torch import Tensor
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right; the ends are exclusive
+Frame = tuple[float, float, float, float]  # the same, between the lines of the grid
 NEARLY_TOUCHING = 2  # cells apart at most, on either axis, within a group
 
 
-def rectangles(keep: Tensor, importance: Tensor, max_boxes: int, margin: int) -> list[Box]:
+def rectangles(keep: Tensor, importance: Tensor, max_boxes: int, margin: float) -> list[Frame]:
     """Boxes around groups of kept cells that touch or nearly do, the most important groups first.
 
     Args:
         keep: [h, w] bool.
         importance: [h, w], at least 0; a group counts what its cells have together.
         max_boxes: of several groups so many are taken.
-        margin: cells around each group, as far as there are any.
+        margin: cells around each group, as far as there are any; 0.5 is half a cell.
 
     Returns:
         Boxes that do not overlap: those that do with their margins become one.
     """
     height, width = keep.shape
     groups = sorted(groups_of_cells(keep), key=lambda cells: -sum(float(importance[cell]) for cell in cells))
-    boxes = []
+    boxes: list[Frame] = []
     for cells in groups[:max_boxes]:
         rows, columns = zip(*cells)
         top, left = max(min(rows) - margin, 0), max(min(columns) - margin, 0)
@@ -50,9 +52,9 @@ def groups_of_cells(keep: Tensor) -> Iterator[list[tuple[int, int]]]:
         yield group
 
 
-def joined(boxes: list[Box]) -> list[Box]:
+def joined(boxes: list[Frame]) -> list[Frame]:
     """Boxes with those that overlap joined, until none do."""
-    out: list[Box] = []
+    out: list[Frame] = []
     for box in boxes:
         while hit := next((one for one in out if overlap(one, box)), None):
             out.remove(hit)
@@ -61,19 +63,20 @@ def joined(boxes: list[Box]) -> list[Box]:
     return out
 
 
-def overlap(one: Box, other: Box) -> bool:
+def overlap(one: Frame, other: Frame) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def scaled(box: Box, grid: tuple[int, int], to: tuple[int, int]) -> Box:
+def scaled(box: Frame, grid: tuple[int, int], to: tuple[int, int]) -> Box:
     """A box on another grid over the same image: everything that it touches."""
-    (height, width), (rows, columns) = grid, to
-    top, left, bottom, right = box
-    return top * rows // height, left * columns // width, -(-bottom * rows // height), -(-right * columns // width)
+    down, right = to[0] / grid[0], to[1] / grid[1]
+    first = [floor(round(edge * step, 6)) for edge, step in zip(box[:2], (down, right))]
+    last = [ceil(round(edge * step, 6)) for edge, step in zip(box[2:], (down, right))]
+    return first[0], first[1], last[0], last[1]
 
 
-def cells_behind(box: Box, size: tuple[int, int], grid: tuple[int, int], to: tuple[int, int]) -> Tensor:
-    """Cells of a coarse grid that the centres of a crop's tokens lie in: [h * w, 2] int64, row and column.
+def centres(box: Box, size: tuple[int, int], grid: tuple[int, int], to: tuple[int, int]) -> Tensor:
+    """Centres of a crop's tokens on a coarse grid: [h * w, 2] float32, down and right in cells.
 
     Args:
         box: of the crop, on the fine grid.
@@ -84,4 +87,20 @@ def cells_behind(box: Box, size: tuple[int, int], grid: tuple[int, int], to: tup
     top, left, bottom, right = box
     rows = (top + (torch.arange(size[0]) + 0.5) / size[0] * (bottom - top)) * to[0] / grid[0]
     columns = (left + (torch.arange(size[1]) + 0.5) / size[1] * (right - left)) * to[1] / grid[1]
-    return torch.cartesian_prod(rows.long(), columns.long()).view(-1, 2)
+    return torch.cartesian_prod(rows, columns).view(-1, 2)
+
+
+def near(points: Tensor, cells: Tensor, margin: float) -> Tensor:
+    """Points no further than `margin` cells from a cell of a mask, on either axis.
+
+    Args:
+        points: [n, 2] float, down and right in cells.
+        cells: [h, w] bool.
+        margin: 0: those inside a cell.
+
+    Returns:
+        Bool [n].
+    """
+    first = cells.nonzero()[None]
+    apart = torch.maximum(first - points[:, None], points[:, None] - first - 1)  # [n, cells, 2]; below 0 inside
+    return (apart <= margin).all(-1).any(-1)

@@ -17,7 +17,7 @@ from gp.backbones.twig import Twig
 from gp.pruners.base import Closer, Pruner, PruneView, RankingPruner
 from gp.pruners.downsample import fit_grid
 from gp.pruners.glimpse import GlimpsePruner
-from gp.pruners.regions import cells_behind, rectangles, scaled
+from gp.pruners.regions import centres, near, rectangles, scaled
 from gp.pruners.sharing import best_of, most_that_fit
 from gp.selection import Group, Options, groups_of, of_prompts, whole_tokens
 from gp.types import PruneOptions, VisualLayout
@@ -92,7 +92,7 @@ class Zoom(Pruner):
         self,
         of: Pruner,
         glance: float | None = None,
-        margin: int = 1,
+        margin: float = 1,
         max_crops: int = 2,
         crop_keep: str = "region",
         gate: str = "always",
@@ -101,9 +101,10 @@ class Zoom(Pruner):
         super().__init__()
         if glance is not None and not 0 < glance <= 1:
             raise ValueError(f"zoom: glance must be in (0, 1], got {glance!r}")
-        for name, count, least in (("margin", margin, 0), ("max_crops", max_crops, 1)):
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                raise ValueError(f"zoom: {name} must be a whole number of {least} or more, got {count!r}")
+        if isinstance(margin, bool) or not isinstance(margin, int | float) or not 0 <= margin < float("inf"):
+            raise ValueError(f"zoom: margin must be a number of cells, 0 or more, got {margin!r}")
+        if not isinstance(max_crops, int) or isinstance(max_crops, bool) or max_crops < 1:
+            raise ValueError(f"zoom: max_crops must be a whole number of 1 or more, got {max_crops!r}")
         for name, word, known in (("crop_keep", crop_keep, CROP_KEEP), ("gate", gate, GATES)):
             if word not in known:
                 raise ValueError(f"zoom: {name} must be one of {', '.join(known)}, got {word!r}")
@@ -310,19 +311,18 @@ class Search:
             found = zoom.choose(image, kept, weights, full.grids[image], self.backbone)
             if ruled and zoom.too_wide(found, full.grids[image]):
                 continue
-            region = widened(kept, zoom.margin)
             for crop in found:
-                cells = self._cells(crop)
-                inside = torch.ones(len(cells), dtype=torch.bool)
-                wanted.append(inside if zoom.crop_keep == "all" else region[cells[:, 0], cells[:, 1]])
+                points = self._centres(crop)
+                inside = torch.ones(len(points), dtype=torch.bool)
+                wanted.append(inside if zoom.crop_keep == "all" else near(points, kept, zoom.margin))
             crops += found
         return Plan(tuple(crops), tuple(wanted))
 
-    def _cells(self, crop: Crop) -> Tensor:
-        """Cells of the copy behind each token of a crop, [h * w, 2]."""
+    def _centres(self, crop: Crop) -> Tensor:
+        """Centre of each token of a crop in cells of the copy, [h * w, 2]."""
         grid = self.full.grids[crop.image]
         size = grid if self.backbone.one_image_size else crop.size
-        return cells_behind(crop.box, size, grid, self.view.layout.grids[crop.image])
+        return centres(crop.box, size, grid, self.view.layout.grids[crop.image])
 
     def _group(self, image: int) -> int:
         """Number of the group that an image is in."""
@@ -348,7 +348,7 @@ class Search:
                 continue
             ranks = []
             for k in mine:
-                cells = self._cells(plan.crops[k])
+                cells = self._centres(plan.crops[k]).long()
                 ranks.append(self.ranks[plan.crops[k].image][cells[:, 0], cells[:, 1]])
             together = best_of(torch.cat([wanted[k] for k in mine]), torch.cat(ranks), count)
             for k, part in zip(mine, together.split([len(wanted[k]) for k in mine]), strict=True):
@@ -361,9 +361,3 @@ def limit_of(group: Group) -> int | None:
     if group.exact is not None:
         return group.exact
     return None if group.options.max_keep_ratio is None else group.at_most
-
-
-def widened(mask: Tensor, margin: int) -> Tensor:
-    """Kept cells and so many around each; bool [h, w]."""
-    window = 2 * margin + 1
-    return torch.nn.functional.max_pool2d(mask.float()[None, None], window, 1, margin)[0, 0].bool()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gp.pruners.regions import cells_behind, groups_of_cells, joined, overlap, rectangles, scaled
+from gp.pruners.regions import centres, groups_of_cells, joined, near, overlap, rectangles, scaled
 
 
 def grid(*rows: str) -> torch.Tensor:
@@ -39,10 +39,28 @@ def test_boxes_on_a_finer_grid_hold_all_that_they_touch():
     assert scaled((0, 0, 3, 4), (3, 4), (8, 10)) == (0, 0, 8, 10)
 
 
-def test_cells_behind_a_crop():
-    cells = cells_behind((2, 0, 6, 5), (4, 5), (8, 10), (3, 4)).view(4, 5, 2)
-    assert cells[:, 0, 0].tolist() == [0, 1, 1, 2]  # centres 2.5, 3.5, 4.5, 5.5 of 8 rows
-    assert cells[0, :, 1].tolist() == [0, 0, 1, 1, 1]  # .5 .. 4.5 of 10 columns
+def test_half_a_cell_of_margin_is_a_token_where_two_tokens_are_a_cell():
+    (box,) = rectangles(TWO[:2], torch.ones(2, 7), 2, 0.5)
+    assert box == (0, 0, 2, 2.5)
+    assert scaled(box, (2, 7), (4, 14)) == (0, 0, 4, 5)
+    assert scaled((1.9, 0.1, 3, 4), (3, 4), (6, 8)) == (3, 0, 6, 8)  # what it touches only
+
+
+def test_centres_of_a_crop():
+    points = centres((2, 0, 6, 5), (4, 5), (8, 10), (3, 4)).view(4, 5, 2)
+    assert points[:, 0, 0].long().tolist() == [0, 1, 1, 2]  # centres 2.5, 3.5, 4.5, 5.5 of 8 rows
+    assert points[0, :, 1].long().tolist() == [0, 0, 1, 1, 1]  # .5 .. 4.5 of 10 columns
+
+
+def test_what_is_near_a_cell():
+    cells = grid("....", ".#..", "....")
+    points = centres((0, 0, 6, 8), (6, 8), (6, 8), (3, 4))  # two by two tokens a cell
+    found = {margin: near(points, cells, margin).view(6, 8) for margin in (0, 0.5, 1)}
+    for margin, tokens in ((0, 0), (0.5, 1), (1, 2)):
+        expected = torch.zeros(6, 8, dtype=torch.bool)
+        expected[2 - tokens : 4 + tokens, 2 - tokens : 4 + tokens] = True
+        assert torch.equal(found[margin], expected)
+    assert not near(points, torch.zeros(3, 4, dtype=torch.bool), 9).any()
 
 
 @pytest.mark.parametrize("seed", range(5))
