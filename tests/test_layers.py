@@ -34,7 +34,8 @@ LAYERS = [
     {"loading", "wrapping"},
     {"data", "metrics", "judge", "serve"},
     {"training", "eval", "front"},
-    {"bench", "demo", "doctor", "convert", "sweep", "integrations", "embedded/making"},
+    {"integrations"},
+    {"bench", "demo", "doctor", "convert", "sweep", "embedded/making"},
     {"commands"},
     {"__main__"},
 ]

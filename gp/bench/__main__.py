@@ -11,6 +11,7 @@ python -m gp.bench batch             throughput by batch size, with rows that ke
 python -m gp.bench kernels           attention kernels and lengths of prompts, pruned against un-pruned
 python -m gp.bench memory            bill of a training step, and the cards that it fits
 python -m gp.bench scoring           memory of ranking many visual tokens
+python -m gp.bench serve             vLLM, vLLM with the plug-in, the front and our server under load
 python -m gp.bench build             building shards from a split tar against reading it with tar
 python -m gp.bench data              training loader against JPEG decoding and image processor alone
 python -m gp.bench train --help      options: size of the model, device, attention kernel, JSON and markdown output
@@ -44,6 +45,7 @@ BENCHES = {
     "kernels": "gp.bench.kernels",
     "memory": "gp.bench.memory",
     "scoring": "gp.bench.scoring",
+    "serve": "gp.bench.serve",
     "build": "gp.bench.building",
     "data": "gp.bench.data",
 }

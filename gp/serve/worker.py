@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
+from gp.allocator import give_back_freed_memory
 from gp.serve.events import Drop, Event, Failed, Job, Ready, Stop
 from gp.serve.options import ServeConfig
 from gp.serve.refusing import Refused
 
 LOST = 1  # exit status when the server has gone away
+TRIM_SHARE = 0.01  # of the time goes into giving freed memory back, at most
 
 
 def work(connection: Connection, config: ServeConfig, device: str) -> None:
@@ -65,6 +67,7 @@ class Worker:
         self.changed = threading.Condition()
         self.telling = threading.Lock()
         self.stopping = False
+        self.next_trim = 0.0  # of `time.monotonic()`
 
     def run(self) -> None:
         """Answers until `Stop` has come and nothing is left."""
@@ -80,6 +83,16 @@ class Worker:
                 for one in batch:
                     self.dropped.discard(one.job.number)
                     self.open.discard(one.job.number)
+            del batch  # its pictures are free before the trim
+            self._trim()
+
+    def _trim(self) -> None:
+        """Gives freed memory back, as often as it costs next to nothing."""
+        start = time.monotonic()
+        if start >= self.next_trim:
+            give_back_freed_memory()
+            end = time.monotonic()
+            self.next_trim = end + (end - start) / TRIM_SHARE
 
     def tell(self, event: Event) -> None:
         """Sends an event; the process ends if nobody is there to hear it."""

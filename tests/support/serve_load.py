@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -266,9 +267,10 @@ def run(count: int, log: Path, seed: int = 0) -> dict[str, Any]:
         def remember(when: str) -> None:
             memory[when] = [resident_mib(process.pid), *map(resident_mib, children(process.pid))]
 
-        at = {count // 10: kill_worker, count // 2: lambda: remember("half")}
+        at: dict[int, Any] = {count * k // 8: partial(remember, f"{k}/8") for k in range(2, 8)}
+        at[count // 10] = kill_worker
         seconds = asyncio.run(together(load, kinds, CONCURRENCY, at))
-        remember("end")
+        remember("8/8")
         tally = load.tally
         pairs = {c: asyncio.run(alike(address, questions, c)) for c in (1, 8)}
         page = httpx2.get(address.removesuffix("/v1") + "/metrics").text
