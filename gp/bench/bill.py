@@ -23,6 +23,8 @@ from gp.measure.peak_memory import MIB
 TRAINED_ITEMSIZE = 4  # trained parts, their gradients and both of AdamW's moments are float32
 ADAMW_MOMENTS = 2
 KEPT = "prefix, kept"  # the suffix's layers do not run again
+COMPILED = "prefix, compiled"  # nor do they, as one graph whose kernel copies no keys
+PREFIXED = ("prefix", KEPT, COMPILED)
 WAYS = ("prefix", KEPT, "whole", "whole, checkpointed")
 
 
@@ -60,7 +62,7 @@ def bill_of(preset: Preset, itemsize: int, attn: str, way: str) -> Bill:
         preset: model and batch.
         itemsize: bytes of an entry of the frozen model; the trained parts compute in the same type.
         attn: attention kernel; `sdpa` repeats grouped keys and values under a mask, `eager` also keeps its weights.
-        way: one of `WAYS`.
+        way: one of `WAYS`, or `COMPILED`.
     """
     step = Step(preset, itemsize, attn)
     return Bill(
@@ -132,7 +134,7 @@ class Step:
 
     def layer_moment(self, way: str) -> dict[str, int]:
         entries = {"embeddings and taps": self._taps() + self.stream(self.prompt)}
-        if way in ("prefix", KEPT):
+        if way in PREFIXED:
             entries["prefix cache"] = self._cache(self.prompt)
             return entries | {"decoder, one layer": self.transient(self.prompt)}
         kept = self._kept_layers(way, self.prompt + self.suffix)
@@ -141,7 +143,7 @@ class Step:
     def backward_moment(self, way: str) -> dict[str, int]:
         """The forward pass is over, the VIP's graph and the logits are there, the first layer runs backward."""
         entries = {"taps": self._taps(), "VIP": self._vip(), "logits": self._logits()}
-        if way in ("prefix", KEPT):
+        if way in PREFIXED:
             return entries | {"prefix cache": self._cache(self.prompt)} | self._kept_suffix(way)
         length = self.prompt + self.suffix
         entries |= self._kept_layers(way, length)
@@ -156,10 +158,13 @@ class Step:
         heads if the kernel wants that, and the gradients of these.
         """
         decoder, seen = self.decoder, self.prompt + self.suffix
+        weights = self.suffix * (seen // self.preset.batch) * decoder.heads * (4 + self.itemsize)
+        if way == COMPILED:  # keys and values lie in the cache
+            return {"activations of the suffix": decoder.layers * (self.kept_layer(self.suffix) + weights)}
         widths = decoder.kv_size + (2 * decoder.attention_size if self.repeats else decoder.kv_size)
         again = self.kept_layer(self.suffix, keys=False) + 2 * seen * widths * self.itemsize
         if self.attn == "eager":
-            again += self.suffix * (seen // self.preset.batch) * decoder.heads * (4 + self.itemsize)
+            again += weights
         if way == KEPT:
             return {"activations of the suffix": decoder.layers * again}
         return {"inputs of the suffix": decoder.layers * self.stream(self.suffix), "one layer, again": again}

@@ -209,6 +209,8 @@ def _check_validation(config: TrainConfig) -> None:
         raise ValueError(
             f"trainer.val_pruner {config.trainer.val_pruner}: only task glimpse validates by another method"
         )
+    if config.trainer.compile and config.task != "glimpse":
+        raise ValueError(f"trainer.compile true: only task glimpse has a compiled step, got task {config.task}")
 
 
 def _check_figures(config: TrainConfig) -> None:

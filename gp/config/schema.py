@@ -194,6 +194,9 @@ class TrainerConfig:
         "glimpse and answer run forward again in the backward pass, to hold no keys; auto: where memory is short",
         choices=("auto", "always", "never"),
     )
+    compile: bool = option(
+        False, "glimpse and answer run as one compiled graph (torch.compile); one warning where they cannot"
+    )
     gradient_clip_val: float | None = option(
         1.0, "norm that gradients are clipped to; null: no clipping", within=ABOVE_0
     )

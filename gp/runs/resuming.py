@@ -62,7 +62,7 @@ KINDS = {
     ),
     **dict.fromkeys(("trainer.best_metric", "trainer.best_kept", "trainer.stop_metric"), APPLIED),
     **dict.fromkeys(("trainer.stop_patience", "trainer.max_bad_steps", "trainer.logger"), APPLIED),
-    **dict.fromkeys(("trainer.recompute", "trainer.extra", "data.persistent_workers"), APPLIED),
+    **dict.fromkeys(("trainer.recompute", "trainer.compile", "trainer.extra", "data.persistent_workers"), APPLIED),
 }
 
 PLUS = {  # the same for `task=grpo`

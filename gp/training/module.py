@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gp.config import TrainConfig
 from gp.data.batch import Batch
+from gp.engine.compiled_suffix import CompiledSuffix
 from gp.engine.teacher_forcing import teacher_forced
 from gp.formats.facts import base_facts
 from gp.model import GlimpseModel
@@ -45,10 +46,16 @@ class GlimpseModule(RunModule):
         model.base.requires_grad_(False)
         super().__init__(config, model, Validation(model, config.eval.max_new_tokens, validation_pruner(config, model)))
         self._micro_batches: list[Tensor] = []
+        self._compiled_suffix: CompiledSuffix | None = None
 
     @staticmethod
     def is_trained(name: str) -> bool:
         return name.startswith(TRAINED)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.config.trainer.compile:  # the base is on its device now
+            self._compiled_suffix = CompiledSuffix(self.model.backbone)
 
     # ---- training ---------------------------------------------------------------------------------------------
 
@@ -70,7 +77,9 @@ class GlimpseModule(RunModule):
         answers = (batch.answer_ids, batch.answer_mask) if self.config.loss.answer > 0 else (None, None)
         again = recomputes(self.config.trainer.recompute, self.model.backbone, batch)
         inputs = batch.one_frame if self.model.backbone.takes_one_frame else batch.inputs
-        forced = teacher_forced(self.model.backbone, self.model.glimpse, inputs, *answers, recompute=again)
+        forced = teacher_forced(
+            self.model.backbone, self.model.glimpse, inputs, *answers, recompute=again, compiled=self._compiled_suffix
+        )
         num_kept = kept_counts(forced, self.model.options)
         local = batch_sums(forced, batch.evidence_masks, *answers, num_kept)
         num_parts = self.trainer.world_size * num_micro_batches
