@@ -8,13 +8,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gp.backbones.twig import Twig
 from gp.config.schema import GlimpseConfig, VIPConfig
 from gp.modules import Gate, GlimpseToken, VisualImportancePredictor
 from gp.pruners.base import Pruner, PruneView
 
-HIDDEN = "glimpse"  # note: hidden state of the glimpse token behind the prune layer, [B, D]
+HIDDEN = "glimpse"  # note: behind the prune layer the glimpse token's state and that of what it looks at, [B, 2, D]
 BEGINNING = ("init_from_prompt", "init_from_glimpse")  # where training began: gives the weights no other meaning
 
 
@@ -138,14 +139,33 @@ class GlimpsePruner(Pruner):
         return self.all_scores(view)[-1]
 
     def keep(self, scores: Tensor, view: PruneView) -> Tensor:
-        if self.needs_hidden:
-            view.notes[HIDDEN] = view.prompt.hidden[:, -1].clone()  # the token itself leaves the sequence now
+        if self.gate is not None:
+            view.notes[HIDDEN] = looked_at(scores, view)  # the token itself leaves the sequence now
         return super().keep(scores, view)
 
     def all_scores(self, view: PruneView) -> list[Tensor]:
         """Importance logits [N] of every output head (several only when training with deep supervision)."""
         features = torch.cat([view.attention[layer] for layer in self.read_layers], dim=-1)
         return self.vip(features, view.prompt.taps, view.layout)
+
+
+def looked_at(scores: Tensor, view: PruneView) -> Tensor:
+    """What a gate reads behind the prune layer.
+
+    Returns:
+        [B, 2, D]: the last position's hidden state, and the mean of those of the visual tokens of each prompt, each
+        brought to length 1 and weighted by its importance; zeros for a prompt without images.
+    """
+    hidden, layout = view.visual_hidden(), view.layout
+    hidden = F.normalize(hidden.float(), dim=-1)
+    weights = scores.float().sigmoid()
+    row = view.prompt.hidden.new_tensor(layout.rows, dtype=torch.long).repeat_interleave(
+        view.prompt.hidden.new_tensor([h * w for h, w in layout.grids], dtype=torch.long)
+    )
+    total = weights.new_zeros(layout.num_prompts).index_add(0, row, weights)
+    seen = hidden.new_zeros(layout.num_prompts, hidden.shape[-1]).index_add(0, row, weights[:, None] * hidden)
+    seen = seen / total.clamp(min=1e-9)[:, None]
+    return torch.stack([view.prompt.hidden[:, -1].float(), seen], dim=1)
 
 
 def _check_layers(key: str, layers: Sequence[int], limit: int) -> None:

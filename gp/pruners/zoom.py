@@ -16,7 +16,7 @@ from gp.backbones.originals import ORIGINALS, pixels_of
 from gp.backbones.twig import Twig
 from gp.pruners.base import Closer, Pruner, PruneView, RankingPruner
 from gp.pruners.downsample import fit_grid
-from gp.pruners.glimpse import GlimpsePruner
+from gp.pruners.glimpse import GlimpsePruner, looked_at
 from gp.pruners.regions import centres, near, rectangles, scaled
 from gp.pruners.sharing import best_of, most_that_fit
 from gp.selection import Group, Options, groups_of, of_prompts, whole_tokens
@@ -69,7 +69,7 @@ class Zoom(Pruner):
         of: the method that looks.
         glance: share of the visual tokens that the small copy has, in (0, 1]; None: a quarter, or all where the base
             sees images of one size only.
-        margin: cells of the glance around each group.
+        margin: cells of the glance around each group; half a cell is a token of the image if the glance is a quarter.
         max_crops: of one image.
         crop_keep: `region` or `all` of a crop's tokens.
         gate: `always` a crop; `never` one; `rule`: none where the crops would cover half of the image or more;
@@ -92,7 +92,7 @@ class Zoom(Pruner):
         self,
         of: Pruner,
         glance: float | None = None,
-        margin: float = 1,
+        margin: float = 0.5,
         max_crops: int = 2,
         crop_keep: str = "region",
         gate: str = "always",
@@ -162,11 +162,11 @@ class Zoom(Pruner):
         mask, view.notes[PLAN] = search.decide()
         return mask
 
-    def shut(self, view: PruneView) -> list[bool]:
+    def shut(self, scores: Tensor, view: PruneView) -> list[bool]:
         """Of each prompt: whether the gate takes no crop, whatever the method keeps."""
         if self.gate == "trained":
             assert isinstance(self.of, GlimpsePruner) and self.of.gate is not None  # as checked above
-            sure = self.of.gate(view.prompt.hidden[:, -1]).sigmoid()
+            sure = self.of.gate(looked_at(scores, view)).sigmoid()
             return (sure >= self.sure).tolist()
         return [self.gate == "never"] * view.layout.num_prompts
 
@@ -242,7 +242,7 @@ class Search:
 
     def decide(self) -> tuple[Tensor, Plan]:
         """Keep mask of the copy's tokens, [N] bool, and the crops."""
-        shut = self.zoom.shut(self.view)
+        shut = self.zoom.shut(self.scores, self.view)
         if all(limit is None for limit in self.limits):
             mask = self._of(self.unbound)
             return mask, self._plan(mask, shut)

@@ -37,7 +37,7 @@ class Looked:
     """What one un-pruned pass over a batch of small copies leaves.
 
     Args:
-        hidden: [B, D], of the glimpse token.
+        hidden: [B, 2, D], what the gate reads.
         right: [B] float32, 1 where the answer is right.
         answers: texts.
         keep_masks: of each image bool [h, w], what the glimpse would keep.

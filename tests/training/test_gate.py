@@ -183,3 +183,25 @@ def test_files_that_cannot_be_used(finished, base, glimpse, tmp_path):
         plain.find_pruner("zoom", {"gate": "trained"})
     with pytest.raises(ValueError, match="which 'fastv' does not have"):
         plain.find_pruner("zoom(fastv)", {"gate": "trained"})
+
+
+def test_what_the_gate_reads(config):
+    """The glimpse token's state, and the mean of the visual tokens' directions, weighted by importance."""
+    model = load_gate(config)
+    batch, seen = micro_batch(config, model), {}
+    keep = model.glimpse.keep
+
+    def noted(scores, view):
+        seen.update(scores=scores, hidden=view.visual_hidden(), last=view.prompt.hidden[:, -1].clone())
+        return keep(scores, view)
+
+    model.glimpse.keep = noted
+    done = model.prefill(batch.inputs, "glimpse")
+    token, looked = done.notes[HIDDEN].unbind(1)
+    torch.testing.assert_close(token, seen["last"])
+    parts = zip(done.layout.split_by_prompt(seen["scores"]), done.layout.split_by_prompt(seen["hidden"]), strict=True)
+    for found, (scores, hidden) in zip(looked, parts, strict=True):
+        weights, sums = scores.sigmoid().tolist(), torch.zeros(hidden.shape[1])
+        for weight, state in zip(weights, hidden, strict=True):
+            sums += weight * state / state.norm()
+        torch.testing.assert_close(found, sums / sum(weights))
