@@ -32,7 +32,8 @@ NEW = 8  # glimpse and answer tokens are padded to a multiple of it in buckets
 class CompiledSuffix:
     """A base's compiled suffix, for the batches of one run; compiled by the first one.
 
-    One graph serves all lengths and all batches of more than one row; batches of one row have another.
+    One graph serves all lengths. Batches of one row have another, and so may have numbers of rows that equal another
+    size of the first batch, such as the rotary axes'.
 
     Args:
         backbone: adapter of the frozen model.

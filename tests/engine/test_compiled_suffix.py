@@ -14,7 +14,6 @@ import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch._dynamo.testing import CompileCounter
 
-from gp.engine import static_cache
 from gp.engine.compiled_suffix import CompiledSuffix
 from gp.engine.teacher_forcing import teacher_forced
 from gp.model import GlimpseModel
@@ -68,22 +67,6 @@ def test_one_graph_gives_the_same_loss_and_gradients(name, parts, buckets):
     assert all(p.grad is None for p in model.base.parameters())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("buckets", [False, True], ids=["as long as they are", "buckets"])
-def test_lengths_and_batches_need_two_graphs(buckets, monkeypatch):
-    """One for batches of several rows, one for single rows; batches without an answer run fewer layers."""
-    monkeypatch.setattr(static_cache, "FINEST", 8)
-    model, counter = micro(), CompileCounter()
-    compiled = CompiledSuffix(model.backbone, counter, buckets)
-    batches = [(RAGGED, ANSWERS), (RAGGED[:2], ANSWERS[:2]), (RAGGED[1:], [9, 2]), (RAGGED[2:], [7]), (RAGGED[:1], [3])]
-    for prompts, answers in batches:
-        expected = loss_and_gradients(model, prompts, answers)
-        assert_same(loss_and_gradients(model, prompts, answers, compiled=compiled), expected)
-    assert counter.frame_count == 2 and not compiled.broken
-    assert_same(loss_and_gradients(model, answers=None, compiled=compiled), loss_and_gradients(model, answers=None))
-    assert not compiled.broken
-
-
 def test_a_compiler_that_fails_costs_one_warning():
     def fails(*arguments, **kwargs):
         raise FailOnRecompileLimitHit("no compiler here")
@@ -108,7 +91,7 @@ def test_a_base_on_several_devices_is_told_at_once(monkeypatch):
 def test_the_default_backend_gives_the_same_loss_and_gradients():
     model = micro()
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("error", "trainer.compile", UserWarning)
         compiled = CompiledSuffix(model.backbone)
         assert_same(loss_and_gradients(model, compiled=compiled), loss_and_gradients(model))
     assert not compiled.broken

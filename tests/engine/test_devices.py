@@ -15,7 +15,7 @@ import torch
 from accelerate import cpu_offload, disk_offload
 from torch import Tensor, nn
 
-from gp.engine import teacher_forcing
+from gp.engine import suffix
 from gp.engine.answer_logprobs import answer_logprobs, pruned_prefix
 from gp.engine.conversation import Conversation
 from gp.engine.teacher_forcing import teacher_forced
@@ -147,7 +147,7 @@ def test_a_conversation(family, place, method, tmp_path):
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("log_softmax", [False, True])
 def test_training_has_the_same_gradients(family, place, log_softmax, tmp_path, monkeypatch):
-    monkeypatch.setattr(teacher_forcing, "checkpoint", checkpoint_in_mode)
+    monkeypatch.setattr(suffix, "checkpoint", checkpoint_in_mode)
     inputs = family.inputs(family.fit(RAGGED[:2]))
     ids, mask = tiny_answers([3, 2])
 
