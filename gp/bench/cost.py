@@ -142,7 +142,12 @@ class CostModel:
     # ---- whole runs -------------------------------------------------------------------------------------------
 
     def prefill(
-        self, grids: Sequence[Grid], text: int, kept: Sequence[int] | None = None, prune_layer: int | None = None
+        self,
+        grids: Sequence[Grid],
+        text: int,
+        kept: Sequence[int] | None = None,
+        prune_layer: int | None = None,
+        splits: bool = True,
     ) -> dict[str, Work]:
         """Stage -> cost of a batch of prompts with one image each; rows are padded to the longest.
 
@@ -152,6 +157,8 @@ class CostModel:
             kept: visual tokens that survive in each prompt; None: nothing is pruned and no glimpse appended.
             prune_layer: the last layer that sees all tokens, of the dropped ones their keys and values; None: the
                 glimpse's.
+            splits: whether of that layer only what stays runs whole; never with a twig, which needs what comes out of
+                it, of all tokens.
         """
         rows, length = len(grids), text + max(h * w for h, w in grids)
         stages = {"vision": self.vision(grids)}
@@ -159,7 +166,7 @@ class CostModel:
             return stages | {"layers": self.layers(self.decoder.layers, rows, length), "head": self.head(rows)}
         stage = self.glimpse.prune_layer if prune_layer is None else prune_layer
         seen, left = length + self.glimpse.num_tokens, text + max(kept)
-        splits = not self.glimpse.twig  # which would need what comes out of the prune layer, of all tokens
+        splits = splits and not self.glimpse.twig
         return stages | {
             "glimpse vectors": self.glimpse_vectors(),
             "layers before": self.layers(stage if splits else stage + 1, rows, seen),

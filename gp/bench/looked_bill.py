@@ -19,7 +19,9 @@ def cost_of(model: GlimpseModel) -> CostModel:
     return CostModel(base, *model.glimpse.configs, itemsize, causal_half=attn != "eager")
 
 
-def operations(cost: CostModel, done: Prefill, input_ids: Tensor, image_token_id: int, glimpses: bool) -> int:
+def operations(
+    cost: CostModel, done: Prefill, input_ids: Tensor, image_token_id: int, glimpses: bool, zooms: bool = False
+) -> int:
     """Floating-point operations of a batch of prompts with one image each, rows padded to the longest.
 
     Args:
@@ -28,6 +30,7 @@ def operations(cost: CostModel, done: Prefill, input_ids: Tensor, image_token_id
         input_ids: [B, S], the prompts that came.
         image_token_id: marks image tokens among them.
         glimpses: whether the glimpse looked; else nothing was pruned inside the decoder.
+        zooms: whether it looked for `zoom`, which runs the prune layer for all tokens.
     """
     grids = [_size(mask) for mask in done.keep_masks]
     before, behind = text_around(input_ids, image_token_id, done)
@@ -36,7 +39,7 @@ def operations(cost: CostModel, done: Prefill, input_ids: Tensor, image_token_id
     kept = [int(mask.sum()) for mask in done.keep_masks]
     again = done.seen_again
     if not again:
-        return total(cost.prefill(grids, before + behind, kept)).flops
+        return total(cost.prefill(grids, before + behind, kept, splits=not zooms)).flops
     frame, rows = sum(cost.image_frame), done.full_layout.rows
     wanted = [-frame] * done.full_layout.num_prompts  # `zoom` counts the frame of one crop
     for one in again:

@@ -181,8 +181,9 @@ def answer(
     way.seconds.append(way.prefill_seconds[-1] + watch.lap())
     sizes, crops = done.layout.prompt_sizes, {done.full_layout.rows[crop.image] for crop in done.crops}
     kept = done.layout.split_by_prompt(done.keep_mask)
-    glimpses = way.line == "glimpse" or way.line.startswith("zoom")
-    way.flops.append(operations(cost_of(model), done, ids.cpu(), model.backbone.image_token_id, glimpses))
+    zooms = way.line.startswith("zoom")
+    looked = (zooms or way.line == "glimpse", zooms)
+    way.flops.append(operations(cost_of(model), done, ids.cpu(), model.backbone.image_token_id, *looked))
     texts = model.processor.batch_decode(new, skip_special_tokens=True)
     way.right += [exact_match(text, sample.answer) for text, sample in zip(texts, batch.samples, strict=True)]
     way.encoded += sizes
