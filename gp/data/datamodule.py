@@ -24,7 +24,7 @@ from gp.data.shards import resolve_shards, shard_names
 from gp.data.stream import EvalStream, TrainStream
 from gp.data.timed import TimedLoader
 from gp.data.windows import StepWindows
-from gp.data.worker_context import worker_options
+from gp.data.worker_loader import WorkerLoader
 from gp.data.workers import fit_workers, start_worker
 
 
@@ -195,13 +195,12 @@ class GlimpseDataModule(L.LightningDataModule):
 
     def _loader(self, stream: TrainStream | EvalStream, workers: int, collate, ahead: int = 0) -> DataLoader:
         """Loads `ahead` batches, or more, before they are asked for."""
-        options = worker_options(workers, self.config.worker_start_method)
+        options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
         if workers:
             options["worker_init_fn"] = start_worker
             options["prefetch_factor"] = max(2, ceil(ahead / workers))
             options["persistent_workers"] = self.config.persistent_workers and isinstance(stream, EvalStream)
-        pin = torch.cuda.is_available()
-        return DataLoader(stream, batch_size=None, collate_fn=collate, pin_memory=pin, **options)
+        return WorkerLoader(stream, workers, self.config.worker_start_method, **options)
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)

@@ -90,7 +90,7 @@ def _ended_by_data(module: EvalModule) -> Iterator[None]:
     """Between two batches Lightning waits for processes that load data: one that was killed is told in a line."""
     try:
         yield
-    except (RuntimeError, OSError, EOFError) as error:
+    except Exception as error:
         if (words := words_of(error)) is None:
             raise
         raise Stop(FAILED, f"evaluation: {words}; {module.how_to_go_on}") from error

@@ -20,7 +20,7 @@ def words_of(error: BaseException) -> str | None:
     """
     try:
         return _words_of(error)
-    except RuntimeError as late:  # torch raises a worker's death wherever the program is when it is told of it
+    except Exception as late:  # a worker's death is raised wherever the program is when it is told of it
         return _words_of(late)
 
 
@@ -29,7 +29,7 @@ def _words_of(error: BaseException) -> str | None:
     first = text.splitlines()[0] if text else type(error).__name__
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(one in text for one in NO_MEMORY):
         return f"out of memory ({first:.200})"
-    if (isinstance(error, RuntimeError) and WORKER_DIED in text) or _was_cut_off(error):
+    if WORKER_DIED in text or _was_cut_off(error):
         return f"a process that loads data has died ({first:.200})"
     return None
 

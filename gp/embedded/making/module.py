@@ -9,7 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import ChainDataset, DataLoader
 
 from gp.config.pretrain import PretrainConfig
-from gp.data.worker_context import worker_options
+from gp.data.worker_loader import WorkerLoader
 from gp.embedded.making.joint_stage import joint_forward
 from gp.embedded.making.model import build_model, build_tokenizer
 from gp.embedded.making.optim import MuonAdamW
@@ -114,7 +114,7 @@ class PretrainData(pl.LightningDataModule):
             cfg.joint_stage.questions_per_scene,
         )
         stream = ChainDataset([vision, joint])
-        return DataLoader(stream, batch_size=None, **worker_options(cfg.num_workers))
+        return WorkerLoader(stream, cfg.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:
         builder = SceneBuilder("val")

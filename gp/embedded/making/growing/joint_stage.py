@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from gp.config.pretrain_cards import CardsPretrainConfig, JointStageConfig
-from gp.data.worker_context import worker_options
+from gp.data.worker_loader import WorkerLoader
 from gp.embedded.cards.samples import SAMPLE_KINDS
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.cards_stage import CardsStage
@@ -145,7 +145,7 @@ class JointData(pl.LightningDataModule):
         plans = (*TOWER_BATCHES, *LARGE_BATCHES) if self.stage_name != "joint" else TOWER_BATCHES
         tower = TowerStream(builder, steps, seed, plans)
         stream = _Mixed(joint, tower, steps, stage.tower_every)
-        return DataLoader(stream, batch_size=None, **worker_options(cfg.num_workers))
+        return WorkerLoader(stream, cfg.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:
         builder, steps = SceneBuilder("val"), range(self.cfg.val_batches)

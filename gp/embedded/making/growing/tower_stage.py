@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from gp.config.pretrain_cards import CardsPretrainConfig
-from gp.data.worker_context import worker_options
+from gp.data.worker_loader import WorkerLoader
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.making.growing.cards_stage import CardsStage
 from gp.embedded.making.growing.dense import DENSE_NAMES, DenseHeads
@@ -68,7 +68,7 @@ class TowerData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         steps = range(self.trainer.global_step, self.cfg.tower_stage.steps)
         stream = TowerStream(SceneBuilder("train", augment=True), steps, self.cfg.seed)
-        return DataLoader(stream, batch_size=None, **worker_options(self.cfg.num_workers))
+        return WorkerLoader(stream, self.cfg.num_workers)
 
     def val_dataloader(self) -> list[DataLoader]:
         builder = SceneBuilder("val")

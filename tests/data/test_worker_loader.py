@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import multiprocessing
 import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from multiprocessing import resource_sharer
 from threading import Thread
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
-from gp.data.worker_context import worker_options
+from gp.data.worker_loader import WorkerDied, WorkerLoader
 from gp.runs.ends import words_of
 from tests.support.killing import start
 
@@ -53,9 +55,9 @@ def _die(sharer: object) -> None:
 
 def _load(dataset: IterableDataset, start_method: str | None) -> None:
     try:
-        for _ in DataLoader(dataset, batch_size=None, **worker_options(1, start_method)):
+        for _ in WorkerLoader(dataset, 1, start_method):
             pass
-    except (RuntimeError, OSError, EOFError) as error:
+    except Exception as error:
         sys.exit(0 if words_of(error) else 1)
     sys.exit(2)
 
@@ -69,6 +71,32 @@ def test_a_worker_that_is_killed_is_told(dataset, start_method):
         status = process.exitcode
         process.kill()
         assert status == 0  # None: it waits for ever
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield torch.zeros(1)
+
+
+def _ignoring_runtime_errors() -> None:
+    """Hears of the death where `threading.Condition.notify` would, which goes on after a RuntimeError."""
+    batches = iter(WorkerLoader(Endless(), 1))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    try:
+        with suppress(RuntimeError):
+            os.kill(worker.pid, signal.SIGKILL)
+            time.sleep(PATIENCE_S)
+    except WorkerDied as error:
+        sys.exit(0 if words_of(error) else 1)
+    sys.exit(2)
+
+
+def test_a_death_is_told_where_runtime_errors_are_ignored():
+    process = start(_ignoring_runtime_errors)
+    process.join(PATIENCE_S)
+    assert process.exitcode == 0
 
 
 def test_what_goes_wrong_elsewhere_is_not_the_loaders_end():
