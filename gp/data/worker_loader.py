@@ -89,11 +89,20 @@ class DeathTeller:
             raise WorkerDied(str(error)) from None
 
 
+_tellers: list[DeathTeller] = []  # the one of this process
+
+
 def tell_deaths() -> None:
-    """Sets the handler, once; outside of the main thread nobody can, and torch does not either."""
+    """Sets the handler, if it is not set; outside of the main thread nobody can, and torch does not either.
+
+    torch sets its own once in a process. Lightning puts all handlers back at the end of a run, this one too, so the
+    loaders of the next run (an evaluation behind a training) would be without.
+    """
     number = getattr(signal, "SIGCHLD", None)
     if number is None or threading.current_thread() is not threading.main_thread():
         return
-    stock = signal.getsignal(number)
-    if callable(stock) and not isinstance(stock, DeathTeller):
-        signal.signal(number, DeathTeller(stock))
+    now = signal.getsignal(number)
+    if callable(now) and not isinstance(now, DeathTeller):
+        _tellers[:] = [DeathTeller(now)]
+    if _tellers and now is not _tellers[0]:
+        signal.signal(number, _tellers[0])
