@@ -5,15 +5,18 @@
     python -m gp.integrations.ray model.base=tiny model.glimpse=tiny 'shards=[tiny:test]' out=answers workers=2
 
 Ray Data's `map_batches` deals shards to actors with a model each. A shard's answers appear as OUT/NAME.jsonl when all
-are there, so an actor that dies leaves nothing behind, and the same command again goes on with the shards that lack
-theirs. It ends with an error if OUT was made with other settings. Needs Ray: pip install "ray[data]". docs/clusters.md has more.
+are there, so whatever is killed leaves no part of a file, and the same command again answers the other shards alone. A
+damaged shard stops no other one, and is named at the end. Needs Ray: pip install "glimpse-prune[ray]"; docs/clusters.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +32,7 @@ from gp.config.schema import FROM_0, FROM_1
 from gp.data.sample import parse_record
 from gp.data.shards import read_records, resolve_shards, shard_names
 from gp.runs.lock import one_writer
-from gp.runs.writing import replacing, write_text
+from gp.runs.writing import write_text
 from gp.serve.options import ServedModel
 
 SETTINGS = "settings.json"
@@ -47,7 +50,6 @@ class RayConfig:
     workers: int = option(1, "actors, each with a model of its own", within=FROM_1)
     gpus: float = option(0, "GPUs of each actor; 0: it computes on CPUs", within=FROM_0)
     cpus: float = option(1, "CPUs of each actor, and its threads if it has no GPU", within=FROM_1)
-    retries: int = option(3, "times that a lost actor's shard is begun again", within=FROM_0)
     address: str | None = option(None, "of a Ray cluster, e.g. auto; null: Ray on this machine alone")
     max_new_tokens: int = option(64, "of an answer", within=FROM_1)
     pruner: str | None = option(None, "method; null: glimpse, or none without trained parts")
@@ -67,10 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def command(options: argparse.Namespace) -> None:
     """Reads the options, answers, and says what there is."""
-    given = {} if options.config is None else {f"config {options.config}": read_yaml(options.config)}
-    config = merge_options(RayConfig, {**given, COMMAND_LINE: parse_overrides(options.settings)})
+    config = load_ray_config(options.config, options.settings)
     done, before = answer_shards(config)
     print(f"{done} questions answered; {before} shards were there before; {config.out}")
+
+
+def load_ray_config(path: Path | None, overrides: Sequence[str]) -> RayConfig:
+    """A YAML file, or none, and `key=value` overrides -> the options; ValueError names a wrong key or value."""
+    given = {} if path is None else {f"config {path}": read_yaml(path)}
+    return merge_options(RayConfig, {**given, COMMAND_LINE: parse_overrides(overrides)})
 
 
 def answer_shards(config: RayConfig) -> tuple[int, int]:
@@ -80,58 +87,77 @@ def answer_shards(config: RayConfig) -> tuple[int, int]:
         Questions that were answered now, and shards that had been answered before.
 
     Raises:
-        OSError, ValueError: Ray is not installed, no such shard, or answers that were made with other settings.
+        OSError, ValueError: Ray is not installed, no such shard, answers that were made with other settings, or, after
+            all other shards were answered, a damaged shard or a model that does not load.
     """
+    out = Path(config.out).resolve()
+    shards = named_shards(config)
+    with one_writer(out):
+        keep_settings(config, shards, out)
+        todo = {name: shard for name, shard in shards.items() if not file_of(out, name).exists()}
+        for stray in out.glob("*.jsonl.*"):  # of a killed actor, between writing and renaming
+            stray.unlink(missing_ok=True)
+        told = on_ray(config, todo, out) if todo else []
+    if wrong := [one["wrong"] for one in told if one["wrong"]]:
+        others = f" ({len(wrong)} of {len(todo)} shards were not answered)" if len(todo) > 1 else ""
+        raise ValueError(wrong[0] + others)
+    return sum(one["answered"] for one in told), len(shards) - len(todo)
+
+
+def on_ray(config: RayConfig, todo: Mapping[str, str], out: Path) -> list[dict[str, Any]]:
+    """Has actors answer shards; what `ShardAnswerer` says of each."""
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise ValueError('ray is not installed: pip install "ray[data]"') from error
-    out = Path(config.out).resolve()
-    with one_writer(out):
-        keep_settings(config, out)
-        todo, done = left_to_do(config, out)
-        if not todo:
-            return 0, done
-        ray.init(address=config.address, ignore_reinit_error=True, log_to_driver=False)
-        try:
-            told = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
-                ShardAnswerer,
-                fn_constructor_args=(config, str(out)),
-                batch_size=1,
-                compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(todo))),
-                num_cpus=config.cpus if not config.gpus else None,
-                num_gpus=config.gpus or None,
-                max_restarts=config.retries,
-                max_task_retries=config.retries,
-            )
-            return sum(row["answered"] for row in told.iter_rows()), done
-        finally:
-            ray.shutdown()
+        raise ValueError('ray is not installed: pip install "glimpse-prune[ray]"') from error
+    ray.init(address=config.address, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.WARNING)
+        rows = [{"name": name, "shard": shard} for name, shard in todo.items()]
+        told = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            ShardAnswerer,
+            fn_constructor_args=(config, str(out)),
+            batch_size=1,
+            # one shard at a time, so that the last ones are not queued behind a busy actor
+            compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(rows)), max_tasks_in_flight_per_actor=1),
+            num_cpus=None if config.gpus else config.cpus,
+            num_gpus=config.gpus or None,
+        )
+        return list(told.iter_rows())
+    except ray.exceptions.RayError as error:
+        raise ValueError(f"Ray gave up: {cli.one_line(error)}") from error
+    finally:
+        ray.shutdown()
 
 
-def keep_settings(config: RayConfig, out: Path) -> None:
-    """Writes what the answers depend on; ValueError if the folder has answers that were made otherwise."""
+def keep_settings(config: RayConfig, shards: Mapping[str, str], out: Path) -> None:
+    """Writes what the answers depend on; ValueError if the folder has answers that were made otherwise.
+
+    Shards may be added; a file's name must go on to mean the same shard.
+    """
     place, own = out / SETTINGS, {name: value for name, value in asdict(config).items() if name in OF_THE_ANSWERS}
     own = json.loads(json.dumps(own))
-    if not place.exists():
-        return write_text(place, json.dumps(own, indent=1) + "\n")
-    there = json.loads(place.read_text(encoding="utf-8"))
+    there = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {**own, "shards": {}}
+    remedy = "give the same, or another out"
     if wrong := [name for name in OF_THE_ANSWERS if there.get(name) != own[name]]:
-        raise ValueError(
-            f"{place}: these answers were made with {wrong[0]}={there.get(wrong[0])}, got {own[wrong[0]]}: "
-            "give the same, or another out"
-        )
+        name = wrong[0]
+        raise ValueError(f"{place}: these answers were made with {name}={there.get(name)}, got {own[name]}: {remedy}")
+    name_of = {shard: name for name, shard in there["shards"].items()}
+    for name, shard in shards.items():
+        if there["shards"].get(name, shard) != shard or name_of.get(shard, name) != name:
+            before = there["shards"].get(name) or f"{shard} as {name_of[shard]}"
+            raise ValueError(f"{place}: these answers were made from {before}, got {shard} as {name}: {remedy}")
+    write_text(place, json.dumps({**own, "shards": {**there["shards"], **shards}}, indent=1) + "\n")
 
 
-def left_to_do(config: RayConfig, out: Path) -> tuple[list[dict[str, str]], int]:
-    """Shards without a file of answers, and how many have one."""
+def named_shards(config: RayConfig) -> dict[str, str]:
+    """Name -> path or url of each shard; ValueError if one is named twice."""
     found = resolve_shards(config.shards, config.root)
     shards = [str(Path(one).resolve()) if Path(one).exists() else one for one in found]
     if len(set(shards)) < len(shards):
-        raise ValueError("shards: one of them is named twice")
-    pairs = list(zip(shards, shard_names(shards), strict=True))
-    todo = [{"shard": shard, "name": name} for shard, name in pairs if not file_of(out, name).exists()]
-    return todo, len(pairs) - len(todo)
+        raise ValueError(f"shards: {next(one for one in shards if shards.count(one) > 1)} is named twice")
+    return dict(zip(shard_names(shards), shards, strict=True))
 
 
 def file_of(out: Path, name: str) -> Path:
@@ -155,21 +181,33 @@ class ShardAnswerer:
         if not config.gpus:
             torch.set_num_threads(max(1, int(config.cpus)))
         self.config, self.out = config, Path(out)
-        self.model = load_model(config.model, "cuda" if config.gpus else "cpu")
+        self.wrong: str | None = None
+        try:
+            self.model = load_model(config.model, "cuda" if config.gpus else "cpu")
+        except cli.MISTAKES as error:  # raised here it would reach the user as Ray's many lines, after retries
+            self.wrong = cli.one_line(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Answers the shards of a batch and says how many questions that were."""
+        """Answers the shards of a batch; says of each how many questions it had, or what is wrong with it."""
         pairs = zip(map(str, batch["shard"]), map(str, batch["name"]), strict=True)
-        return {"answered": [self.answer(shard, name) for shard, name in pairs]}
+        told = [self.tell(shard, name) for shard, name in pairs]
+        return {"answered": [count for count, _ in told], "wrong": [wrong for _, wrong in told]}
+
+    def tell(self, shard: str, name: str) -> tuple[int, str]:
+        """Answers a shard; the number of its questions and "", or 0 and what is wrong."""
+        try:
+            return (0, self.wrong) if self.wrong else (self.answer(shard, name), "")
+        except cli.MISTAKES as error:
+            return 0, cli.one_line(error)
 
     def answer(self, shard: str, name: str) -> int:
         """Writes one shard's file at once; a part of it is never seen."""
-        count = 0
-        with replacing(file_of(self.out, name)) as place, place.open("w", encoding="utf-8") as file:
-            for line in self._lines(shard, name):
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                count += 1
-        return count
+        lines = [json.dumps(line, ensure_ascii=False) + "\n" for line in self._lines(shard, name)]
+        place = file_of(self.out, name)
+        own = place.with_name(f"{place.name}.{uuid.uuid4().hex}")  # an actor thought lost may be at the same shard
+        write_text(own, "".join(lines))
+        os.replace(own, place)
+        return len(lines)
 
     def _lines(self, shard: str, name: str) -> Iterator[dict[str, Any]]:
         how = {**self.config.prune, "pruner": self.config.pruner, "max_new_tokens": self.config.max_new_tokens}

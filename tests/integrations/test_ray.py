@@ -1,10 +1,11 @@
-"""Shards through Ray Data's actors: every question once, what is there is not answered again, other settings are refused."""
+"""Shards through Ray Data's actors: every question once, also after a kill; other settings are refused."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ import pytest
 import gp
 from gp.data.sample import parse_record
 from gp.data.shards import read_records
-from gp.integrations.ray import RayConfig, file_of, keep_settings, left_to_do, main
+from gp.integrations.ray import RayConfig, ShardAnswerer, keep_settings, main, named_shards
 from gp.serve.options import ServedModel
-from tests.support.micro_run import save_base
+from tests.support.micro_run import save_base, write_samples
 from tests.support.small_shards import write_shards
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,25 +32,25 @@ def config_of(tmp_path, shards, **more):
     return RayConfig(ServedModel("tiny"), [str(one) for one in shards], str(tmp_path / "out"), **more)
 
 
-def test_only_shards_without_answers_are_left(tmp_path, shards):
-    out = tmp_path / "out"
-    out.mkdir()
-    config = config_of(tmp_path, shards)
-    todo, done = left_to_do(config, out)
-    assert [one["shard"] for one in todo] == [str(one) for one in shards] and done == 0
-    file_of(out, todo[1]["name"]).write_text("")
-    file_of(out, todo[0]["name"]).with_suffix(".jsonl.tmp").write_text("half of a shard")
-    left, done = left_to_do(config, out)
-    assert left == [todo[0], todo[2]] and done == 1
-    with pytest.raises(ValueError, match="named twice"):
-        left_to_do(config_of(tmp_path, [*shards, shards[0]]), out)
+def test_a_file_goes_on_to_mean_the_same_shard(tmp_path, shards):
+    few, all_three = config_of(tmp_path, shards[:2]), config_of(tmp_path, shards)
+    keep_settings(few, named_shards(few), tmp_path)
+    keep_settings(all_three, named_shards(all_three), tmp_path)  # more shards are welcome
+    (tmp_path / "other").mkdir()
+    others = [Path(one) for one in write_shards(tmp_path / "other", [1])]
+    for named in ([*others], [*shards, *others]):  # s0 of another folder; both, told apart as other/s0 and shards/s0
+        config = config_of(tmp_path, named)
+        with pytest.raises(ValueError, match=r"settings.json: these answers were made from .*s0.tar.*another out"):
+            keep_settings(config, named_shards(config), tmp_path)
+    with pytest.raises(ValueError, match="s0.tar is named twice"):
+        named_shards(config_of(tmp_path, [*shards, shards[0]]))
 
 
 def test_answers_of_other_settings_are_not_gone_on_with(tmp_path, shards):
-    keep_settings(config_of(tmp_path, shards), tmp_path)
-    keep_settings(config_of(tmp_path, shards, workers=8), tmp_path)  # another number of actors is no other setting
+    keep_settings(config_of(tmp_path, shards), {}, tmp_path)
+    keep_settings(config_of(tmp_path, shards, workers=8), {}, tmp_path)  # another number of actors is no other setting
     with pytest.raises(ValueError, match=r"made with prune=\{\}, got \{'budget': 0.1\}"):
-        keep_settings(config_of(tmp_path, shards, prune={"budget": 0.1}), tmp_path)
+        keep_settings(config_of(tmp_path, shards, prune={"budget": 0.1}), {}, tmp_path)
 
 
 def test_a_mistake_is_one_line(tmp_path, capsys):
@@ -57,29 +58,89 @@ def test_a_mistake_is_one_line(tmp_path, capsys):
     assert "worker" in capsys.readouterr().err
 
 
+def test_an_actor_answers_whole_shards_and_says_what_is_wrong(tmp_path, shards):
+    out = tmp_path / "out"
+    out.mkdir()
+    shards[1].write_bytes(shards[1].read_bytes()[:-2048])
+    config = config_of(tmp_path, shards, max_new_tokens=2)
+    config.model.base = save_base(tmp_path / "base")
+    actor = ShardAnswerer(config, str(out))
+    told = actor({"shard": list(map(str, shards)), "name": ["s0", "s1", "s2"]})
+    assert told["answered"] == [COUNTS[0], 0, COUNTS[2]] and "s1.tar: truncated" in told["wrong"][1]
+    assert sorted(one.name for one in out.iterdir()) == ["s0.jsonl", "s2.jsonl"]
+    config.model.base = str(tmp_path / "nowhere")
+    told = ShardAnswerer(config, str(out))({"shard": [str(shards[0])], "name": ["s0"]})
+    assert told["answered"] == [0] and "nowhere" in told["wrong"][0]
+
+
+def started(tmp_path, base, shards, *more):
+    """The command on two actors, in a process."""
+    command = [
+        sys.executable,
+        "-m",
+        "gp.integrations.ray",
+        f"model.base={base}",
+        f"shards=[{','.join(map(str, shards))}]",
+    ]
+    command += [f"out={tmp_path}/out", "workers=2", "max_new_tokens=4", "pruner=divprune", "prune.budget=0.5", *more]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process) -> tuple[int, str, str]:
+    """Status, last line and messages of a process."""
+    said, wrong = process.communicate(timeout=400)
+    return process.returncode, (said.splitlines() or [""])[-1], wrong
+
+
+def answers_in(out: Path) -> list[dict]:
+    return [json.loads(line) for one in sorted(out.glob("*.jsonl")) for line in one.read_text().splitlines()]
+
+
 @pytest.mark.slow
-def test_two_actors_answer_every_question_once_and_go_on(tmp_path, shards):
+def test_two_actors_killed_and_started_again_answer_every_question_once(tmp_path):
     pytest.importorskip("ray")
-    base, out = save_base(tmp_path / "base"), tmp_path / "out"
-    command = [sys.executable, "-m", "gp.integrations.ray", f"model.base={base}", f"shards=[{tmp_path}/shards/*.tar]"]
-    command += [f"out={out}", "workers=2", "max_new_tokens=4", "pruner=divprune", "prune.budget=0.5"]
+    base, out, counts = save_base(tmp_path / "base"), tmp_path / "out", (2, 300, 300, 3)
+    first = [sum(counts[:number]) for number in range(4)]
+    shards = [
+        write_samples(tmp_path / f"s{number}.tar", range(start, start + count))
+        for number, (start, count) in enumerate(zip(first, counts, strict=True))
+    ]
+    process = started(tmp_path, base, shards)
+    until = time.monotonic() + 300
+    while not list(out.glob("*.jsonl")):
+        assert time.monotonic() < until and process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    time.sleep(3)  # Ray's processes end with the one that started them
+    there = {one: (one.stat().st_mtime_ns, one.read_text()) for one in out.glob("*.jsonl")}
+    assert 1 <= len(there) < len(shards)
+    status, said, wrong = ended(started(tmp_path, base, shards))
+    rest = sum(counts) - sum(len(text.splitlines()) for _, text in there.values())
+    assert status == 0 and said.startswith(f"{rest} questions answered; {len(there)} shards"), said + wrong[-3000:]
+    assert {one: (one.stat().st_mtime_ns, one.read_text()) for one in there} == there
+    assert sorted(one.name for one in out.glob("*.jsonl*")) == [f"s{number}.jsonl" for number in range(4)]
 
-    def answer() -> str:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout.splitlines()[-1]
-
-    assert answer().startswith(f"{sum(COUNTS)} questions answered; 0 shards")
-    files = sorted(out.glob("*.jsonl"))
-    first = {one: one.read_text() for one in files}
-    found = [json.loads(line) for text in first.values() for line in text.splitlines()]
-    samples = [parse_record(one) for shard in shards for one in read_records(str(shard), shard.stem)]
-    assert [one["id"] for one in found] == [one.id for one in samples]
+    found = answers_in(out)
+    samples = [parse_record(one) for shard in shards for one in read_records(shard, Path(shard).stem)]
+    assert [one["id"] for one in found] == [one.id for one in samples]  # each once, in the shards' order
     model = gp.from_pretrained(base)
-    for said, sample in zip(found, samples, strict=True):
+    assert any(one["answer"] for one in found)
+    for said, sample in list(zip(found, samples, strict=True))[::50]:
         asked = model.ask(sample.image, sample.question, pruner="divprune", budget=0.5, max_new_tokens=4)
         assert (said["answer"], said["visual_tokens_kept"]) == (asked.text, asked.num_kept)
-    files[1].unlink()  # as after a kill
-    assert answer().startswith(f"{COUNTS[1]} questions answered; 2 shards")
-    assert {one: one.read_text() for one in files} == first
-    assert answer().startswith("0 questions answered; 3 shards")
+
+
+@pytest.mark.slow
+def test_a_damaged_shard_is_one_error_and_stops_no_other(tmp_path, shards):
+    pytest.importorskip("ray")
+    base, whole = save_base(tmp_path / "base"), shards[1].read_bytes()
+    shards[1].write_bytes(whole[:-2048])
+    status, _, wrong = ended(started(tmp_path, base, shards))
+    assert status == 2 and wrong.count("error: ") == 1 and "Traceback" not in wrong
+    assert wrong.splitlines()[-1].startswith(f"error: shard {shards[1]}: truncated")
+    assert wrong.splitlines()[-1].endswith("(1 of 3 shards were not answered)")
+    assert len(answers_in(tmp_path / "out")) == COUNTS[0] + COUNTS[2]
+    shards[1].write_bytes(whole)
+    assert ended(started(tmp_path, base, shards))[1].startswith(f"{COUNTS[1]} questions answered; 2 shards")
+    assert len({one["id"] for one in answers_in(tmp_path / "out")}) == sum(COUNTS)
