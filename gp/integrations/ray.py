@@ -6,7 +6,8 @@
 
 Ray Data's `map_batches` deals shards to actors with a model each. A shard's answers appear as OUT/NAME.jsonl when all
 are there, so whatever is killed leaves no part of a file, and the same command again answers the other shards alone. A
-damaged shard stops no other one, and is named at the end. Needs Ray: pip install "glimpse-prune[ray]"; docs/clusters.md.
+damaged shard stops no other one, and is named at the end. Needs Ray: pip install "glimpse-prune[ray]".
+More: docs/clusters.md.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ import pytest
 import gp
 from gp.data.sample import parse_record
 from gp.data.shards import read_records
-from gp.integrations.ray import RayConfig, ShardAnswerer, keep_settings, main, named_shards
+from gp.integrations import ray as module
+from gp.integrations.ray import RayConfig, ShardAnswerer, answer_shards, keep_settings, main, named_shards
 from gp.serve.options import ServedModel
 from tests.support.micro_run import save_base, write_samples
 from tests.support.small_shards import write_shards
@@ -40,9 +41,9 @@ def test_a_file_goes_on_to_mean_the_same_shard(tmp_path, shards):
     others = [Path(one) for one in write_shards(tmp_path / "other", [1])]
     for named in ([*others], [*shards, *others]):  # s0 of another folder; both, told apart as other/s0 and shards/s0
         config = config_of(tmp_path, named)
-        with pytest.raises(ValueError, match=r"settings.json: these answers were made from .*s0.tar.*another out"):
+        with pytest.raises(ValueError, match=r"settings\.json: these answers were made from .*s0\.tar.*another out"):
             keep_settings(config, named_shards(config), tmp_path)
-    with pytest.raises(ValueError, match="s0.tar is named twice"):
+    with pytest.raises(ValueError, match=r"s0\.tar is named twice"):
         named_shards(config_of(tmp_path, [*shards, shards[0]]))
 
 
@@ -58,22 +59,36 @@ def test_a_mistake_is_one_line(tmp_path, capsys):
     assert "worker" in capsys.readouterr().err
 
 
-def test_an_actor_answers_whole_shards_and_says_what_is_wrong(tmp_path, shards):
-    out = tmp_path / "out"
-    out.mkdir()
-    shards[1].write_bytes(shards[1].read_bytes()[:-2048])
+def test_an_actor_answers_whole_shards_and_says_what_is_wrong(tmp_path, shards, monkeypatch):
+    """All but Ray, whose place one actor in this process takes."""
+    out, whole = tmp_path / "out", shards[1].read_bytes()
+    shards[1].write_bytes(whole[:3000])
     config = config_of(tmp_path, shards, max_new_tokens=2)
     config.model.base = save_base(tmp_path / "base")
-    actor = ShardAnswerer(config, str(out))
-    told = actor({"shard": list(map(str, shards)), "name": ["s0", "s1", "s2"]})
-    assert told["answered"] == [COUNTS[0], 0, COUNTS[2]] and "s1.tar: truncated" in told["wrong"][1]
-    assert sorted(one.name for one in out.iterdir()) == ["s0.jsonl", "s2.jsonl"]
-    config.model.base = str(tmp_path / "nowhere")
-    told = ShardAnswerer(config, str(out))({"shard": [str(shards[0])], "name": ["s0"]})
-    assert told["answered"] == [0] and "nowhere" in told["wrong"][0]
+    dealt = []
+
+    def here(config, todo, out):
+        actor = ShardAnswerer(config, str(out))
+        dealt.append(list(todo))
+        told = actor({"shard": list(todo.values()), "name": list(todo)})
+        return [{"answered": count, "wrong": wrong} for count, wrong in zip(*told.values(), strict=True)]
+
+    monkeypatch.setattr(module, "on_ray", here)
+    with pytest.raises(ValueError, match=r"^shard .*s1\.tar: truncated.* \(1 of 3 shards were not answered\)$"):
+        answer_shards(config)
+    assert sorted(one.name for one in out.glob("*.jsonl*")) == ["s0.jsonl", "s2.jsonl"]
+    shards[1].write_bytes(whole)
+    (out / "s1.jsonl.0a1b.tmp").write_text("of a killed actor")
+    assert answer_shards(config) == (COUNTS[1], 2)
+    assert answer_shards(config) == (0, 3)
+    assert dealt == [["s0", "s1", "s2"], ["s1"]]
+    assert sorted(one.name for one in out.glob("*.jsonl*")) == ["s0.jsonl", "s1.jsonl", "s2.jsonl"]
+    config.out, config.model.base = str(tmp_path / "other"), str(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"nowhere.* \(3 of 3 shards"):
+        answer_shards(config)
 
 
-def started(tmp_path, base, shards, *more):
+def started(tmp_path, base, shards):
     """The command on two actors, in a process."""
     command = [
         sys.executable,
@@ -82,7 +97,7 @@ def started(tmp_path, base, shards, *more):
         f"model.base={base}",
         f"shards=[{','.join(map(str, shards))}]",
     ]
-    command += [f"out={tmp_path}/out", "workers=2", "max_new_tokens=4", "pruner=divprune", "prune.budget=0.5", *more]
+    command += [f"out={tmp_path}/out", "workers=2", "max_new_tokens=4", "pruner=divprune", "prune.budget=0.5"]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -135,7 +150,7 @@ def test_two_actors_killed_and_started_again_answer_every_question_once(tmp_path
 def test_a_damaged_shard_is_one_error_and_stops_no_other(tmp_path, shards):
     pytest.importorskip("ray")
     base, whole = save_base(tmp_path / "base"), shards[1].read_bytes()
-    shards[1].write_bytes(whole[:-2048])
+    shards[1].write_bytes(whole[:3000])
     status, _, wrong = ended(started(tmp_path, base, shards))
     assert status == 2 and wrong.count("error: ") == 1 and "Traceback" not in wrong
     assert wrong.splitlines()[-1].startswith(f"error: shard {shards[1]}: truncated")
