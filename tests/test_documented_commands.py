@@ -42,6 +42,7 @@ def test_most_pages_have_some():
         "python -m gp.bench prefil",
         "python -m gp.bench prefill presets=mid",
         "python -m gp.serve model.bas=tiny",
+        "python -m gp.integrations.ray model.base=tiny shard=[tiny:test] out=answers",
         "python -m gp.demo ports=1",
         "python shards/buld.py name=x",
         "python shards/build.py nam=x annotations=a images=b",

@@ -22,6 +22,7 @@ from gp.demo.options import load_demo_config
 from gp.eval.benches import find_bench
 from gp.flags import as_flags
 from gp.front.options import load_front_config
+from gp.integrations.ray import load_ray_config
 from gp.runs.sweep import members_of
 from gp.serve.options import load_serve_config
 
@@ -39,7 +40,7 @@ SCRIPTS = {
     "gp-demo": "demo",
 }
 SHARDS = {name: module.rpartition(".")[2].removesuffix("_shards") for name, module in shards.COMMANDS.items()}
-MODULES = {module.removesuffix(".__main__"): name for name, module in COMMANDS.items()}
+MODULES = {module.removesuffix(".__main__"): name for name, module in COMMANDS.items()} | {"gp.integrations.ray": "ray"}
 
 
 def commands_in(text: str) -> list[str]:
@@ -176,6 +177,7 @@ CHECKS = {
     "build_tiny": _check_flags("tiny"),
     "bench": _check_bench,
     "demo": _settings(load_demo_config),
+    "ray": _settings(lambda settings: load_ray_config(None, settings)),
     "serve": _settings(lambda settings: load_serve_config(None, ["model.base=tiny", *settings])),
     "front": _settings(
         lambda settings: load_front_config(None, ["model.base=tiny", "upstream=http://x/v1", *settings])
