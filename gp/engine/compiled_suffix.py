@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+from torch.fx.experimental import _config
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
@@ -26,14 +27,14 @@ from gp.engine.suffix import Suffix
 from gp.pruners import GlimpsePruner
 from gp.types import Prompt
 
+SHAPES: Any = _config  # torch adds its `patch` when it is imported
 NEW = 8  # glimpse and answer tokens are padded to a multiple of it in buckets
 
 
 class CompiledSuffix:
     """A base's compiled suffix, for the batches of one run; compiled by the first one.
 
-    One graph serves all lengths. Batches of one row have another, and so may have numbers of rows that equal another
-    size of the first batch, such as the rotary axes'.
+    One graph serves all lengths and numbers of rows, and a second one batches of one row.
 
     Args:
         backbone: adapter of the frozen model.
@@ -98,9 +99,11 @@ class CompiledSuffix:
             hidden, positions = pad(hidden, (0, 0, 0, behind)), pad(positions, (0, behind))
             visible = pad(visible, (before, behind))
         torch.compiler.cudagraph_mark_step_begin()
-        hidden, states, rows = self._compiled(
-            self._few, reading, hidden, visible, positions, suffix.vectors, keys, values
-        )
+        # else sizes that are equal in the first batch (3 rows and 3 rotary axes, say) would have to be so in all
+        with SHAPES.patch(use_duck_shape=False):
+            hidden, states, rows = self._compiled(
+                self._few, reading, hidden, visible, positions, suffix.vectors, keys, values
+            )
         return hidden[:, :count], states, [row[..., before:] for row in rows]
 
     def _give_up(self, reason: str) -> None:

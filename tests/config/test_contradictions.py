@@ -12,6 +12,7 @@ from tests.support.config_files import refusal
     [
         (["prune.max_keep_ratio=0.1", "prune.fixed_keep_ratio=0.1"], "contradict each other"),
         (["model.min_pixels=100", "model.max_pixels=10"], "model.min_pixels 100 is more than model.max_pixels 10"),
+        (["task=grpo", "trainer.compile=true"], "compile true: only task glimpse has a compiled step, got task grpo"),
         (["loss.dice=0", "loss.bce=0", "loss.answer=0"], "nothing would be trained"),
         (["glimpse.prune_layer=1", "glimpse.twig=2", "glimpse.read_layers=[4]"], "glimpse.twig 2: the tokens would be"),
         (

@@ -39,7 +39,7 @@ def loss_and_gradients(model: GlimpseModel, prompts=RAGGED, answers=ANSWERS, **h
     family = FAMILIES[model.backbone.model_type]
     inputs, given = family.inputs(family.fit(prompts)), () if answers is None else tiny_answers(answers)
     forced = teacher_forced(model.backbone, model.glimpse, inputs, *given, **how)
-    loss = loss_of(forced) if answers is not None else forced.importance_logits[-1].square().sum()
+    loss = loss_of(forced, answers) if answers is not None else forced.importance_logits[-1].square().sum()
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.glimpse.named_parameters() if p.grad is not None}
 
@@ -65,6 +65,20 @@ def test_one_graph_gives_the_same_loss_and_gradients(name, parts, buckets):
     assert_same(loss_and_gradients(model, compiled=compiled), loss_and_gradients(model))
     assert counter.frame_count == 1 and not compiled.broken
     assert all(p.grad is None for p in model.base.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [(3, 1, 5), (1, 2, 1), (1, 1)], ids=["rotary_axes", "new_tokens", "key_heads"])
+def test_batches_of_other_sizes_need_no_other_graph(first):
+    """Although the rows of the first are as many as something else that is no variable, or varies by itself."""
+    model, counter = micro(), CompileCounter()
+    compiled = CompiledSuffix(model.backbone, counter, buckets=False)
+    for answer in (first, (2, 4), (6, 1, 2, 3), (7, 7, 7), (1, 2, 9, 1, 3)):
+        prompts = (RAGGED[::-1] * 2)[: len(answer)]
+        assert_same(*(loss_and_gradients(model, prompts, answer, compiled=way) for way in (compiled, None)))
+    assert counter.frame_count == 1 and not compiled.broken
+    loss_and_gradients(model, RAGGED[:1], (3,), compiled=compiled)
+    assert counter.frame_count == 2 and not compiled.broken
 
 
 def test_a_compiler_that_fails_costs_one_warning():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from gp.config import LossConfig
@@ -13,7 +15,7 @@ from tests.support.tiny_models import random_masks, tiny_answers
 ANSWERS = (3, 1, 5)  # tokens of each row's answer
 
 
-def loss_of(forced: TeacherForced) -> torch.Tensor:
-    answers = tiny_answers(ANSWERS)
+def loss_of(forced: TeacherForced, lengths: Sequence[int] = ANSWERS) -> torch.Tensor:
+    answers = tiny_answers(lengths)
     sums = batch_sums(forced, random_masks(forced.layout.grids), *answers, kept_counts(forced, PruneOptions()))
     return step_loss(sums, LossConfig())[0].backward
