@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gp.bench.serve_rounds import Cell
 
 WAYS = ("vllm", "plugin", "front", "gp")
-COLUMNS = ("concurrency", "way", "requests/s", "x vLLM", "first token, ms", "ms a token", "right")
+COLUMNS = ("concurrency", "way", "requests/s", "x {first}", "first token, ms", "ms a token", "right")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +111,7 @@ def summarize(cells: Mapping[tuple[int, str], Cell]) -> list[dict[str, Any]]:
 
 
 def table_of(rows: Sequence[dict[str, Any]], title: str) -> TextTable:
-    table = TextTable(title, COLUMNS)
+    table = TextTable(title, tuple(column.format(first=rows[0]["way"]) for column in COLUMNS))
     for row in rows:
         table.add(
             str(row["concurrency"]),

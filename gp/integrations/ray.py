@@ -20,6 +20,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,7 @@ def answer_shards(config: RayConfig) -> tuple[int, int]:
         OSError, ValueError: Ray is not installed, no such shard, answers that were made with other settings, or, after
             all other shards were answered, a damaged shard or a model that does not load.
     """
+    need_ray()
     out = Path(config.out).resolve()
     shards = named_shards(config)
     with one_writer(out):
@@ -105,12 +107,16 @@ def answer_shards(config: RayConfig) -> tuple[int, int]:
     return sum(one["answered"] for one in told), len(shards) - len(todo)
 
 
+def need_ray() -> None:
+    """ValueError without Ray, before anything is written."""
+    if find_spec("ray") is None:
+        raise ValueError('ray is not installed: pip install "glimpse-prune[ray]"')
+
+
 def on_ray(config: RayConfig, todo: Mapping[str, str], out: Path) -> list[dict[str, Any]]:
     """Has actors answer shards; what `ShardAnswerer` says of each."""
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise ValueError('ray is not installed: pip install "glimpse-prune[ray]"') from error
+    import ray
+
     ray.init(address=config.address, log_to_driver=False, include_dashboard=False, logging_level=logging.WARNING)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False

@@ -14,7 +14,7 @@ from tests.support.micro_run import ANSWERS, write_samples
 
 pytest.importorskip("httpx2", reason="needs the extra serve")
 
-from gp.bench.serve import summarize
+from gp.bench.serve import summarize, table_of
 from gp.bench.serve_clients import Timed, Way, ask_all
 from gp.bench.serve_questions import Question, read_questions
 from gp.bench.serve_rounds import Cell
@@ -55,7 +55,8 @@ def test_a_server_that_refuses_is_named_with_what_it_said():
 def test_rows_by_hand():
     slow = Cell([1.0, 2.0, 4.0], [Timed("7", 0.5, 1.5, 3)] * 4, [True, True, True, False])
     fast = Cell([2.0, 6.0, 4.0], [Timed("7", 0.5, 0.5, 1)] * 4, [True, False, False, False])
-    first, second = summarize({(8, "vLLM"): slow, (8, "plug-in"): fast})
+    rows = first, second = summarize({(8, "front"): slow, (8, "plug-in"): fast})
+    assert "x front" in table_of(rows, "of the first way").columns
     assert first["speed_up"].median == 1 and first["token_s"].median == 0.5 and first["accuracy"] == 0.75
     assert second["speed_up"].median == 2 and second["token_s"] is None and second["accuracy"] == 0.25
 

@@ -59,6 +59,13 @@ def test_a_mistake_is_one_line(tmp_path, capsys):
     assert "worker" in capsys.readouterr().err
 
 
+def test_without_ray_nothing_is_written(tmp_path, shards, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'^ray is not installed: pip install "glimpse-prune\[ray\]"$'):
+        answer_shards(config_of(tmp_path, shards))
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_actor_answers_whole_shards_and_says_what_is_wrong(tmp_path, shards, monkeypatch):
     """All but Ray, whose place one actor in this process takes."""
     out, whole = tmp_path / "out", shards[1].read_bytes()
@@ -74,6 +81,7 @@ def test_an_actor_answers_whole_shards_and_says_what_is_wrong(tmp_path, shards, 
         return [{"answered": count, "wrong": wrong} for count, wrong in zip(*told.values(), strict=True)]
 
     monkeypatch.setattr(module, "on_ray", here)
+    monkeypatch.setattr(module, "need_ray", lambda: None)
     with pytest.raises(ValueError, match=r"^shard .*s1\.tar: truncated.* \(1 of 3 shards were not answered\)$"):
         answer_shards(config)
     assert sorted(one.name for one in out.glob("*.jsonl*")) == ["s0.jsonl", "s2.jsonl"]
