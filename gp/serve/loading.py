@@ -23,6 +23,7 @@ def load_model(given: ServedModel, device: str) -> GlimpseModel:
         glimpse_revision=given.glimpse_revision,
         dtype=given.dtype,
         attn_implementation=given.attn_implementation,
+        fast_tower=given.fast_tower,
         **quantized(given.quantization, given.dtype),
         **{name: value for name, value in more.items() if value is not None},
     ).to(device)

@@ -39,3 +39,5 @@ def test_a_server_with_a_device_map_has_one_worker():
     assert load_serve_config(None, given).model.device_map == "auto"
     with pytest.raises(ValueError, match="one worker have all devices, got devices=cuda:0,cuda:1"):
         load_serve_config(None, [*given, "devices=cuda:0,cuda:1"])
+    with pytest.raises(ValueError, match="one worker have all devices, got workers=2: leave workers out"):
+        load_serve_config(None, [*given, "workers=2"])
