@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from gp.config.contradictions import check_model
 from gp.config.load import COMMAND_LINE, merge_options, parse_overrides, read_yaml
 from gp.config.option import option
 from gp.config.reference import describe_schema
@@ -120,6 +121,7 @@ def load_serve_config(path: str | Path | None, overrides: Sequence[str]) -> Serv
         if isinstance(devices := values.get("devices"), str):
             values["devices"] = [one.strip() for one in devices.split(",")]
     config = merge_options(ServeConfig, given)
+    check_model(config.model)
     check_address(config.host, config.key, config.open)
     if config.model.device_map is not None:
         one = f"model.device_map={config.model.device_map} lets one worker have all devices, got"
