@@ -2,7 +2,7 @@
 
 All servers run at once, each in processes of its own; they are asked in turn, round by round, the same questions, none
 of them twice, so that nothing is answered from what a server has kept. Speed-ups are ratios of one round, in quartiles.
-The last column is the answers that are, to the letter, those of the first way; `equal` in the figures has every pair.
+The last column counts answers that are those of the first way, letter by letter; `equal` in the figures has every pair.
 
     python -m gp.bench serve --samples 16 --rounds 3
     python -m gp.bench serve --base Qwen/Qwen2.5-VL-7B-Instruct --glimpse runs/qwen7b/glimpse --device cuda:0 \\
@@ -113,8 +113,8 @@ def summarize(cells: Mapping[tuple[int, str], Cell]) -> list[dict[str, Any]]:
 
 
 def same(cell: Cell, other: Cell) -> int:
-    """How many questions have the same answer."""
-    return sum(a.text == b.text for a, b in zip(cell.answers, other.answers, strict=True))
+    """How many questions have the same answer, but for spaces around it, which servers strip or not."""
+    return sum(a.text.strip() == b.text.strip() for a, b in zip(cell.answers, other.answers, strict=True))
 
 
 def table_of(rows: Sequence[dict[str, Any]], title: str) -> TextTable:
