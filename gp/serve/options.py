@@ -61,7 +61,9 @@ class Limits:
     batch_wait_ms: float = option(5, "time that the first of a batch waits for others", within=FROM_0)
     waiting: int = option(64, "requests that wait beyond a full batch for each worker; more: status 429", within=FROM_0)
     time_s: float = option(120, "time from a request's arrival to the end of its answer", within=ABOVE_0)
-    read_s: float = option(20, "time for sending a request's body; longer: status 408", within=ABOVE_0)
+    read_s: float = option(
+        20, "time for sending a request's body (longer: status 408), and for downloading its images", within=ABOVE_0
+    )
     shutdown_s: float = option(20, "time for running requests when the server is stopped", within=FROM_0)
 
 
