@@ -62,7 +62,7 @@ class Limits:
     waiting: int = option(64, "requests that wait beyond a full batch for each worker; more: status 429", within=FROM_0)
     time_s: float = option(120, "time from a request's arrival to the end of its answer", within=ABOVE_0)
     read_s: float = option(
-        20, "time for sending a request's body (longer: status 408), and for downloading its images", within=ABOVE_0
+        20, "time for sending a body (longer: status 408), and for downloading its images", within=ABOVE_0
     )
     shutdown_s: float = option(20, "time for running requests when the server is stopped", within=FROM_0)
 
