@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 KEPT_BYTES = 2**30  # free memory at the heap's end above which it is given back
 GROWTH_BYTES = 2**26
+STATM = Path("/proc/self/statm")  # of Linux
 
 
 def keep_freed_memory() -> bool:
@@ -42,3 +45,32 @@ def give_back_freed_memory() -> bool:
         return False
     trim(0)
     return True
+
+
+class MemoryBound:
+    """Gives freed memory back when a process that lives for days has grown, not sooner: pages are slow to get again.
+
+    Args:
+        most: bytes that the process may grow by before freed memory is given back.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._after = resident_bytes()
+
+    def look(self) -> bool:
+        """Call it where nothing large is in use; returns whether freed memory has been given back."""
+        now = resident_bytes()
+        if self._after is None or now is None or now <= self._after + self.most:
+            return False
+        give_back_freed_memory()
+        self._after = resident_bytes()
+        return True
+
+
+def resident_bytes() -> int | None:
+    """Memory that this process holds; None where the system does not say (Linux does)."""
+    try:
+        return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from gp import allocator
+
 MEASURE = """
 import resource, sys
 import numpy as np
@@ -55,3 +57,19 @@ print(before - resident())
 def test_holes_in_the_heap_go_back_to_the_system():
     done = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, check=True)
     assert float(done.stdout) > 100  # of 128 MiB that were freed
+
+
+def test_memory_is_given_back_when_the_process_has_grown_and_not_before(monkeypatch):
+    held, given_back = [100, 150, 151, 90, 140, 141, 120], []
+    monkeypatch.setattr(allocator, "resident_bytes", lambda: held.pop(0))
+    monkeypatch.setattr(allocator, "give_back_freed_memory", lambda: given_back.append(held[0]))
+    bound = allocator.MemoryBound(50)  # of 100
+    assert [bound.look() for _ in range(3)] == [False, True, False]
+    assert given_back == [90]  # from 151 to 90: from now on 140 is the bound
+    assert bound.look() and given_back == [90, 120]
+
+
+def test_a_system_that_does_not_say_what_it_holds_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(allocator, "STATM", tmp_path / "none")
+    monkeypatch.setattr(allocator, "give_back_freed_memory", pytest.fail)
+    assert allocator.resident_bytes() is None and not allocator.MemoryBound(0).look()

@@ -2,6 +2,7 @@
 
 All servers run at once, each in processes of its own; they are asked in turn, round by round, the same questions, none
 of them twice, so that nothing is answered from what a server has kept. Speed-ups are ratios of one round, in quartiles.
+The last column counts answers that are those of the first way, letter by letter; `equal` in the figures has every pair.
 
     python -m gp.bench serve --samples 16 --rounds 3
     python -m gp.bench serve --base Qwen/Qwen2.5-VL-7B-Instruct --glimpse runs/qwen7b/glimpse --device cuda:0 \\
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from gp.bench.serve_rounds import Cell
 
 WAYS = ("vllm", "plugin", "front", "gp")
-COLUMNS = ("concurrency", "way", "requests/s", "x {first}", "first token, ms", "ms a token", "right")
+COLUMNS = ("concurrency", "way", "requests/s", "x {first}", "first token, ms", "ms a token", "right", "as {first}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +90,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def summarize(cells: Mapping[tuple[int, str], Cell]) -> list[dict[str, Any]]:
-    """A row for each concurrency and way; speed-ups against the first way of the same concurrency."""
+    """A row for each concurrency and way; speed-ups and equal answers against the first way of the same concurrency."""
     first: dict[int, Cell] = {}
     rows = []
     for (concurrency, name), cell in cells.items():
@@ -105,9 +106,15 @@ def summarize(cells: Mapping[tuple[int, str], Cell]) -> list[dict[str, Any]]:
                 "token_s": Spread.from_values(tokens) if tokens else None,
                 "accuracy": sum(cell.right) / len(cell.right),
                 "questions": len(cell.right),
+                "equal": {way: same(cell, other) for (many, way), other in cells.items() if many == concurrency},
             }
         )
     return rows
+
+
+def same(cell: Cell, other: Cell) -> int:
+    """How many questions have the same answer, but for spaces around it, which servers strip or not."""
+    return sum(a.text.strip() == b.text.strip() for a, b in zip(cell.answers, other.answers, strict=True))
 
 
 def table_of(rows: Sequence[dict[str, Any]], title: str) -> TextTable:
@@ -121,6 +128,7 @@ def table_of(rows: Sequence[dict[str, Any]], title: str) -> TextTable:
             quartiles(row["first_s"], 1000, 0),
             "-" if row["token_s"] is None else quartiles(row["token_s"], 1000, 0),
             f"{100 * row['accuracy']:.1f} % of {row['questions']}",
+            str(row["equal"][rows[0]["way"]]),
         )
     return table
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import PurePath
+from typing import Protocol
 
 from gp.config.fitting import nearest
 from gp.config.gate import GateRunConfig
@@ -18,7 +19,6 @@ from gp.config.schema import (
     DataConfig,
     EvalConfig,
     GlimpseConfig,
-    ModelConfig,
     OptimConfig,
     PruneConfig,
     TrainConfig,
@@ -37,7 +37,7 @@ def check(config: TrainConfig) -> None:
         ValueError: names the keys and their values.
     """
     check_run(config)
-    _check_model(config.model)
+    check_model(config.model)
     _check_glimpse(config.glimpse)
     _check_vip(config.vip)
     _check_prune(config.prune)
@@ -70,7 +70,18 @@ def check_name(name: str) -> None:
         raise ValueError(f"name must be a folder inside runs_dir, got {name!r}")
 
 
-def _check_model(model: ModelConfig) -> None:
+class Loaded(Protocol):
+    """What every base's options have, of a run or of a server."""
+
+    dtype: str
+    attn_implementation: str
+    quantization: str | None
+    min_pixels: int | None
+    max_pixels: int | None
+
+
+def check_model(model: Loaded) -> None:
+    """Checks how a base is loaded (ValueError)."""
     if model.attn_implementation.startswith("flash") and model.dtype == "float32":
         raise ValueError(f"{model.attn_implementation} attention needs model.dtype bfloat16 or float16, got float32")
     if model.quantization == "int4" and model.dtype != "bfloat16":

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from omegaconf import MISSING
 
+from gp.config.contradictions import check_model
 from gp.config.load import COMMAND_LINE, merge_options, parse_overrides, read_yaml
 from gp.config.option import option
 from gp.config.reference import describe_schema
@@ -61,6 +62,7 @@ def load_front_config(path: str | Path | None, overrides: Sequence[str]) -> Fron
     given = {} if path is None else {f"config {path}": read_yaml(path)}
     given[COMMAND_LINE] = parse_overrides(overrides)
     config = merge_options(FrontConfig, given)
+    check_model(config.model)
     check_address(config.host, config.key, config.open)
     if config.key is not None and config.upstream_key is None:
         raise ValueError(

@@ -49,8 +49,15 @@ def serve(config: ServeConfig) -> None:
         from gp.serve.running import run
     except ModuleNotFoundError as error:
         raise ValueError(f'{error.name} is not installed: pip install "glimpse-prune[serve]"') from error
+    run(config, devices_of_workers(config))
+
+
+def devices_of_workers(config: ServeConfig) -> list[str]:
+    """A device for each worker process."""
     devices = find_devices(config.devices)
-    run(config, devices if config.model.device_map is None else devices[:1])  # whose worker spreads the base over all
+    if config.model.device_map is not None:
+        return devices[:1]  # whose worker spreads the base over all
+    return [device for device in devices for _ in range(config.workers)]
 
 
 def find_devices(given: Sequence[str]) -> list[str]:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from gp.serve.body import ClientDisconnect, read_body, until_gone
 from gp.serve.events import Begun, Ended, Text
+from gp.serve.fetching import fetch
 from gp.serve.metrics import CONTENT_TYPE, Metrics
 from gp.serve.options import ServeConfig
 from gp.serve.pool import Pool
@@ -56,6 +57,7 @@ class Server:
             limits = self.config.limits
             body = await read_body(request, limits.body_mib, limits.read_s)
             asked = await asyncio.to_thread(parse, body, self.config)
+            asked = await unless_gone(request, fetch(asked, self.config))
             response = await self._respond(request, asked, arrived)
         except Refused as why:
             response = refusal(why)

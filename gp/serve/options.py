@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from gp.config.contradictions import check_model
 from gp.config.load import COMMAND_LINE, merge_options, parse_overrides, read_yaml
 from gp.config.option import option
 from gp.config.reference import describe_schema
@@ -38,6 +39,9 @@ class ServedModel:
     quantization: str | None = option(
         None, "of the base's weights: int8, int4 (torchao) or nf4 (bitsandbytes)", choices=QUANTIZATIONS
     )
+    fast_tower: bool = option(
+        False, "Qwen: patches embedded by one product, MLPs padded to a width of 128 k on copies of their weights"
+    )
     min_pixels: int | None = option(None, "smaller images are enlarged to this; null: as the base says", within=FROM_1)
     max_pixels: int | None = option(None, "larger images are reduced to this; null: as the base says", within=FROM_1)
     do_pad: bool | None = option(None, "LLaVA: pad images to a square, not crop them; null: as the base was saved")
@@ -52,12 +56,14 @@ class Limits:
     image_megapixels: float = option(50, "size of an image, read from its header before it is decoded", within=ABOVE_0)
     prompt_tokens: int = option(32768, "tokens of a prompt, images included", within=FROM_1)
     new_tokens: int = option(512, "tokens of an answer, for requests without max_tokens too", within=FROM_1)
-    batch: int = option(8, "requests that are answered together on a device", within=FROM_1)
+    batch: int = option(8, "requests that a worker answers together", within=FROM_1)
     batch_tokens: int = option(65536, "prompt tokens of a batch of several, padding included", within=FROM_1)
     batch_wait_ms: float = option(5, "time that the first of a batch waits for others", within=FROM_0)
-    waiting: int = option(64, "requests that wait beyond a full batch on each device; more: status 429", within=FROM_0)
+    waiting: int = option(64, "requests that wait beyond a full batch for each worker; more: status 429", within=FROM_0)
     time_s: float = option(120, "time from a request's arrival to the end of its answer", within=ABOVE_0)
-    read_s: float = option(20, "time for sending a request's body; longer: status 408", within=ABOVE_0)
+    read_s: float = option(
+        20, "time for sending a body (longer: status 408), and for downloading its images", within=ABOVE_0
+    )
     shutdown_s: float = option(20, "time for running requests when the server is stopped", within=FROM_0)
 
 
@@ -70,7 +76,12 @@ class ServeConfig:
     host: str = option("127.0.0.1", "address to listen on")
     port: int = option(8000, "port to listen on; 0: any free one, which is printed", within=PORTS)
     devices: list[str] = option(
-        [AUTO], "one worker process on each, e.g. [cuda:0,cuda:1]; auto: all GPUs, or the CPU", length=FROM_1
+        [AUTO], "where workers are, e.g. [cuda:0,cuda:1]; auto: all GPUs, or the CPU", length=FROM_1
+    )
+    workers: int = option(
+        1,
+        "worker processes on each device, each with its own model; on a CPU they share the threads",
+        within=FROM_1,
     )
     key_from: str | None = option(None, "environment variable with the key that clients must send; null: no key")
     open: bool = option(False, "listen on another address than a loopback one without a key")
@@ -112,12 +123,15 @@ def load_serve_config(path: str | Path | None, overrides: Sequence[str]) -> Serv
         if isinstance(devices := values.get("devices"), str):
             values["devices"] = [one.strip() for one in devices.split(",")]
     config = merge_options(ServeConfig, given)
+    check_model(config.model)
     check_address(config.host, config.key, config.open)
-    if config.model.device_map is not None and len(config.devices) > 1:
-        raise ValueError(
-            f"model.device_map={config.model.device_map} lets one worker have all devices, got devices="
-            f"{','.join(config.devices)}: leave devices out, and choose cards by CUDA_VISIBLE_DEVICES"
-        )
+    if config.model.device_map is not None:
+        one = f"model.device_map={config.model.device_map} lets one worker have all devices, got"
+        if len(config.devices) > 1:
+            devices = ",".join(config.devices)
+            raise ValueError(f"{one} devices={devices}: leave devices out, and choose cards by CUDA_VISIBLE_DEVICES")
+        if config.workers > 1:
+            raise ValueError(f"{one} workers={config.workers}: leave workers out")
     return config
 
 

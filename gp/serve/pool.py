@@ -28,18 +28,22 @@ class WorkerHandle:
     Args:
         config: options of the server.
         device: of the worker.
+        sharing: workers that have this device.
         on_death: called in the event loop when the process has ended and was not told to.
     """
 
-    def __init__(self, config: ServeConfig, device: str, on_death: Callable[[WorkerHandle], None]) -> None:
-        self.device, self.on_death = device, on_death
+    def __init__(
+        self, config: ServeConfig, device: str, sharing: int, on_death: Callable[[WorkerHandle], None]
+    ) -> None:
+        self.device, self.sharing, self.on_death = device, sharing, on_death
         self.loop = asyncio.get_running_loop()
         self.waiting: dict[int, asyncio.Queue[Event]] = {}
         self.ready: asyncio.Future[None] = self.loop.create_future()
         self.stopping = False
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=worker.work, args=(theirs, config, device), name=f"gp.serve {device}")
+        given = (theirs, config, device, sharing)
+        self.process = context.Process(target=worker.work, args=given, name=f"gp.serve {device}")
         self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self._outbox: list[Any] = []
@@ -119,7 +123,7 @@ class Pool:
 
     Args:
         config: options of the server.
-        devices: of the workers, one on each.
+        devices: of the workers, one of them for each entry.
     """
 
     def __init__(self, config: ServeConfig, devices: Sequence[str]) -> None:
@@ -133,7 +137,9 @@ class Pool:
 
     async def start(self) -> None:
         """Starts the workers and waits until they have loaded their model; ValueError says why one has not."""
-        self.workers = [WorkerHandle(self.config, device, self._on_death) for device in self.devices]
+        self.workers = [
+            WorkerHandle(self.config, device, self.devices.count(device), self._on_death) for device in self.devices
+        ]
         try:
             await asyncio.gather(*(one.ready for one in self.workers))
         except BaseException:
@@ -206,7 +212,7 @@ class Pool:
             return
         self.restarts += 1
         self._fruitless += 1
-        fresh = WorkerHandle(self.config, dead.device, self._on_death)
+        fresh = WorkerHandle(self.config, dead.device, dead.sharing, self._on_death)
         fresh.ready.add_done_callback(lambda future: future.exception())  # retrieved: health says that it is not up
         self.workers[self.workers.index(dead)] = fresh
         task = asyncio.ensure_future(asyncio.to_thread(dead.end))

@@ -14,13 +14,12 @@ from torch import Tensor
 from gp import calls
 from gp.asking import conversation_inputs, picture_entry, refuse_markers
 from gp.config.fitting import nearest
-from gp.images import read_image
 from gp.model import GlimpseModel
 from gp.pictures import read_picture
 from gp.pruners import Pruner
 from gp.serve.events import Job
 from gp.serve.options import ServeConfig
-from gp.serve.pictures import CODE, MEGA
+from gp.serve.pictures import CODE
 from gp.serve.refusing import Refused, bad
 from gp.serve.request import ChatRequest, Message
 from gp.types import PruneOptions
@@ -59,7 +58,7 @@ def prepare(model: GlimpseModel, job: Job, config: ServeConfig) -> Prepared:
     """
     request = job.request
     name, method, options = choose(model, request, config)
-    pictures = [decode(one, k, config) for k, one in enumerate(request.pictures)]
+    pictures = [decode(one, k) for k, one in enumerate(request.pictures)]
     texts = [part for message in request.messages for part in message.parts if isinstance(part, str)]
     _as_refusal("messages", refuse_markers, texts, model.backbone.processor.markers(model.processor))
     messages = [as_template_takes(message, pictures) for message in request.messages]
@@ -103,15 +102,13 @@ def sampling(request: ChatRequest, job: Job) -> tuple[Hashable, ...]:
     return request.temperature, request.top_p, None if request.seed is None else job.number
 
 
-def decode(picture: bytes | str, number: int, config: ServeConfig) -> Image.Image:
-    """A picture of a request; Refused if it does not decode, or cannot be downloaded."""
+def decode(picture: bytes | str, number: int) -> Image.Image:
+    """A picture of a request, whose size its header has told; Refused if it does not decode."""
+    assert isinstance(picture, bytes)  # addresses have been downloaded by now
     try:
-        found = read_image(picture, allow_urls=True) if isinstance(picture, str) else read_picture(picture)
+        return read_picture(picture)
     except (ValueError, OSError) as error:
         raise bad(None, f"image {number}: {error}", CODE) from error
-    if found.width * found.height > config.limits.image_megapixels * MEGA:
-        raise bad(None, f"image {number}: {found.width} x {found.height} px are too many", "image_too_large")
-    return found
 
 
 def as_template_takes(message: Message, pictures: Sequence[Image.Image]) -> dict[str, Any]:

@@ -62,6 +62,10 @@ def run_app(app: ASGIApp, listening: socket.socket, shutdown_s: float) -> None:
         timeout_graceful_shutdown=max(1, round(shutdown_s)),
         lifespan="on",
     )
-    uvicorn.Server(settings).run(sockets=[listening])
+    try:
+        uvicorn.Server(settings).run(sockets=[listening])
+    except SystemExit:  # newer ones end the process, without a word, if the start failed
+        if not problem:
+            raise
     if problem:
         raise problem[0]

@@ -12,20 +12,23 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from gp.allocator import give_back_freed_memory
+from gp.allocator import MemoryBound, keep_freed_memory
 from gp.serve.events import Drop, Event, Failed, Job, Ready, Stop
 from gp.serve.options import ServeConfig
 from gp.serve.refusing import Refused
 
 LOST = 1  # exit status when the server has gone away
-TRIM_SHARE = 0.01  # of the time goes into giving freed memory back, at most
+KEPT_BYTES = 2**28  # that a worker grows by before it gives freed memory back
 
 
-def work(connection: Connection, config: ServeConfig, device: str) -> None:
-    """Runs in a process of its own until `Stop` comes or the server goes away."""
+def work(connection: Connection, config: ServeConfig, device: str, sharing: int = 1) -> None:
+    """Runs in a process of its own until `Stop` comes or the server goes away; `sharing` workers have the device."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server says when to stop
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    keep_freed_memory()
     try:
+        if device == "cpu":
+            share_threads(sharing)
         model = load(config, device)
     except Exception as error:
         if not isinstance(error, ValueError | OSError):
@@ -50,6 +53,13 @@ def load(config: ServeConfig, device: str) -> Any:
     return model
 
 
+def share_threads(sharing: int) -> None:
+    """Takes a part of the threads that torch would take: more than there are cores get in each other's way."""
+    import torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // sharing))
+
+
 class Worker:
     """Two threads share what is ready: one prepares what comes, the other one answers.
 
@@ -67,7 +77,7 @@ class Worker:
         self.changed = threading.Condition()
         self.telling = threading.Lock()
         self.stopping = False
-        self.next_trim = 0.0  # of `time.monotonic()`
+        self.memory = MemoryBound(KEPT_BYTES)
 
     def run(self) -> None:
         """Answers until `Stop` has come and nothing is left."""
@@ -83,16 +93,8 @@ class Worker:
                 for one in batch:
                     self.dropped.discard(one.job.number)
                     self.open.discard(one.job.number)
-            del batch  # its pictures are free before the trim
-            self._trim()
-
-    def _trim(self) -> None:
-        """Gives freed memory back, as often as it costs next to nothing."""
-        start = time.monotonic()
-        if start >= self.next_trim:
-            give_back_freed_memory()
-            end = time.monotonic()
-            self.next_trim = end + (end - start) / TRIM_SHARE
+            del batch  # its pictures are free before the look
+            self.memory.look()
 
     def tell(self, event: Event) -> None:
         """Sends an event; the process ends if nobody is there to hear it."""

@@ -54,10 +54,14 @@ def test_a_server_that_refuses_is_named_with_what_it_said():
 
 def test_rows_by_hand():
     slow = Cell([1.0, 2.0, 4.0], [Timed("7", 0.5, 1.5, 3)] * 4, [True, True, True, False])
-    fast = Cell([2.0, 6.0, 4.0], [Timed("7", 0.5, 0.5, 1)] * 4, [True, False, False, False])
+    fast = Cell(
+        [2.0, 6.0, 4.0], [Timed(text, 0.5, 0.5, 1) for text in ("7", "8", "8", " 7 ")], [True, False, False, False]
+    )
     rows = first, second = summarize({(8, "front"): slow, (8, "plug-in"): fast})
     assert "x front" in table_of(rows, "of the first way").columns
     assert first["speed_up"].median == 1 and first["token_s"].median == 0.5 and first["accuracy"] == 0.75
+    assert first["equal"] == {"front": 4, "plug-in": 2} and second["equal"] == {"front": 2, "plug-in": 4}
+    assert table_of(rows, "").rows[1][-1] == "2"
     assert second["speed_up"].median == 2 and second["token_s"] is None and second["accuracy"] == 0.25
 
 

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("openai")
 pytest.importorskip("uvicorn")
 
+from gp.serve.worker import KEPT_BYTES
 from tests.support.serve_load import run
 
 
@@ -17,5 +18,6 @@ def test_every_client_gets_what_it_should(tmp_path):
     assert not found["wrong"]
     assert sum(n for kind, n in found["requests"].items() if kind != "stream asked again") == 1000
     assert "gp_worker_restarts 1.0" in found["metrics"] and "gp_requests_open 0.0" in found["metrics"]
-    for half, end in zip(found["mib"]["4/8"], found["mib"]["8/8"], strict=True):
-        assert end < 1.1 * half + 20
+    (server, worker), (server_later, worker_later) = found["mib"]["4/8"], found["mib"]["8/8"]
+    assert server_later < 1.1 * server + 20
+    assert worker_later < worker + KEPT_BYTES / 2**20 + 20

@@ -1,6 +1,7 @@
 """Many clients at once, good ones and bad ones, against a server of the embedded model.
 
-python -m tests.support.serve_load 1000        # figures as JSON
+python -m tests.support.serve_load 1000                  # figures as JSON
+python -m tests.support.serve_load 0 workers=2           # only one at a time against eight at a time
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 import httpx2
@@ -52,6 +55,7 @@ WAYS: tuple[dict[str, Any], ...] = (
 )
 SIZES = ((448, 448), (224, 224), (320, 240), (280, 448))
 BAD = ("truncated", "no base64", "other format", "megapixels", "body", "option", "role")
+ROUNDS = 3  # of so many requests one at a time, and the same eight at a time
 KINDS = ("good",) * 70 + ("stream",) * 10 + ("slow",) * 2 + ("abort",) * 6 + ("hang up",) * 3 + ("bad",) * 9
 
 
@@ -248,16 +252,19 @@ async def together(load: Load, kinds: list[str], concurrency: int, at: dict[int,
     return time.monotonic() - start
 
 
-def percentile(values: list[float], share: float) -> float:
-    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
+def percentile(values: list[float], share: float) -> float | None:
+    return sorted(values)[min(int(share * len(values)), len(values) - 1)] if values else None
 
 
-def run(count: int, log: Path, seed: int = 0) -> dict[str, Any]:
-    """Starts a server, sends `count` requests at concurrency 16, kills a worker on the way, and says what came."""
+def run(count: int, log: Path, seed: int = 0, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Starts a server, sends `count` requests at concurrency 16, kills a worker on the way, and says what came.
+
+    Then requests that can share a batch, one at a time and eight at a time in turn. `more`: options of the server.
+    """
     questions = make_questions(3 * len(WAYS), Random(seed))
     settings = (f"model.base={BASE}", f"model.glimpse={BASE}", "port=0", f"limits.body_mib={BODY_MIB}")
     limits = ("limits.image_megapixels=4", "limits.batch_wait_ms=10", "limits.time_s=600")
-    with served("gp.serve", (*settings, *limits), log) as (address, process):
+    with served("gp.serve", (*settings, *limits, *more), log) as (address, process):
         load, memory = Load(address, questions, seed), {}
         kinds = [load.rng.choice(KINDS) for _ in range(count)]
 
@@ -267,12 +274,13 @@ def run(count: int, log: Path, seed: int = 0) -> dict[str, Any]:
         def remember(when: str) -> None:
             memory[when] = [resident_mib(process.pid), *map(resident_mib, children(process.pid))]
 
-        at: dict[int, Any] = {count * k // 8: partial(remember, f"{k}/8") for k in range(2, 8)}
+        at: dict[int, Any] = {count * k // 8: partial(remember, f"{k}/8") for k in range(2, 8)} if count else {}
         at[count // 10] = kill_worker
         seconds = asyncio.run(together(load, kinds, CONCURRENCY, at))
         remember("8/8")
         tally = load.tally
-        pairs = {c: asyncio.run(alike(address, questions, c)) for c in (1, 8)}
+        rounds = [{c: asyncio.run(alike(address, questions, c)) for c in (1, 8)} for _ in range(ROUNDS)]
+        remember("end")
         page = httpx2.get(address.removesuffix("/v1") + "/metrics").text
     return {
         "requests": dict(tally.counts),
@@ -280,20 +288,23 @@ def run(count: int, log: Path, seed: int = 0) -> dict[str, Any]:
         "seconds": seconds,
         "p50_s": percentile(tally.seconds, 0.5),
         "p99_s": percentile(tally.seconds, 0.99),
-        "longest_s": max(tally.seconds),
+        "longest_s": percentile(tally.seconds, 1),
         "first_p99_s": percentile(tally.first, 0.99),
         "mib": memory,
-        "requests_per_s": {str(c): value for c, value in pairs.items()},
+        "requests_per_s": {str(c): [one[c] for one in rounds] for c in (1, 8)},
+        "eight_by_one": median(one[8] / one[1] for one in rounds),
         "metrics": [line for line in page.splitlines() if line.startswith(("gp_requests", "gp_worker"))],
     }
 
 
 async def alike(address: str, questions: list[Question], concurrency: int, count: int = 48) -> float:
-    """Requests a second of questions that can share a batch."""
+    """Requests a second of questions that can share a batch, all of them answered rightly."""
     load = Load(address, [one for one in questions if not one.way], 0)
-    return count / await together(load, ["good"] * count, concurrency, {})
+    seconds = await together(load, ["good"] * count, concurrency, {})
+    assert not load.tally.wrong, load.tally.wrong
+    return count / seconds
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(run(int(sys.argv[1]), Path(folder) / "log"), indent=1))
+        print(json.dumps(run(int(sys.argv[1]), Path(folder) / "log", more=sys.argv[2:]), indent=1))
