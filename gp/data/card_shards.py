@@ -8,7 +8,8 @@ A split is named `SPLIT` or `SPLIT@ROWSxCOLUMNS`, the size of its scenes in visu
     test_KIND   1,024 of a kind beyond reading a number: color_of, count, exists, side
     train_KIND  1,536 of such a kind  val_KIND   256
 
-One question per scene; digit scans and photographs of train, val and test are disjoint. `dataset` is the kind.
+One question per scene; digit scans and photographs of train, val and test are disjoint. `dataset` is the kind. Scans are
+distorted and photographs tinted in training splits alone, as in the pretraining: ten photographs are few.
 Files are JPEG of quality 95, which keeps halftone numbers readable.
 """
 
@@ -23,7 +24,7 @@ from gp.embedded.cards.samples import draw_question
 from gp.embedded.cards.scene import SceneBuilder
 from gp.embedded.cards.views import jpeg_bytes
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 SEED = 20261129  # scenes of the pretraining have seeds of their own
 DEFAULT_SIZE = (16, 16)
 MIN_TOKENS, MAX_TOKENS, MIN_SIDE = (
@@ -106,7 +107,7 @@ def ensure_card_shards(
 
 
 def _drawer(split: str, spec: CardSplit, rows: int, columns: int) -> Drawer:
-    builder = SceneBuilder(spec.scene_split)
+    builder = SceneBuilder(spec.scene_split, augment=spec.scene_split == "train")
 
     def draw(index: int) -> tuple[bytes, dict]:
         kind = spec.kinds[index % len(spec.kinds)]
