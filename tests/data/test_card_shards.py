@@ -34,16 +34,18 @@ def root(tmp_path_factory):
     return tmp_path_factory.mktemp("shards") / "tiny"
 
 
-def test_samples_are_those_of_the_drawing(root):
-    paths = ensure_card_shards(root, "train@8x10", SMALL)
-    assert [str(path.relative_to(root)) for path in paths] == [f"train-8x10/train-00000{i}.tar" for i in range(2)]
+@pytest.mark.parametrize(("split", "is_varied"), [("train", True), ("test", False)])
+def test_samples_are_those_of_the_drawing(root, split, is_varied):
+    paths, spec = ensure_card_shards(root, f"{split}@8x10", SMALL), SMALL[split]
+    expected = [f"{split}-8x10/{split}-00000{i}.tar" for i in range(spec.num_shards)]
+    assert [str(path.relative_to(root)) for path in paths] == expected
     samples = read_samples(paths)
-    assert len(samples) == 5
-    builder = SceneBuilder("train")
+    assert len(samples) == spec.num_samples
+    builder = SceneBuilder(split, augment=is_varied)
     for index, sample in enumerate(samples):
-        record, kind = sample["json"], ("color", "conjunction")[index % 2]
+        record, kind = sample["json"], spec.kinds[index % len(spec.kinds)]
         drawn = draw_sample(builder, kind, 8, 10, SEED + index)
-        assert (record["dataset"], record["split"], record["width"], record["height"]) == (kind, "train", 280, 224)
+        assert (record["dataset"], record["split"], record["width"], record["height"]) == (kind, split, 280, 224)
         assert (record["question"], record["answer"]) == (drawn.question.text, drawn.question.answer)
         assert [tuple(box) for box in record["boxes_xyxy_px"]] == list(drawn.boxes_xyxy_px[0])
         assert np.array_equal(Image.open(io.BytesIO(sample["jpg"])), drawn.images[0])  # halftone survives as trained
