@@ -8,8 +8,8 @@ A split is named `SPLIT` or `SPLIT@ROWSxCOLUMNS`, the size of its scenes in visu
     test_KIND   1,024 of a kind beyond reading a number: color_of, count, exists, side
     train_KIND  1,536 of such a kind  val_KIND   256
 
-One question per scene; digit scans and photographs of train, val and test are disjoint. `dataset` is the kind. In training
-splits alone scans are distorted and photographs tinted, as in the pretraining: ten photographs are few.
+One question per scene; digit scans and photographs of train, val and test are disjoint. `dataset` is the kind.
+In training splits alone scans are distorted and photographs tinted, as in the pretraining: ten photographs are few.
 Files are JPEG of quality 95, which keeps halftone numbers readable.
 """
 
