@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -77,7 +78,7 @@ def test_every_documented_command_is_accepted():
     assert len(commands) > 20 and {command.split()[0] for command in commands} == set(BENCHES)
     for command in commands:
         parser = make_parser()
-        options = parser.parse_args(as_flags(parser, command.split()))
+        options = parser.parse_args(as_flags(parser, shlex.split(command)))
         if hasattr(options, "preset"):  # benches of the model; those of data have none
             read_preset(options)
 
