@@ -34,7 +34,7 @@ COLUMNS = ("concurrency", "way", "requests/s", "x {first}", "first token, ms", "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", default="tiny", help="hub id, folder, or tiny (tiny)")
-    parser.add_argument("--glimpse", help="trained parts of the front and of our server (tiny for the base tiny)")
+    parser.add_argument("--glimpse", help="trained parts of all but stock vLLM (tiny for the base tiny)")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help=f"({' '.join(WAYS)})")
     parser.add_argument("--methods", nargs="+", default=["divprune"], help="of the plug-in (divprune)")
     parser.add_argument("--budget", type=float, default=0.111, help="share kept, of plug-in and our server (0.111)")
@@ -87,6 +87,8 @@ def check(options: argparse.Namespace) -> None:
         raise OptionError("--ways front stands before vLLM: name vllm, too")
     if "front" in options.ways and options.glimpse is None:
         raise OptionError("--ways front looks by a glimpse: give --glimpse")
+    if "plugin" in options.ways and "glimpse" in options.methods and options.glimpse is None:
+        raise OptionError("--methods glimpse has trained parts: give --glimpse")
 
 
 def summarize(cells: Mapping[tuple[int, str], Cell]) -> list[dict[str, Any]]:

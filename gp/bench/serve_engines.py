@@ -16,8 +16,9 @@ from typing import IO, Any
 
 import httpx2
 
+from gp.backbones import find_family
 from gp.embedded import EMBEDDED_BASES
-from gp.integrations.vllm import ARCHITECTURE, CPU_WORKER
+from gp.integrations.vllm import ARCHITECTURES, CPU_WORKER
 from gp.integrations.vllm.settings import KEY
 
 START_S = 600.0  # for loading a model
@@ -29,14 +30,15 @@ CPU_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "1"}  # GiB
 
 
 def vllm_command(
-    python: str, base: str, port: int, device: str, more: Sequence[str], method: str | None, budget: float
+    python: str, base: str, port: int, device: str, more: Sequence[str], pruning: Mapping[str, Any] | None
 ) -> list[str]:
-    """vLLM's server of a base; with `method` the plug-in's model of it."""
+    """vLLM's server of a base; with `pruning` (see docs/vllm.md) the plug-in's model of it."""
     place = str(EMBEDDED_BASES.get(base, base))
     command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", place, "--served-model-name", base]
     command += ["--host", "127.0.0.1", "--port", str(port), *(CPU_FLAGS if device == "cpu" else ()), *more]
-    if method is not None:
-        overrides = {"architectures": [ARCHITECTURE], KEY: {"method": method, "budget": budget}}
+    if pruning is not None:
+        family, _ = find_family(place)
+        overrides = {"architectures": [ARCHITECTURES[family.model_type]], KEY: pruning}
         command += ["--hf-overrides", json.dumps(overrides), "--trust-request-mm-kwargs"]  # each names its method
         command += ["--worker-cls", CPU_WORKER] if device == "cpu" else []
     return command

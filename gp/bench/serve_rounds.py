@@ -44,11 +44,12 @@ def servers(options: argparse.Namespace, logs: Path) -> Iterator[list[Way]]:
     at = {name: f"http://127.0.0.1:{port}/v1" for name, port in ports.items()}
     more, device = shlex.split(options.vllm_args), options.device
     served = [f"prune.budget={options.budget:g}", f"name={options.base}", *shlex.split(options.serve_args)]
+    pruning = {"method": options.methods[0], "budget": options.budget}
+    if options.glimpse is not None and "glimpse" in options.methods:
+        pruning["glimpse"] = options.glimpse
     commands = {
-        "vllm": vllm_command(options.vllm, options.base, ports["vllm"], device, more, None, 1.0),
-        "plugin": vllm_command(
-            options.vllm, options.base, ports["plugin"], device, more, options.methods[0], options.budget
-        ),
+        "vllm": vllm_command(options.vllm, options.base, ports["vllm"], device, more, None),
+        "plugin": vllm_command(options.vllm, options.base, ports["plugin"], device, more, pruning),
         "gp": gp_command(options.base, options.glimpse, ports["gp"], device, served),
         "front": front_command(options.base, options.glimpse, ports["front"], device, at["vllm"]),
     }

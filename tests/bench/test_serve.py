@@ -68,7 +68,8 @@ def test_rows_by_hand():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--methods", "glimpse"], "--methods must be of .*divprune.*got glimpse"),
+        (["--methods", "fastv"], "--methods must be of .*divprune.*got fastv"),
+        (["--base", "mine", "--ways", "plugin", "--methods", "glimpse"], "--methods glimpse .* give --glimpse"),
         (["--budget", "0"], r"--budget must be in \(0, 1\], got 0"),
         (["--concurrency", "0"], "--concurrency must be 1 or more, got 0"),
         (["--ways", "front"], "--ways front stands before vLLM"),

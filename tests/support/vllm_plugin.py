@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL.Image import Image
 
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
-from gp.integrations.vllm import ARCHITECTURE, CPU_WORKER
+from gp.integrations.vllm import ARCHITECTURES, CPU_WORKER
 from gp.integrations.vllm.settings import KEY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,7 +51,8 @@ def engine(base: Path = BASE, pruning: dict[str, Any] | None = None, **arguments
     from vllm import LLM
 
     if pruning is not None:
-        arguments["hf_overrides"] = {"architectures": [ARCHITECTURE], KEY: pruning}
+        model_type = json.loads((Path(base) / "config.json").read_text())["model_type"]
+        arguments["hf_overrides"] = {"architectures": [ARCHITECTURES[model_type]], KEY: pruning}
         arguments.setdefault("worker_cls", CPU_WORKER)
     return LLM(str(base), **{**LIMITS, **arguments})
 

@@ -11,8 +11,9 @@ from gp.selection import known_counts
 from gp.types import PruneOptions, VisualLayout
 
 KEY = "visual_pruning"  # in hf_overrides, in a request's mm_processor_kwargs, and among an image's tensors
-# they see the image and nothing else, and the number of tokens that they keep is known before the image is
-METHODS = ("none", "random", "downsample", "divprune", "visionzip")
+GLIMPSE = "glimpse"  # the method that is given the question, and the key of its trained parts
+# the number of tokens that they keep is known before the image is; all but the last see the image and nothing else
+METHODS = ("none", "random", "downsample", "divprune", "visionzip", GLIMPSE)
 MAX_SEED = 2**63 - 1
 
 
@@ -24,20 +25,28 @@ class Settings:
         method: one of `METHODS`.
         budget: share of an image's visual tokens that are kept, in (0, 1]; at least one token is.
         seed: for `random`; the same seed keeps the same tokens of an image.
+        glimpse: trained parts of the method of that name: a folder, a hub id, or "tiny"; of the whole engine.
 
     Raises:
-        ValueError: a value of another type or outside its range.
+        ValueError: a value of another type or outside its range, or `glimpse` without its parts.
     """
 
     method: str = "none"
     budget: float = 1.0
     seed: int = 0
+    glimpse: str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(
-                f"{KEY}: method must be one of {', '.join(METHODS)}, got {self.method!r}; methods that look at the "
-                "question or prune inside the decoder do not fit into vLLM"
+                f"{KEY}: method must be one of {', '.join(METHODS)}, got {self.method!r}; other methods that look "
+                "at the question or prune inside the decoder do not fit into vLLM"
+            )
+        if self.glimpse is not None and not isinstance(self.glimpse, str):
+            raise ValueError(f"{KEY}: glimpse must be a folder, a hub id or 'tiny', got {self.glimpse!r}")
+        if self.method == GLIMPSE and self.glimpse is None:
+            raise ValueError(
+                f"{KEY}: method 'glimpse' needs trained parts: give their folder or hub id as glimpse in hf_overrides"
             )
         try:
             self.options()
@@ -96,4 +105,7 @@ def of_engine(config: Any) -> Settings:
 def of_request(default: Settings, kwargs: Mapping[str, Any]) -> tuple[Settings, dict[str, Any]]:
     """Settings of one request, and what is left of its `mm_processor_kwargs`; raises like `Settings.but`."""
     rest = dict(kwargs)
-    return default.but(rest.pop(KEY, None), "mm_processor_kwargs"), rest
+    given = rest.pop(KEY, None)
+    if isinstance(given, Mapping) and GLIMPSE in given:
+        raise ValueError(f"mm_processor_kwargs: {KEY}.glimpse is the engine's, whose model loads it: see hf_overrides")
+    return default.but(given, "mm_processor_kwargs"), rest

@@ -80,7 +80,9 @@ def test_the_budget_of_the_engine_holds_where_a_request_says_nothing(model, engi
 def test_a_wrong_request_is_one_clear_error_and_the_next_one_is_answered(model, engine):
     request = plugin.requests()[0]
     prompt = plugin.prompt(plugin.processor(), request)
-    with pytest.raises(ValueError, match=r"method must be one of none, random, .* got 'glimpse'"):
+    with pytest.raises(ValueError, match=r"method must be one of none, random, .* got 'fastv'"):
+        plugin.answers(engine, [prompt], {"method": "fastv"})
+    with pytest.raises(ValueError, match="method 'glimpse' needs trained parts"):
         plugin.answers(engine, [prompt], {"method": "glimpse"})
     assert plugin.answers(engine, [prompt]) == [ours(model, request, "divprune")]
 

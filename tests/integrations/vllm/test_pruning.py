@@ -13,7 +13,7 @@ from gp.integrations.vllm.settings import METHODS, Settings
 from gp.pruners import make_baseline
 from tests.support.tiny_models import IMAGE_PAD, tiny_inputs, tiny_qwen
 
-RANKING = [name for name in METHODS if name not in ("none", "downsample")]
+RANKING = [name for name in METHODS if name not in ("none", "downsample", "glimpse")]
 
 
 def images_of(backbone, inputs, pruner, settings, seed):

@@ -12,7 +12,9 @@ from gp.integrations.vllm.settings import KEY, Settings, of_engine, of_request
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"method": "glimpse"}, "method must be one of none, random, downsample, divprune, visionzip, got 'glimpse'"),
+        ({"method": "fastv"}, "method must be one of none, random, downsample, divprune, visionzip, glimpse, got 'fastv'"),
+        ({"method": "glimpse"}, "method 'glimpse' needs trained parts"),
+        ({"method": "none", "glimpse": 3}, "glimpse must be a folder, a hub id or 'tiny', got 3"),
         ({"method": "divprune", "budget": 0}, r"budget must be in \(0, 1\], got 0"),
         ({"method": "divprune", "budget": True}, r"budget must be in \(0, 1\], got True"),
         ({"method": "random", "seed": -1}, "seed must be a whole number in 0.*, got -1"),
@@ -34,6 +36,8 @@ def test_a_request_overrides_the_engine_and_leaves_the_rest():
     assert of_request(engine, {}) == (engine, {})
     with pytest.raises(ValueError, match="mm_processor_kwargs: visual_pruning has no 'ratio'"):
         of_request(engine, {KEY: {"ratio": 0.5}})
+    with pytest.raises(ValueError, match="glimpse is the engine's"):
+        of_request(engine, {KEY: {"glimpse": "tiny"}})
 
 
 @pytest.mark.parametrize(
