@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import configparser
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL.Image import Image
 
 from gp.embedded.cards.samples import draw_sample
@@ -55,6 +57,21 @@ def engine(base: Path = BASE, pruning: dict[str, Any] | None = None, **arguments
         arguments["hf_overrides"] = {"architectures": [ARCHITECTURES[model_type]], KEY: pruning}
         arguments.setdefault("worker_cls", CPU_WORKER)
     return LLM(str(base), **{**LIMITS, **arguments})
+
+
+@contextmanager
+def running(site: Path, **arguments: Any) -> Iterator[Any]:
+    """An engine as `engine` makes it, in this process, with the plug-in found in the new folder `site`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(write_entry_points(site)))
+        patch.setenv("PYTHONPATH", f"{site}:{ROOT}")
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process: half the start
+        made = engine(**arguments)
+        yield made
+        made.llm_engine.engine_core.shutdown()
+        del made
+        forget_devices()
 
 
 def prompt(processor: Any, request: Request) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class PrunedLlavaForConditionalGeneration(
         if behind := [k for k in taps if k >= len(states)]:
             raise ValueError(f"glimpse: vision layers {behind} are not computed by vLLM, which stops at the last used")
         attention = {block: vision.encoder.layers[block].self_attn.attn for block in blocks}
-        with record(attention, {layer: states[layer] for layer in taps}) as found:
+        with record(attention, made={layer: states[layer] for layer in taps}) as found:
             embeds = self._process_image_input(images)
         features = {
             k: patches(out, tower.num_cls).view(len(embeds), -1, out.shape[-1]) for k, out in found.states.items()

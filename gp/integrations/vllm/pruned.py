@@ -20,7 +20,7 @@ from gp.integrations.vllm.outline import method, outline_of
 from gp.integrations.vllm.positions import PlacedImage, place_images, prompt_positions, take_places, with_places
 from gp.integrations.vllm.pruning import prune_image
 from gp.integrations.vllm.settings import GLIMPSE, KEY, METHODS, of_engine
-from gp.integrations.vllm.towers import attention_by_image, record, states_by_image
+from gp.integrations.vllm.towers import attention_by_image, behind_block, record, states_by_image
 from gp.types import ImageFeatures, PruneOptions, VisionAttention
 
 ANY_RATE = 0.5  # of videos, which are not taken: vLLM asks models for positions only if some rate is set
@@ -46,6 +46,10 @@ class PrunedImages:
         worker = vllm_config.parallel_config.worker_cls
         if current_platform.is_cpu() and worker != CPU_WORKER:
             raise ValueError(f"worker_cls must be {CPU_WORKER!r} on a CPU, got {worker!r}; see docs/vllm.md")
+        compilation: Any = vllm_config.compilation_config
+        for option in ("compile_mm_encoder", "cudagraph_mm_encoder"):
+            if getattr(compilation, option, False):
+                raise ValueError(f"compilation_config.{option}: what is pruned is read inside the vision tower")
         config: Any = vllm_config.model_config
         if not config.uses_mrope:
             raise ValueError(f"{type(self).__name__}: this version of vLLM does not let the model place its tokens")
@@ -184,8 +188,7 @@ class PrunedQwen(PrunedImages):
         if (blocks and visual.tp_size > 1) or ((blocks or taps) and spread):
             raise ValueError(f"{KEY}: visionzip and glimpse read a vision tower that is on one device")
         attention = {block: visual.blocks[block].attn.attn for block in blocks}
-        layers = {layer: visual.blocks[layer] for layer in taps}
-        with record(attention, layers) as found:
+        with record(attention, given={layer: behind_block(visual, layer) for layer in taps}) as found:
             embeds = self._process_image_input(images)  # type: ignore[attr-defined]
         looks = {block: attention_by_image(visual, call, sizes) for block, call in found.calls.items()}
         states = {layer: states_by_image(visual, out, sizes) for layer, out in found.states.items()}

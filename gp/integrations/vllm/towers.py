@@ -28,29 +28,52 @@ class Recorded:
 
 
 @contextmanager
-def record(attention: Mapping[int, Any], layers: Mapping[int, Any]) -> Iterator[Recorded]:
-    """Collects from the attention modules of some vision blocks, and from some layers, while the tower runs."""
+def record(
+    attention: Mapping[int, Any], given: Mapping[int, Any] | None = None, made: Mapping[int, Any] | None = None
+) -> Iterator[Recorded]:
+    """Collects while the tower runs; modules that vLLM may compile pass hooks by, so those named here are inside.
+
+    Args:
+        attention: vision block -> its attention module.
+        given: vision layer -> a module whose first argument is the layer's output.
+        made: vision layer -> a module whose output is the layer's.
+    """
     found = Recorded()
 
-    def calls_of(block: int) -> Any:
+    def call_of(block: int) -> Any:
         def before(module: Any, args: tuple, kwargs: dict[str, Any]) -> None:
             found.calls[block] = (kwargs["query"], kwargs["key"]) if kwargs else (args[0], args[1])
 
         return before
 
-    def states_of(layer: int) -> Any:
-        def behind(module: Any, args: tuple, output: Any) -> None:
-            found.states[layer] = output[0] if isinstance(output, tuple) else output
+    def given_to(layer: int) -> Any:
+        def before(module: Any, args: tuple) -> None:
+            found.states[layer] = args[0].clone()  # norms of a GPU write over what they add
+
+        return before
+
+    def made_by(layer: int) -> Any:
+        def behind(module: Any, args: tuple, output: Tensor) -> None:
+            found.states[layer] = output
 
         return behind
 
-    hooks = [one.register_forward_pre_hook(calls_of(k), with_kwargs=True) for k, one in attention.items()]
-    hooks += [one.register_forward_hook(states_of(k)) for k, one in layers.items()]
+    hooks = [one.register_forward_pre_hook(call_of(k), with_kwargs=True) for k, one in attention.items()]
+    hooks += [one.register_forward_pre_hook(given_to(k)) for k, one in (given or {}).items()]
+    hooks += [one.register_forward_hook(made_by(k)) for k, one in (made or {}).items()]
     try:
         yield found
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def behind_block(visual: Any, block: int) -> Any:
+    """The norm that is given what a block of a Qwen tower makes."""
+    if block + 1 < len(visual.blocks):
+        return visual.blocks[block + 1].norm1
+    merger = visual.merger
+    return merger.ln_q if hasattr(merger, "ln_q") else merger.norm
 
 
 def raster_orders(visual: Any, grids: Sequence[tuple[int, int]]) -> list[Tensor | None]:

@@ -32,17 +32,9 @@ def model():
 
 @pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
 def engine(request, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        site = plugin.write_entry_points(tmp_path_factory.mktemp("site"))
-        patch.syspath_prepend(str(site))
-        patch.setenv("PYTHONPATH", f"{site}:{plugin.ROOT}")
-        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # one process: half the start
-        made = plugin.engine(pruning={"method": "divprune", "budget": BUDGET}, **request.param)
+    pruning = {"method": "divprune", "budget": BUDGET}
+    with plugin.running(tmp_path_factory.mktemp("site"), pruning=pruning, **request.param) as made:
         yield made
-        made.llm_engine.engine_core.shutdown()
-        del made
-        plugin.forget_devices()
 
 
 def ours(model, request, method, budget=BUDGET, seed=0):
