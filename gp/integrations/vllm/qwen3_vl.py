@@ -21,6 +21,10 @@ from gp.integrations.vllm.pruned import PrunedQwen
 class Info(ImagesOnly, Qwen3VLProcessingInfo):
     """Sizes of images."""
 
+    def get_supported_mm_processor_kwargs(self) -> dict[str, set[str]]:
+        # the stock class adds to the arguments of videos, of which there are none here
+        return super(Qwen3VLProcessingInfo, self).get_supported_mm_processor_kwargs()
+
 
 class DummyInputs(TextBehindImages, Qwen3VLDummyInputsBuilder):
     """Made-up prompts."""

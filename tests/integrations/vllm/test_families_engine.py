@@ -1,0 +1,85 @@
+"""Every family in real vLLM against gp's own engine, on random bases: the same method, the same budget, the same ids."""
+
+from __future__ import annotations
+
+import pytest
+
+import gp
+from gp.asking import chat_inputs
+from tests.support import vllm_bases as bases
+from tests.support import vllm_plugin as plugin
+
+pytest.importorskip("vllm")
+pytestmark = pytest.mark.slow
+
+BUDGET = 0.3
+METHODS = {
+    "qwen3_vl": ("none", "random", "downsample", "divprune", "visionzip"),
+    "llava": ("none", "random", "divprune", "visionzip"),
+}
+ENGINES = {
+    "prefixes kept, prompts in chunks": {
+        "enable_prefix_caching": True,
+        "max_num_batched_tokens": plugin.FEW_TOKENS,
+        "max_num_seqs": 8,
+        "block_size": 32,
+    },
+    "prefixes forgotten, prompts whole": {"enable_prefix_caching": False, "enable_chunked_prefill": False},
+}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def base(family, tmp_path_factory):
+    return bases.save_stock(family, tmp_path_factory.mktemp("bases") / family)
+
+
+@pytest.fixture(scope="module")
+def model(base):
+    return gp.from_pretrained(base, dtype="float32")
+
+
+@pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
+def engine(request, base, tmp_path_factory):
+    site = tmp_path_factory.mktemp("site")
+    pruning = {"method": "divprune", "budget": BUDGET}
+    with plugin.running(site, base=base, pruning=pruning, max_model_len=1024, **request.param) as made:
+        yield made
+
+
+def ours(model, request, method):
+    """Ids of the greedy answer of gp's engine."""
+    pictures, question = request
+    inputs = chat_inputs(model.processor, pictures, [question])
+    how = {} if method == "none" else {"budget": BUDGET, "budget_scope": "image"}
+    out = model.generate(**inputs, pruner=method, do_sample=False, max_new_tokens=6, **how)
+    return out[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+def test_answers_are_those_of_gp(family, model, engine):
+    found = {}
+    for method in METHODS[family]:
+        requests = bases.requests()
+        if method == "random":  # gp draws once a prompt, vLLM's images are seen apart
+            requests = [one for one in requests if len(one[0]) == 1]
+        prompts = [plugin.prompt(model.processor, one) for one in requests]
+        wanted = [ours(model, one, method) for one in requests]
+        pruning = {"method": method, "budget": BUDGET}
+        assert plugin.answers(engine, prompts, pruning) == wanted, method
+        assert plugin.answers(engine, prompts[::-1], pruning) == wanted[::-1], method  # from what the engine has kept
+        assert plugin.answers(engine, prompts[:1], pruning) == wanted[:1], method  # alone
+        found[method] = str(wanted[:4])
+    assert len(set(found.values())) == len(found)  # the methods do not answer alike, so the comparison can fail
+
+
+def test_what_a_family_cannot_do_is_refused(family, model, engine):
+    prompt = plugin.prompt(model.processor, bases.requests()[0])
+    if family == "llava":
+        with pytest.raises(ValueError, match="method 'downsample' does not work here: LLaVA"):
+            plugin.answers(engine, [prompt], {"method": "downsample"})
+    with pytest.raises(ValueError, match="method 'glimpse' needs trained parts"):
+        plugin.answers(engine, [prompt], {"method": "glimpse"})
