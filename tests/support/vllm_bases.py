@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from gp.backbones.processor import Qwen2_5_VLProcessor, Qwen3VLProcessor
@@ -29,6 +30,7 @@ def save_stock(family: str, folder: Path, seed: int = 0) -> Path:
     sizes = {"hidden": HIDDEN, "heads": HEADS}
     if family == "llava":
         llava_bases.save_base(folder, seed, **sizes)
+        rename_as_published(folder / "model.safetensors")
         return folder
     make, kind, patch, video_kind = QWEN[family]
     images = Qwen2VLImageProcessorPil(patch_size=patch, min_pixels=4 * patch**2, max_pixels=400 * patch**2)
@@ -44,6 +46,14 @@ def save_stock(family: str, folder: Path, seed: int = 0) -> Path:
         kept = {k: v for k, v in settings.items() if k != "image_processor_type"} if more else settings
         (folder / f"{name}_config.json").write_text(json.dumps({**kept, **more}, default=dict))
     return folder
+
+
+def rename_as_published(file: Path) -> None:
+    """Names the vision tower of a LLaVA as the published conversions do; vLLM knows that name alone."""
+    weights = {name.removeprefix("model."): weight for name, weight in load_file(file).items()}
+    tower, published = "vision_tower.", "vision_tower.vision_model."
+    renamed = {k.replace(tower, published) if k.startswith(tower) else k: v for k, v in weights.items()}
+    save_file(renamed, file, metadata={"format": "pt"})
 
 
 def noise(number: int) -> Image.Image:
