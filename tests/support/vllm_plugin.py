@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 from PIL.Image import Image
+from torch import Tensor
 
+from gp.asking import chat_inputs
 from gp.embedded.cards.samples import draw_sample
 from gp.embedded.cards.scene import SceneBuilder
 from gp.integrations.vllm import ARCHITECTURES, CPU_WORKER
 from gp.integrations.vllm.settings import KEY
+from gp.model import GlimpseModel
+from gp.types import PruneOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "gp/embedded/base"
@@ -94,6 +98,28 @@ def generate(engine: Any, prompts: Sequence[dict[str, Any]], pruning: dict[str, 
 def answers(engine: Any, prompts: Sequence[dict[str, Any]], pruning: dict[str, Any] | None = None) -> list[list[int]]:
     """Ids of these answers."""
     return [list(one.outputs[0].token_ids) for one in generate(engine, prompts, pruning)]
+
+
+def decided(model: GlimpseModel, request: Request, budget: float) -> list[Tensor]:
+    """What the glimpse keeps of each picture, shown alone with the question; bool [h, w] each."""
+    pictures, question = request
+    alone = [chat_inputs(model.processor, [picture], [question]) for picture in pictures]
+    return [model.prefill(one, "glimpse", PruneOptions(fixed_keep_ratio=budget)).keep_masks[0] for one in alone]
+
+
+def before_first_layer(model: GlimpseModel, plain: GlimpseModel, request: Request, budget: float) -> list[int]:
+    """Ids of the greedy answer of a decoder that sees those tokens alone, from its first layer on, where they were.
+
+    Args:
+        model: with the glimpse.
+        plain: the same base without one, whose `oracle` drops before the first layer.
+    """
+    pictures, question = request
+    inputs, masks = chat_inputs(plain.processor, pictures, [question]), decided(model, request, budget)
+    kept = [int(mask.sum()) for mask in masks]
+    how = {"pruner": "oracle", "evidence_masks": masks, "num_keep": kept, "budget_scope": "image"}
+    out = plain.generate(**inputs, **how, do_sample=False, max_new_tokens=6)
+    return out[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def forget_devices() -> None:

@@ -8,6 +8,7 @@ of tokens, and the axis of rows holds the original numbers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -47,6 +48,14 @@ class Processor(PrunedProcessing, LlavaMultiModalProcessor):
     """Prompts and pixels."""
 
     refused: ClassVar[Mapping[str, str]] = {"downsample": "LLaVA's tower in vLLM takes images of one size"}
+
+    @cached_property
+    def frame(self) -> tuple[int, int]:  # type: ignore[override]
+        """A line break stands behind an image; LLaMA's tokenizer makes two tokens of it there."""
+        image = self.info.get_hf_processor().image_token
+        ids = self.info.get_tokenizer().encode(f"{image}\n{image}", add_special_tokens=False)
+        first, second = (place for place, token in enumerate(ids) if token == self._backbone.image_token_id)
+        return 0, second - first - 1
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         """Refuses prompts whose last answer would stand behind the last position that the decoder knows."""

@@ -64,6 +64,11 @@ class PrunedProcessing:
     def _backbone(self) -> Any:
         return outline_of(self.info.ctx.model_config)
 
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Text tokens before and behind those of an image that belong to it."""
+        return self._backbone.image_frame
+
     # ---- prompts --------------------------------------------------------------------------------------------------
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
@@ -71,7 +76,7 @@ class PrunedProcessing:
         images = inputs.mm_data_items.get_all_counts().get("image", 0)
         if settings.method == GLIMPSE and images:
             backbone = self._backbone
-            prompts = prompts_of(inputs.prompt, backbone.image_token_id, backbone.image_frame, images)
+            prompts = prompts_of(inputs.prompt, backbone.image_token_id, self.frame, images)
             inputs = replace(inputs, hf_processor_mm_kwargs={**inputs.hf_processor_mm_kwargs, PROMPTS: prompts})
         done = super().apply(inputs, timing_ctx)  # type: ignore[misc]
         ends = [place.offset + place.length for place in done["mm_placeholders"].get("image", ())]

@@ -1,13 +1,16 @@
-"""Every family in real vLLM against gp's own engine, on random bases: the same method, the same budget, the same ids."""
+"""Qwen3-VL and LLaVA in real vLLM against gp's own engine, on random bases: same method, same budget, same ids."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
 import gp
 from gp.asking import chat_inputs
+from gp.formats.glimpse_folder import save_glimpse
 from tests.support import vllm_bases as bases
 from tests.support import vllm_plugin as plugin
+from tests.support.glimpses import micro_glimpse
 
 pytest.importorskip("vllm")
 pytestmark = pytest.mark.slow
@@ -43,10 +46,19 @@ def model(base):
     return gp.from_pretrained(base, dtype="float32")
 
 
+@pytest.fixture(scope="module")
+def looking(base, tmp_path_factory):
+    """The base with random trained parts, read in a twig, and their folder."""
+    made = micro_glimpse(gp.from_pretrained(base, dtype="float32").base, prune_layer=1, twig=1, read_layers=[0, 2])
+    made.glimpse.twig.start_from(made.backbone)
+    folder = save_glimpse(tmp_path_factory.mktemp("glimpse"), made.glimpse, made.backbone, gp.PruneOptions())
+    return gp.from_pretrained(base, glimpse=folder, dtype="float32"), folder
+
+
 @pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
-def engine(request, base, tmp_path_factory):
+def engine(request, base, looking, tmp_path_factory):
     site = tmp_path_factory.mktemp("site")
-    pruning = {"method": "divprune", "budget": BUDGET}
+    pruning = {"method": "divprune", "budget": BUDGET, "glimpse": str(looking[1])}
     with plugin.running(site, base=base, pruning=pruning, max_model_len=1024, **request.param) as made:
         yield made
 
@@ -81,5 +93,16 @@ def test_what_a_family_cannot_do_is_refused(family, model, engine):
     if family == "llava":
         with pytest.raises(ValueError, match="method 'downsample' does not work here: LLaVA"):
             plugin.answers(engine, [prompt], {"method": "downsample"})
-    with pytest.raises(ValueError, match="method 'glimpse' needs trained parts"):
-        plugin.answers(engine, [prompt], {"method": "glimpse"})
+    else:
+        plugin.answers(engine, [prompt], {"method": "downsample"})
+
+
+def test_the_glimpse_decides_with_the_question_and_the_decoder_starts_without_the_rest(model, looking, engine):
+    requests = bases.requests()
+    prompts = [plugin.prompt(model.processor, one) for one in requests]
+    wanted = [plugin.before_first_layer(looking[0], model, one, BUDGET) for one in requests]
+    pruning = {"method": "glimpse", "budget": BUDGET}
+    assert plugin.answers(engine, prompts, pruning) == wanted
+    assert plugin.answers(engine, prompts[::-1], pruning) == wanted[::-1]  # from what the engine has kept
+    masks = [plugin.decided(looking[0], one, BUDGET)[0] for one in (requests[0], requests[-1])]
+    assert not torch.equal(*masks)  # one picture and two questions

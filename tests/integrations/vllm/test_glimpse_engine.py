@@ -41,34 +41,17 @@ def engine(request, tmp_path_factory):
         yield made
 
 
-def decided(model, request, budget):
-    """What the glimpse keeps of each picture, shown alone with the question; bool [h, w] each."""
-    pictures, question = request
-    alone = [chat_inputs(model.processor, [picture], [question]) for picture in pictures]
-    return [model.prefill(one, "glimpse", gp.PruneOptions(fixed_keep_ratio=budget)).keep_masks[0] for one in alone]
-
-
-def wanted(model, plain, request, budget):
-    """Ids of a greedy answer by a decoder that sees these tokens alone, from its first layer, where they were."""
-    pictures, question = request
-    inputs, masks = chat_inputs(plain.processor, pictures, [question]), decided(model, request, budget)
-    kept = [int(mask.sum()) for mask in masks]
-    how = {"pruner": "oracle", "evidence_masks": masks, "num_keep": kept, "budget_scope": "image"}
-    out = plain.generate(**inputs, **how, do_sample=False, max_new_tokens=6)
-    return out[0, inputs["input_ids"].shape[1] :].tolist()
-
-
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_answers_are_those_of_the_decision_before_the_first_layer(model, plain, engine, budget):
     requests = plugin.requests()
     prompts = [plugin.prompt(plugin.processor(), one) for one in requests]
-    reference = [wanted(model, plain, one, budget) for one in requests]
+    reference = [plugin.before_first_layer(model, plain, one, budget) for one in requests]
     pruning = {"method": "glimpse", "budget": budget}
     assert plugin.answers(engine, prompts, pruning) == reference
     assert plugin.answers(engine, prompts[::-1], pruning) == reference[::-1]  # again, from what the engine has kept
     assert plugin.answers(engine, prompts[:1], pruning) == reference[:1]  # alone
     again = plugin.generate(engine, prompts[:1], pruning)[0]
-    counts = sum(int(mask.sum()) for mask in decided(model, requests[0], budget))
+    counts = sum(int(mask.sum()) for mask in plugin.decided(model, requests[0], budget))
     image_token = model.backbone.image_token_id
     assert again.prompt_token_ids.count(image_token) == counts  # as many as the budget says
 
@@ -77,9 +60,9 @@ def test_two_questions_about_one_image_keep_other_tokens(model, plain, engine):
     pictures, question = plugin.requests()[0]
     other = question.replace("red", "green")
     requests = [(pictures, question), (pictures, other)]
-    masks = [decided(model, one, BUDGETS[0])[0] for one in requests]
+    masks = [plugin.decided(model, one, BUDGETS[0])[0] for one in requests]
     assert not torch.equal(*masks)  # or the comparison could not fail
-    reference = [wanted(model, plain, one, BUDGETS[0]) for one in requests]
+    reference = [plugin.before_first_layer(model, plain, one, BUDGETS[0]) for one in requests]
     prompts = [plugin.prompt(plugin.processor(), one) for one in requests]
     assert plugin.answers(engine, prompts) == reference
     assert plugin.answers(engine, prompts[::-1]) == reference[::-1]

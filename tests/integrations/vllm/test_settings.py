@@ -12,7 +12,10 @@ from gp.integrations.vllm.settings import KEY, Settings, of_engine, of_request
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"method": "fastv"}, "method must be one of none, random, downsample, divprune, visionzip, glimpse, got 'fastv'"),
+        (
+            {"method": "fastv"},
+            "method must be one of none, random, downsample, divprune, visionzip, glimpse, got 'fastv'",
+        ),
         ({"method": "glimpse"}, "method 'glimpse' needs trained parts"),
         ({"method": "none", "glimpse": 3}, "glimpse must be a folder, a hub id or 'tiny', got 3"),
         ({"method": "divprune", "budget": 0}, r"budget must be in \(0, 1\], got 0"),
