@@ -26,7 +26,7 @@ from gp.backbones.llava import Llava
 from gp.backbones.llava_towers import patches
 from gp.integrations.vllm.processing import ImagesOnly, PrunedProcessing, TextBehindImages
 from gp.integrations.vllm.pruned import PrunedImages, Size
-from gp.integrations.vllm.settings import KEY
+from gp.integrations.vllm.settings import KEY, Settings
 from gp.integrations.vllm.towers import record
 from gp.types import ImageFeatures, VisionAttention
 
@@ -57,21 +57,20 @@ class Processor(PrunedProcessing, LlavaMultiModalProcessor):
         first, second = (place for place, token in enumerate(ids) if token == self._backbone.image_token_id)
         return 0, second - first - 1
 
-    def apply(self, inputs: Any, timing_ctx: Any) -> Any:
-        """Refuses prompts whose last answer would stand behind the last position that the decoder knows."""
-        done = super().apply(inputs, timing_ctx)
+    def check(self, ids: Sequence[int], images: int, settings: Settings) -> None:
+        """Refuses prompts, too, whose answer could stand behind the last position that the decoder knows."""
+        super().check(ids, images, settings)
         config = self.info.ctx.model_config
-        rows = [item[KEY].data.tolist() for item in done["mm_kwargs"].get("image", ()) if item is not None]
-        if len(rows) == len(done["mm_placeholders"].get("image", ())):
-            dropped = sum(height * width - count for _, count, _, height, width in rows)
-            limit = MORE_POSITIONS * config.hf_config.text_config.max_position_embeddings
-            if config.max_model_len + dropped > limit:
-                raise ValueError(
-                    f"the prompt's images lose {dropped} tokens, which keep their positions: with max_model_len "
-                    f"{config.max_model_len} answers could come to {config.max_model_len + dropped}, and the decoder "
-                    f"has {limit}; give fewer images or a smaller max_model_len"
-                )
-        return done
+        vision = config.hf_config.vision_config
+        side = vision.image_size // vision.patch_size
+        dropped = images * (side**2 - settings.count(side, side))
+        limit = MORE_POSITIONS * config.hf_config.text_config.max_position_embeddings
+        if config.max_model_len + dropped > limit:
+            raise ValueError(
+                f"the prompt's images lose {dropped} tokens, which keep their positions: with max_model_len "
+                f"{config.max_model_len} an answer could come to position {config.max_model_len + dropped}, and the "
+                f"decoder has {limit}; give fewer images, or start with a smaller max_model_len"
+            )
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=DummyInputs)

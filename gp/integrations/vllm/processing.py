@@ -72,20 +72,23 @@ class PrunedProcessing:
     # ---- prompts --------------------------------------------------------------------------------------------------
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
+        """Refuses before vLLM notes what it would send to its engine."""
         settings, _ = self._settings(inputs.hf_processor_mm_kwargs)
         images = inputs.mm_data_items.get_all_counts().get("image", 0)
-        if settings.method == GLIMPSE and images:
-            backbone = self._backbone
-            prompts = prompts_of(inputs.prompt, backbone.image_token_id, self.frame, images)
+        if images:
+            self.check(inputs.prompt, images, settings)
+        if images and settings.method == GLIMPSE:
+            prompts = prompts_of(inputs.prompt, self._backbone.image_token_id, self.frame, images)
             inputs = replace(inputs, hf_processor_mm_kwargs={**inputs.hf_processor_mm_kwargs, PROMPTS: prompts})
-        done = super().apply(inputs, timing_ctx)  # type: ignore[misc]
-        ends = [place.offset + place.length for place in done["mm_placeholders"].get("image", ())]
-        if len(done["prompt_token_ids"]) in ends:
+        return super().apply(inputs, timing_ctx)  # type: ignore[misc]
+
+    def check(self, ids: Sequence[int], images: int, settings: Settings) -> None:
+        """ValueError for a prompt that does not work, ids with one image token an image."""
+        if ids[-1] == self._backbone.image_token_id:
             raise ValueError(
                 "the prompt ends with an image: its last tokens may be dropped, and vLLM could not tell where the "
                 "answer stands; add text behind it, or the chat template's generation prompt"
             )
-        return done
 
     def _get_mm_hashes(self, inputs: Any) -> Any:
         """What an image is known again by: with a question, that too, as this image is shown with it."""

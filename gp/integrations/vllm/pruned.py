@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +19,6 @@ from gp.integrations.vllm.outline import method, outline_of
 from gp.integrations.vllm.positions import PlacedImage, place_images, prompt_positions, take_places, with_places
 from gp.integrations.vllm.pruning import prune_image
 from gp.integrations.vllm.settings import GLIMPSE, KEY, METHODS, of_engine
-from gp.integrations.vllm.towers import attention_by_image, behind_block, record, states_by_image
 from gp.types import ImageFeatures, PruneOptions, VisionAttention
 
 ANY_RATE = 0.5  # of videos, which are not taken: vLLM asks models for positions only if some rate is set
@@ -175,28 +173,3 @@ class PrunedImages:
 
     def _placed_tokens(self, embeds: Tensor, kept: Tensor, size: Size) -> Tensor:
         return with_places(embeds, kept, self.grid_of(size))
-
-
-class PrunedQwen(PrunedImages):
-    """What both Qwen families have: one module per vision block, patches of a token behind one another."""
-
-    def read_tower(
-        self, images: Any, sizes: Sequence[Size], blocks: Sequence[int], taps: Sequence[int]
-    ) -> list[ImageFeatures]:
-        visual: Any = self.visual  # type: ignore[attr-defined]
-        spread = self.use_data_parallel  # type: ignore[attr-defined]
-        if (blocks and visual.tp_size > 1) or ((blocks or taps) and spread):
-            raise ValueError(f"{KEY}: visionzip and glimpse read a vision tower that is on one device")
-        attention = {block: visual.blocks[block].attn.attn for block in blocks}
-        with record(attention, given={layer: behind_block(visual, layer) for layer in taps}) as found:
-            embeds = self._process_image_input(images)  # type: ignore[attr-defined]
-        looks = {block: attention_by_image(visual, call, sizes) for block, call in found.calls.items()}
-        states = {layer: states_by_image(visual, out, sizes) for layer, out in found.states.items()}
-        width = self.outline.hidden_size
-        seen = []
-        for k, one in enumerate(embeds):
-            own, *deeper = one.split(width, dim=1)
-            features = ImageFeatures(own, {layer: parts[k] for layer, parts in states.items()})
-            attended = {block: parts[k] for block, parts in looks.items()}
-            seen.append(replace(features, attention=attended, deepstack=dict(enumerate(deeper))))
-        return seen

@@ -11,7 +11,7 @@ from vllm.model_executor.models.qwen2_5_vl import (
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from gp.integrations.vllm.processing import ImagesOnly, PrunedProcessing, TextBehindImages
-from gp.integrations.vllm.pruned import PrunedQwen
+from gp.integrations.vllm.qwen import PrunedQwen
 
 
 class Info(ImagesOnly, Qwen2_5_VLProcessingInfo):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 import torch
 
@@ -89,12 +91,21 @@ def test_answers_are_those_of_gp(family, model, engine):
 
 
 def test_what_a_family_cannot_do_is_refused(family, model, engine):
-    prompt = plugin.prompt(model.processor, bases.requests()[0])
+    request = bases.requests()[0]
+    prompt = plugin.prompt(model.processor, request)
     if family == "llava":
         with pytest.raises(ValueError, match="method 'downsample' does not work here: LLaVA"):
             plugin.answers(engine, [prompt], {"method": "downsample"})
-    else:
-        plugin.answers(engine, [prompt], {"method": "downsample"})
+        module = importlib.import_module("gp.integrations.vllm.llava")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "MORE_POSITIONS", 0)
+            with pytest.raises(ValueError, match=r"lose 18 tokens, .* could come to position 1042, .* decoder has 0"):
+                plugin.answers(engine, [prompt])
+    ends = {**prompt, "prompt": prompt["prompt"][: prompt["prompt"].index("is here") - len("what ")].rstrip()}
+    ends["prompt"] = ends["prompt"].removesuffix("<|vision_end|>")
+    with pytest.raises(ValueError, match="the prompt ends with an image"):
+        plugin.answers(engine, [ends])
+    assert plugin.answers(engine, [prompt]) == [ours(model, request, "divprune")]  # the engine goes on
 
 
 def test_the_glimpse_decides_with_the_question_and_the_decoder_starts_without_the_rest(model, looking, engine):

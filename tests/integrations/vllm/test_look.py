@@ -82,5 +82,5 @@ def test_weights_that_do_not_come_by_are_named(place, pair, tmp_path):
 
 
 def test_parts_of_another_base_are_refused(place, tmp_path):
-    with pytest.raises(ValueError, match="another base|hidden_size"):
+    with pytest.raises(ValueError, match=r"another base|hidden_size"):
         Look(str(place), None, "tiny", torch.device("cpu"), torch.float32, torch.nn.Embedding(4, 4))
