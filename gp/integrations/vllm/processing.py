@@ -45,7 +45,7 @@ class PrunedProcessing:
     refused: ClassVar[Mapping[str, str]] = {}  # methods that the family cannot have here, and why
 
     def __init__(self, info: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(info, *args, **kwargs)
+        super().__init__(info, *args, **kwargs)  # type: ignore[call-arg]  # of the class behind
         self.default = self._allowed(of_engine(info.get_hf_config()))
         if KEY in (info.ctx.get_mm_config().mm_processor_kwargs or {}):
             raise ValueError(f"mm_processor_kwargs of the engine: give {KEY} in hf_overrides")

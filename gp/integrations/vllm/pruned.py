@@ -52,7 +52,7 @@ class PrunedImages:
         if not config.uses_mrope:
             raise ValueError(f"{type(self).__name__}: this version of vLLM does not let the model place its tokens")
         config.multimodal_config.video_pruning_rate = ANY_RATE  # before the parts that ask for it are made
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]  # of the class behind
         self.video_pruning_rate = ANY_RATE
         self.is_multimodal_pruning_enabled = True
         self.outline = outline_of(config)
