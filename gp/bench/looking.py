@@ -172,7 +172,7 @@ def answer(
     model: GlimpseModel, way: Way, batch: Batch, max_new_tokens: int, options: PruneOptions | None = None
 ) -> None:
     """One batch by one way; adds to what was found of it."""
-    ids, inputs = batch.inputs["input_ids"], batch.inputs  # normalised before the clock starts
+    ids, inputs = batch.sent["input_ids"], batch.inputs_for(model.backbone)  # normalised before the clock starts
     watch = Stopwatch(model.device)
     done = model.prefill(inputs, way.pruner, options)
     done.insist()  # waits for the device

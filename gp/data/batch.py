@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,13 @@ from gp.data.sample import Sample
 
 INLINE_BYTES = 2**16  # tensors up to this size travel inside the message between processes
 MARKER = "\u2603"  # a text that no chat template contains
+
+
+class TakesFrames(Protocol):
+    """A base; see `gp.backbones.Family.takes_one_frame`."""
+
+    @property
+    def takes_one_frame(self) -> bool: ...
 
 
 class Batch:
@@ -68,12 +75,16 @@ class Batch:
             return self.sent
         return {**self.sent, "pixel_values": self.pixel_table(self.sent["pixel_values"])}
 
-    @property
+    @cached_property
     def one_frame(self) -> dict[str, Tensor]:
         """The same with each image's repeated frames once, for a base that takes them so (`Family.takes_one_frame`)."""
         if self.pixel_table is None or self.pixel_table.frames == 1:
             return self.inputs
         return {**self.sent, "pixel_values": replace(self.pixel_table, frames=1)(self.sent["pixel_values"])}
+
+    def inputs_for(self, backbone: TakesFrames) -> dict[str, Tensor]:
+        """The prompts as a base takes them soonest: `one_frame` if it can, else `inputs`."""
+        return self.one_frame if backbone.takes_one_frame else self.inputs
 
     def __len__(self) -> int:
         """B."""

@@ -132,7 +132,7 @@ def memory_mib(
     slows them.
     """
     cache_mib = max(_peak_and_cache_mib(model, batch, method, seed, num_keep)[1] for batch in batches)
-    larger = max(batches, key=lambda batch: batch.inputs["input_ids"].numel())
+    larger = max(batches, key=lambda batch: batch.sent["input_ids"].numel())
     repeats = 1 if model.backbone.device.type == "cuda" else MEMORY_REPEATS  # torch counts what the system estimates
     peaks = [_peak_and_cache_mib(model, larger, method, seed, num_keep)[0] for _ in range(repeats)]
     return None if None in peaks else round(statistics.mean(peaks), 2), round(cache_mib, 4)

@@ -197,7 +197,10 @@ def _load_parts(path: Path, base: Backbone, config: TrainConfig) -> GlimpsePrune
 
 
 def out_folder(config: TrainConfig, ckpt: str | Path | None) -> Path:
-    """Folder of the results: `eval.out`, or `eval/` beside the checkpoint; without one, in the config's run folder."""
+    """Folder of the results: `eval.out`, or `eval/` in the checkpoint's run; without one, in the config's run folder.
+
+    A folder of trained parts that lies in no run has its own `eval/`: several of them may lie side by side.
+    """
     if config.eval.out is not None:
         return Path(config.eval.out)
     if ckpt is None:
@@ -205,8 +208,8 @@ def out_folder(config: TrainConfig, ckpt: str | Path | None) -> Path:
     if str(ckpt) in EMBEDDED_GLIMPSES:
         return Path(config.runs_dir) / config.name / EVAL  # not into the installed package
     path = Path(ckpt)
-    is_run = path.is_dir() and (path / CONFIG).is_file()
-    return (path if is_run else path.parent) / EVAL
+    is_own = path.is_dir() and ((path / CONFIG).is_file() or not (path.resolve().parent / CONFIG).is_file())
+    return (path if is_own else path.parent) / EVAL
 
 
 def find_checkpoint(ckpt: str | Path) -> Path:

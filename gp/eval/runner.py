@@ -92,7 +92,7 @@ class SplitRun:
         ids = [sample.id for sample in batch.samples]
         todo = [method for method in self.methods if not set(ids) <= self.done[method].keys()]
         batch = batch.to(model.backbone.device)
-        inputs = batch.inputs  # normalised before the clock starts
+        inputs = batch.inputs_for(model.backbone)  # normalised before the clock starts
         watch = Stopwatch(model.backbone.device)
         shared = [m.pruner for m in todo if not model.find_pruner(m.pruner).sees_own_images]
         images = model.see(inputs, shared) if shared else None
@@ -143,7 +143,7 @@ def answer_batch(
     kv_kept = kv_entries(done)
     visual_run, visual_cached = visual_means(done)
     watch.lap()
-    prompt_ids = batch.inputs["input_ids"]
+    prompt_ids = batch.sent["input_ids"]
     output_ids = model.decode(prompt_ids, done, consume=True, max_new_tokens=max_new_tokens, **GREEDY)
     decode_s = watch.lap()
     new_ids = output_ids[:, prompt_ids.shape[1] :]
@@ -208,7 +208,7 @@ def prefill_batch(
     """The pruned prompts of a batch; only `oracle` is shown the evidence."""
     wanted = [num_keep[sample.id] for sample in batch.samples] if method.matched else None
     return model.prefill(
-        batch.inputs,
+        batch.inputs_for(model.backbone),
         method.pruner,
         options_of(method, model.options, wanted),
         evidence_masks=batch.evidence_masks if method.pruner == OraclePruner.name else None,

@@ -115,4 +115,4 @@ def time_batch(
 def decode_some(model: GlimpseModel, batch: Batch, done: Prefill) -> None:
     """Decodes exactly `DECODED_TOKENS` tokens; the prefill is used up."""
     new_tokens = {"min_new_tokens": DECODED_TOKENS, "max_new_tokens": DECODED_TOKENS}
-    model.decode(batch.inputs["input_ids"], done, consume=True, **{**GREEDY, **new_tokens})
+    model.decode(batch.sent["input_ids"], done, consume=True, **{**GREEDY, **new_tokens})

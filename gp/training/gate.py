@@ -68,8 +68,8 @@ class Look:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Looked:
-        model, ids = self.model, batch.inputs["input_ids"]
-        done = model.prefill(batch.inputs, "glimpse", KEEP_ALL)
+        model, ids = self.model, batch.sent["input_ids"]
+        done = model.prefill(batch.inputs_for(model.backbone), "glimpse", KEEP_ALL)
         assert done.importance_logits is not None  # the glimpse has scored
         hidden, layout = done.notes[HIDDEN], done.layout
         keep = select(done.importance_logits, layout, model.options)

@@ -76,7 +76,7 @@ class GlimpseModule(RunModule):
             )
         answers = (batch.answer_ids, batch.answer_mask) if self.config.loss.answer > 0 else (None, None)
         again = recomputes(self.config.trainer.recompute, self.model.backbone, batch)
-        inputs = batch.one_frame if self.model.backbone.takes_one_frame else batch.inputs
+        inputs = batch.inputs_for(self.model.backbone)
         forced = teacher_forced(
             self.model.backbone, self.model.glimpse, inputs, *answers, recompute=again, compiled=self._compiled_suffix
         )

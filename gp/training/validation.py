@@ -81,7 +81,7 @@ class Validation(nn.Module):
     def _prefill(self, batch: Batch) -> Prefill:
         pictures = [sample.image for sample in batch.samples if sample.image is not None]
         return self.model.prefill(
-            batch.inputs,
+            batch.inputs_for(self.model.backbone),
             self.pruner,
             evidence_masks=batch.evidence_masks,
             originals=pictures if len(pictures) == len(batch) else None,
@@ -114,14 +114,14 @@ class Validation(nn.Module):
         ids = [sample.id for sample in batch.samples]
         missing = self.base_learns or not self.unpruned_answers.keys() >= set(ids)
         if missing if self.any_process is None else self.any_process(missing):
-            answers = self._decode(batch, self.model.prefill(batch.inputs, pruner="none"))
+            answers = self._decode(batch, self.model.prefill(batch.inputs_for(self.model.backbone), pruner="none"))
             self.unpruned_answers.update(zip(ids, answers))
         return [self.unpruned_answers[key] for key in ids]
 
     def _decode(self, batch: Batch, done: Prefill) -> list[str]:
         """Greedy answers, as text; the prefill is used up."""
         tokenizer = self.model.processor.tokenizer
-        prompt = batch.inputs["input_ids"]
+        prompt = batch.sent["input_ids"]
         stop = {"max_new_tokens": self.max_new_tokens, "pad_token_id": tokenizer.pad_token_id}
         if self.any_process is not None:
             stop["synced_gpus"] = True  # transformers' word for: decode until no process has an answer to finish

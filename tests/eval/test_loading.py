@@ -39,6 +39,10 @@ def test_out_folder(micro, tmp_path):
     _, config = load_run(micro.ckpt)
     assert out_folder(config, micro.ckpt) == out_folder(config, micro.run) == micro.run / "eval"
     assert out_folder(config, micro.run / "glimpse") == micro.run / "eval"
+    alone = [tmp_path / name for name in ("one", "two")]
+    for folder in alone:
+        folder.mkdir()
+    assert [out_folder(config, folder) for folder in alone] == [folder / "eval" for folder in alone]
     assert out_folder(config, "tiny") == out_folder(config, "tiny") == micro.run / "eval"
     config.eval.out = str(tmp_path)
     assert out_folder(config, micro.ckpt) == tmp_path

@@ -112,7 +112,7 @@ class PlusModule(RunModule):
     def _draw(self, batch: Batch) -> Drawn:
         """Answers to a micro-batch, whose rewards are on their way."""
         config = self.config.grpo
-        images = self.model.see(batch.inputs, ["none" if config.mask == "boxes" else "glimpse"])
+        images = self.model.see(batch.inputs_for(self.model.backbone), ["none" if config.mask == "boxes" else "glimpse"])
         rollouts = roll_out(self.model, batch, config, self.prune_layer, images, self._seeds(batch))
         return Drawn(batch, images, rollouts, self.rewards.start(_answered(batch, rollouts, config.group_size)))
 
@@ -186,7 +186,8 @@ class PlusModule(RunModule):
         return [seed_of(self.config.seed, step, sample.id, copy) for sample in batch.samples for copy in copies]
 
     def _log_probs(self, drawn: Drawn, gradients: bool) -> AnswerLogProbs:
-        backbone, inputs, rollouts = self.model.backbone, drawn.batch.inputs, drawn.rollouts
+        backbone, rollouts = self.model.backbone, drawn.rollouts
+        inputs = drawn.batch.inputs_for(backbone)
         prefix = pruned_prefix(backbone, inputs, rollouts.keep_masks, self.prune_layer, drawn.images, gradients)
         return answer_logprobs(backbone, prefix, rollouts.ids, rollouts.mask, self.config.grpo.temperature)
 

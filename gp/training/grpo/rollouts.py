@@ -56,7 +56,7 @@ def roll_out(
     copies = config.group_size
     done = _prefill(model, batch, config, prune_layer, images, seeds[::copies])
     keep_masks = done.keep_masks
-    prompts = batch.inputs["input_ids"]
+    prompts = batch.sent["input_ids"]
     rows = prompts.repeat_interleave(copies, 0)
     tokenizer = model.processor.tokenizer
     drawn = model.decode(
@@ -93,14 +93,14 @@ def _prefill(
     masks: Sequence[Tensor] = batch.evidence_masks
     if config.mask != "boxes":
         options = [_with_budget(model.options, config.budgets, seed) for seed in seeds]
-        done = model.prefill(batch.inputs, "glimpse", options, images=images)
+        done = model.prefill(batch.inputs_for(model.backbone), "glimpse", options, images=images)
         done.insist()
         takes_boxes = [config.mask == "mixed" and seed % 2**20 < config.boxes_share * 2**20 for seed in seeds]
         if not any(takes_boxes):
             return done
         masks = [mine if boxes else kept for boxes, mine, kept in zip(takes_boxes, masks, done.keep_masks, strict=True)]
         masks = [mask.to(model.device) for mask in masks]
-    return model.prefill(batch.inputs, OraclePruner(prune_layer), AS_GIVEN, masks, images=images)
+    return model.prefill(batch.inputs_for(model.backbone), OraclePruner(prune_layer), AS_GIVEN, masks, images=images)
 
 
 def _with_budget(options: PruneOptions, budgets: Sequence[float | None], seed: int) -> PruneOptions:
