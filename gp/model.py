@@ -18,6 +18,7 @@ from gp.asking import chat_inputs, check_questions, read_answers, refuse_markers
 from gp.backbones import CACHE, Backbone, backbone_of, is_placed
 from gp.backbones.adapters import adapter_weights, count_trainable, is_wrapped
 from gp.backbones.originals import Originals
+from gp.backbones.processor import ImageGrids
 from gp.chat import Chat
 from gp.engine.compiled import compiled_decoding
 from gp.engine.forward import PrunedOutput, forward
@@ -66,6 +67,8 @@ class GlimpseModel(nn.Module):
         self.glimpse = glimpse
         self.options = options or PruneOptions()
         self.processor = processor
+        if isinstance(processor, ImageGrids):
+            self.backbone.image_frame = processor.image_frame() or self.backbone.image_frame
         for name in pruner_settings or ():
             try:
                 find_class(name)

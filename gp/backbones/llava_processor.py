@@ -69,6 +69,12 @@ class LlavaProcessor(ImageGrids, transformers.LlavaProcessor):
     def pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> dict[str, Any]:
         raise _one_size(min_pixels, max_pixels)
 
+    def image_frame(self) -> tuple[int, int]:
+        """A line break stands behind an image: one token, or two where the tokenizer puts a space before it (LLaMA's)."""
+        ids = self.tokenizer(f"{self.image_token}\n{self.image_token}", add_special_tokens=False)["input_ids"]
+        first, second = (place for place, token in enumerate(ids) if token == self.image_token_id)
+        return 0, second - first - 1
+
     def frame(self, width: int, height: int) -> Frame:
         """Beyond the image where it was padded, inside it where it was cropped."""
         images = self.image_processor

@@ -45,6 +45,13 @@ class ImageGrids(ABC):
     def pixel_limits(self, min_pixels: int | None, max_pixels: int | None) -> dict[str, Any]:
         """The call's `images_kwargs` for areas of at least and at most so many pixels; None: as saved."""
 
+    def image_frame(self) -> tuple[int, int] | None:
+        """Text tokens before and behind those of an image that belong to it; None: as the family says.
+
+        For families in which it depends on the tokenizer.
+        """
+        return None
+
     def markers(self) -> list[str]:
         """Texts that stand for images, videos and their ends in a prompt; none of them can be a part of a question."""
         added = (token for token in self.tokenizer.get_added_vocab() if any(word in token for word in MARKED))

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import gp
+from gp.backbones.cropping import append_images
 from gp.backbones.llava_processor import SYSTEM
 from gp.backbones.processor import load_processor
 from gp.boxes import WHOLE_IMAGE, boxes_in_frame
@@ -107,6 +108,18 @@ def test_two_images_in_one_prompt(models):
         assert "<image>\n<image>\nwhat" in model.processor.apply_chat_template(given)
         answer = model.ask([part["image"] for part in content], "what ?", max_new_tokens=2)
         assert [tuple(mask.shape) for mask in answer.keep_masks] == [(LLAVA_SIDE, LLAVA_SIDE)] * 2
+
+
+def test_a_crop_stands_where_a_second_image_would(models):
+    """The line break behind an image is two tokens of this tokenizer, and a crop is framed by both."""
+    one, two = ([*messages(noise(40, 40))], [*messages(noise(40, 40))])
+    two[0]["content"].insert(1, {"type": "image", "image": noise(40, 40)})
+    for model in models:
+        assert model.backbone.image_frame == (0, 2)
+        inputs, expected = (chat(model.processor, given, return_tensors="pt") for given in (one, two))
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
+        longer, _, _ = append_images(ids, mask, IMAGE_ID, model.backbone.image_frame, [[LLAVA_SIDE**2]])
+        assert longer.tolist() == expected["input_ids"].tolist()
 
 
 @pytest.mark.parametrize("size", SIZES)
