@@ -70,7 +70,7 @@ class LlavaProcessor(ImageGrids, transformers.LlavaProcessor):
         raise _one_size(min_pixels, max_pixels)
 
     def image_frame(self) -> tuple[int, int]:
-        """A line break stands behind an image: one token, or two where the tokenizer puts a space before it (LLaMA's)."""
+        """A line break stands behind an image: one token, or two (LLaMA's tokenizer: a space before it)."""
         ids = self.tokenizer(f"{self.image_token}\n{self.image_token}", add_special_tokens=False)["input_ids"]
         first, second = (place for place, token in enumerate(ids) if token == self.image_token_id)
         return 0, second - first - 1

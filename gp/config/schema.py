@@ -272,7 +272,7 @@ class EvalConfig:
         4, "questions whose answer pruning changed, shown with what was kept, per method", within=FROM_0
     )
     after_training: bool = option(True, "train.py evaluates at its end")
-    out: str | None = option(None, "folder of the results; null: eval/ in the run, or in a folder of parts that lies in none")
+    out: str | None = option(None, "folder of the results; null: eval/ in the run, or in parts that lie in none")
 
 
 @dataclass

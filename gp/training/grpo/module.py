@@ -112,7 +112,8 @@ class PlusModule(RunModule):
     def _draw(self, batch: Batch) -> Drawn:
         """Answers to a micro-batch, whose rewards are on their way."""
         config = self.config.grpo
-        images = self.model.see(batch.inputs_for(self.model.backbone), ["none" if config.mask == "boxes" else "glimpse"])
+        method = "none" if config.mask == "boxes" else "glimpse"
+        images = self.model.see(batch.inputs_for(self.model.backbone), [method])
         rollouts = roll_out(self.model, batch, config, self.prune_layer, images, self._seeds(batch))
         return Drawn(batch, images, rollouts, self.rewards.start(_answered(batch, rollouts, config.group_size)))
 
