@@ -50,6 +50,20 @@ def test_the_same_size_changes_no_patch():
         torch.testing.assert_close(same[key], value, atol=1e-5, rtol=1e-5)
 
 
+def test_a_frame_that_stands_for_equal_ones_is_resized_as_they_are():
+    backbone = backbone_of(tiny_qwen())
+    inputs = tiny_inputs([([(4, 6)], 4), ([(4, 2), (2, 4)], 6)])
+    frames = backbone.vision_config.temporal_patch_size
+    one = torch.randn(len(inputs["pixel_values"]), 3, 1, inputs["pixel_values"].shape[1] // 3 // frames)
+    many = {**inputs, "pixel_values": one.expand(-1, -1, frames, -1).flatten(1)}
+    sizes = [(max(1, h // 2), max(1, w // 2)) for h, w in backbone.image_sizes(inputs)]
+    small = backbone.downsample({**inputs, "pixel_values": one.flatten(1)}, sizes)["pixel_values"]
+    of_many = backbone.downsample(many, sizes)["pixel_values"].view(len(small), 3, frames, -1)
+    assert of_many.shape[1:] == (3, frames, one.shape[3])
+    for frame in of_many.unbind(2):
+        assert torch.equal(frame.flatten(1), small)
+
+
 @pytest.mark.parametrize("sizes", [[(5, 5), (5, 5)], [(2, 4), (2, 4)]])
 def test_llava_takes_any_one_size(sizes):
     base, inputs = backbone_of(tiny_llava()), tiny_llava_inputs([([(5, 5)], 4), ([(5, 5)], 6)])

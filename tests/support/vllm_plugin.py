@@ -26,6 +26,15 @@ ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "gp/embedded/base"
 LIMITS = {"dtype": "float32", "enforce_eager": True, "max_model_len": 2048, "limit_mm_per_prompt": {"image": 4}}
 FEW_TOKENS = 48  # of a scheduler step: prompts of more are prefilled in chunks
+ENGINES = {
+    "prefixes kept, prompts in chunks": {
+        "enable_prefix_caching": True,
+        "max_num_batched_tokens": FEW_TOKENS,
+        "max_num_seqs": 8,
+        "block_size": 32,  # of the tokens that a prompt can share with an earlier one
+    },
+    "prefixes forgotten, prompts whole": {"enable_prefix_caching": False, "enable_chunked_prefill": False},
+}
 
 Request = tuple[Sequence[Image], str]  # pictures, question
 

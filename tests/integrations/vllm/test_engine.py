@@ -14,15 +14,6 @@ pytestmark = pytest.mark.slow
 
 BUDGET = 0.111
 METHODS = ("divprune", "visionzip", "downsample", "random", "none")
-ENGINES = {
-    "prefixes kept, prompts in chunks": {
-        "enable_prefix_caching": True,
-        "max_num_batched_tokens": plugin.FEW_TOKENS,
-        "max_num_seqs": 8,
-        "block_size": 32,  # of the tokens that a prompt can share with an earlier one
-    },
-    "prefixes forgotten, prompts whole": {"enable_prefix_caching": False, "enable_chunked_prefill": False},
-}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +21,7 @@ def model():
     return gp.from_pretrained("tiny", dtype="float32")
 
 
-@pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
+@pytest.fixture(scope="module", params=plugin.ENGINES.values(), ids=plugin.ENGINES)
 def engine(request, tmp_path_factory):
     pruning = {"method": "divprune", "budget": BUDGET}
     with plugin.running(tmp_path_factory.mktemp("site"), pruning=pruning, **request.param) as made:

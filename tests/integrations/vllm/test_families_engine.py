@@ -22,15 +22,6 @@ METHODS = {
     "qwen3_vl": ("none", "random", "downsample", "divprune", "visionzip"),
     "llava": ("none", "random", "divprune", "visionzip"),
 }
-ENGINES = {
-    "prefixes kept, prompts in chunks": {
-        "enable_prefix_caching": True,
-        "max_num_batched_tokens": plugin.FEW_TOKENS,
-        "max_num_seqs": 8,
-        "block_size": 32,
-    },
-    "prefixes forgotten, prompts whole": {"enable_prefix_caching": False, "enable_chunked_prefill": False},
-}
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -57,7 +48,7 @@ def looking(base, tmp_path_factory):
     return gp.from_pretrained(base, glimpse=folder, dtype="float32"), folder
 
 
-@pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
+@pytest.fixture(scope="module", params=plugin.ENGINES.values(), ids=plugin.ENGINES)
 def engine(request, base, looking, tmp_path_factory):
     site = tmp_path_factory.mktemp("site")
     pruning = {"method": "divprune", "budget": BUDGET, "glimpse": str(looking[1])}

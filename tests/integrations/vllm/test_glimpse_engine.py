@@ -14,15 +14,6 @@ pytestmark = pytest.mark.slow
 
 BUDGETS = (0.05, 0.02)
 SETTINGS = {"method": "glimpse", "glimpse": "tiny", "budget": BUDGETS[0]}
-ENGINES = {
-    "prefixes kept, prompts in chunks": {
-        "enable_prefix_caching": True,
-        "max_num_batched_tokens": plugin.FEW_TOKENS,
-        "max_num_seqs": 8,
-        "block_size": 32,
-    },
-    "prefixes forgotten, prompts whole": {"enable_prefix_caching": False, "enable_chunked_prefill": False},
-}
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +26,7 @@ def plain():
     return gp.from_pretrained("tiny", dtype="float32")
 
 
-@pytest.fixture(scope="module", params=ENGINES.values(), ids=ENGINES)
+@pytest.fixture(scope="module", params=plugin.ENGINES.values(), ids=plugin.ENGINES)
 def engine(request, tmp_path_factory):
     with plugin.running(tmp_path_factory.mktemp("site"), pruning=SETTINGS, **request.param) as made:
         yield made
