@@ -24,6 +24,7 @@ LOGGERS = ("tensorboard", "csv", "wandb")
 VALIDATION_FIGURES = (
     "val/keep_ratio",
     "val/mask_iou",
+    "val/mask_mean_iou",
     "val/mask_precision",
     "val/mask_recall",
     "val/mask_f1",

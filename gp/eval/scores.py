@@ -20,6 +20,7 @@ from gp.metrics import (
     EvidenceRecall,
     KeepRatio,
     MaskScores,
+    MeanMaskIoU,
     MeanShares,
     crop_shares,
 )
@@ -90,6 +91,7 @@ def row_metrics(group: Any = None, scores: Sequence[str] = ()) -> MetricCollecti
         "scorers": AnswerScorers([name for name in scores if name != EXACT_MATCH], **options),
         "masks": MaskScores(**options),
         "evidence_recall": EvidenceRecall(**options),
+        "mean_iou": MeanMaskIoU(**options),
         "keep_ratio": KeepRatio(**options),
         "crops": CropShares(**options),
         "shares": MeanShares(SHARES, most=None, **options),  # what is seen again counts twice
@@ -155,6 +157,7 @@ def _compute(metrics: MetricCollection) -> dict[str, float]:
         **metrics["scorers"].compute(),
         **{f"mask_{name}": score for name, score in metrics["masks"].compute().items()},
         "evidence_recall": metrics["evidence_recall"].compute(),
+        "mask_mean_iou": metrics["mean_iou"].compute(),
         **metrics["crops"].compute(),
     }
     calibration = metrics["calibration"].compute()

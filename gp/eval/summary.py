@@ -53,7 +53,7 @@ def summarize(
         reference, the label of the row that this one is compared with; difference, difference_ci95 and difference_p:
         of the split's score, this row's less that row's, see `gp.eval.comparison`;
         mask_iou, mask_precision, mask_recall, mask_f1: from counts of visual tokens added up over all samples;
-        evidence_recall: mean over samples of the kept share of the evidence;
+        evidence_recall, mask_mean_iou: means over samples of the kept share of the evidence, and of the IoU;
         of rows that look closer alone: zoomed, crops_per_question, crop_recall, encoded_ratio, see
         `gp.metrics.CropShares`;
         vip_ece: expected calibration error of the importance that `glimpse` predicts, in its row without a budget (null

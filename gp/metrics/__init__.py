@@ -3,7 +3,7 @@
 from gp.metrics.answers import AnswerScores, exact_match, normalize_answer
 from gp.metrics.calibration import Calibration, calibration_counts
 from gp.metrics.keep_ratio import KeepRatio
-from gp.metrics.mask import EvidenceRecall, MaskScores, mask_counts
+from gp.metrics.mask import EvidenceRecall, MaskScores, MeanMaskIoU, mask_counts
 from gp.metrics.scorers import SCORERS, AnswerScorers
 from gp.metrics.shares import CropShares, MeanShares, crop_shares
 
@@ -16,6 +16,7 @@ __all__ = [
     "EvidenceRecall",
     "KeepRatio",
     "MaskScores",
+    "MeanMaskIoU",
     "MeanShares",
     "calibration_counts",
     "crop_shares",

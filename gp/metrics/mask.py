@@ -52,7 +52,7 @@ def scores_from_counts(counts: Tensor) -> dict[str, Tensor]:
 class MaskScores(Metric):
     """Precision, recall, F1 and IoU of the kept tokens against the evidence, from counts over all tokens seen.
 
-    Large evidence regions weigh more than small ones; `EvidenceRecall` counts each sample the same.
+    Large regions weigh more than small ones; `EvidenceRecall` and `MeanMaskIoU` count each sample the same.
     """
 
     full_state_update = False
@@ -71,8 +71,8 @@ class MaskScores(Metric):
         return scores_from_counts(self.counts)
 
 
-class EvidenceRecall(Metric):
-    """Mean over samples of the share of their evidence tokens that were kept; samples without any do not count."""
+class MeanOverSamples(Metric):
+    """Mean over samples of a share of `mask_counts`; samples without evidence do not count."""
 
     full_state_update = False
     total: Tensor
@@ -85,13 +85,36 @@ class EvidenceRecall(Metric):
 
     def update(self, counts: Tensor) -> None:
         """int [n, 3] of `mask_counts`, of n samples; or [3], of one."""
-        hit, _, missed = _rows(counts, self.total.device).unbind(1)
-        self.total += to_units(_divide(hit.double(), hit + missed)).sum()
-        self.num_samples += (hit + missed > 0).sum()
+        hit, false, missed = _rows(counts, self.total.device).unbind(1)
+        has_evidence = hit + missed > 0
+        self.total += (to_units(self.share(hit, false, missed)) * has_evidence).sum()
+        self.num_samples += has_evidence.sum()
 
     def compute(self) -> Tensor:
         """float64 scalar in 0..1; 0 before the first sample with evidence."""
         return mean_of_units(self.total, self.num_samples)
+
+    def share(self, hit: Tensor, false: Tensor, missed: Tensor) -> Tensor:
+        """Float64 [n], in 0..1; int64 [n] tokens of each sample: kept evidence, other kept ones, dropped evidence."""
+        raise NotImplementedError
+
+
+class EvidenceRecall(MeanOverSamples):
+    """Mean over samples of the share of their evidence tokens that were kept; samples without any do not count."""
+
+    def share(self, hit: Tensor, false: Tensor, missed: Tensor) -> Tensor:
+        return _divide(hit.double(), hit + missed)
+
+
+class MeanMaskIoU(MeanOverSamples):
+    """Mean over samples of the IoU of kept and evidence tokens; samples without evidence do not count.
+
+    It is what referring segmentation calls mIoU (or gIoU), and `iou` of `MaskScores` is its cumulative IoU (cIoU), in
+    which one answer that keeps a whole second object weighs as much as many small misses.
+    """
+
+    def share(self, hit: Tensor, false: Tensor, missed: Tensor) -> Tensor:
+        return _divide(hit.double(), hit + false + missed)
 
 
 def _rows(counts: Tensor, device: torch.device) -> Tensor:

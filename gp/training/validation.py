@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from gp.data.batch import Batch
 from gp.engine.generation import GREEDY
 from gp.engine.prefill import Prefill, crop_counts
-from gp.metrics import AnswerScores, CropShares, EvidenceRecall, KeepRatio, MaskScores, crop_shares, mask_counts
+from gp.metrics import (
+    AnswerScores,
+    CropShares,
+    EvidenceRecall,
+    KeepRatio,
+    MaskScores,
+    MeanMaskIoU,
+    crop_shares,
+    mask_counts,
+)
 from gp.model import GlimpseModel
 from gp.pruners import Pruner
 
@@ -45,6 +54,7 @@ class Validation(nn.Module):
         self.max_new_tokens = max_new_tokens
         self.masks = MaskScores()
         self.evidence_recall = EvidenceRecall()
+        self.mean_iou = MeanMaskIoU()
         self.keep_ratio = KeepRatio()
         self.answers = AnswerScores()
         self.looks_closer = pruner is not None and pruner.looks_closer
@@ -65,6 +75,7 @@ class Validation(nn.Module):
         counts = torch.stack([mask_counts(*masks) for masks in zip(kept, wanted, strict=True)])
         self.masks.update(counts)
         self.evidence_recall.update(counts)
+        self.mean_iou.update(counts)
         sizes = torch.tensor(layout.prompt_sizes, device=evidence.device)
         if self.looks_closer:
             self._add_crops(done, batch.evidence_masks)
@@ -91,12 +102,13 @@ class Validation(nn.Module):
         """All figures of the pass, the same on every process; starts afresh."""
         figures = {f"mask_{name}": value for name, value in self.masks.compute().items()}
         figures["evidence_recall"] = self.evidence_recall.compute()
+        figures["mask_mean_iou"] = self.mean_iou.compute()
         figures["keep_ratio"] = self.keep_ratio.compute()["keep_ratio"]
         if self.looks_closer:
             figures.update(self.crops.compute())
         answers = self.answers.compute()
         figures.update({name: answers[name] for name in ANSWER_SCORES if name in answers})
-        for metric in (self.masks, self.evidence_recall, self.keep_ratio, self.answers, self.crops):
+        for metric in (self.masks, self.evidence_recall, self.mean_iou, self.keep_ratio, self.answers, self.crops):
             metric.reset()
         return {name: value.float() for name, value in figures.items()}
 

@@ -61,6 +61,7 @@ def test_figures_by_hand(evaluated, pruner, budget):
         "mask_precision": tp / (tp + fp),
         "mask_f1": 2 * tp / (2 * tp + fp + fn),
         "evidence_recall": mean(line["tp"] / (line["tp"] + line["fn"]) for line in lines.values()),
+        "mask_mean_iou": mean(line["tp"] / (line["tp"] + line["fp"] + line["fn"]) for line in lines.values()),
     }
     assert {name: row[name] for name in expected} == pytest.approx(expected, abs=2e-6)
     low, high = row["answer_accuracy_ci95"]

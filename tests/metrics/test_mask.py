@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import (
     binary_recall,
 )
 
-from gp.metrics import EvidenceRecall, MaskScores, mask_counts
+from gp.metrics import EvidenceRecall, MaskScores, MeanMaskIoU, mask_counts
 from gp.metrics.mask import scores_from_counts
 
 
@@ -59,6 +59,15 @@ def test_evidence_recall_is_a_mean_over_samples():
     assert float(metric.compute()) == pytest.approx(sum(shares) / len(shares), abs=1e-12)
 
 
+def test_mean_iou_is_a_mean_of_torchmetrics_own():
+    metric, shares = MeanMaskIoU(), []
+    for keep, evidence in random_masks(30):
+        metric.update(mask_counts(keep, evidence))
+        shares += [float(binary_jaccard_index(keep.int(), evidence.int()))] if evidence.any() else []
+    assert len(shares) < 30  # what is kept where there is no evidence does not count
+    assert float(metric.compute()) == pytest.approx(sum(shares) / len(shares), abs=1e-6)
+
+
 def test_nothing_kept_and_nothing_to_keep():
     nothing, something = torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.bool)
     metric, recall = MaskScores(), EvidenceRecall()
@@ -84,14 +93,14 @@ def test_other_tensors_are_refused(keep, evidence, message):
 
 @pytest.mark.parametrize("shape", [(2,), (3, 2), (1, 1, 3)])
 def test_other_counts_are_refused(shape):
-    for metric in (MaskScores(), EvidenceRecall()):
+    for metric in (MaskScores(), EvidenceRecall(), MeanMaskIoU()):
         with pytest.raises(ValueError, match=r"counts: expected \[n, 3\] or \[3\], got"):
             metric.update(torch.zeros(shape, dtype=torch.long))
 
 
 def test_samples_one_by_one_or_together():
     masks = random_masks(20)
-    for make in (MaskScores, EvidenceRecall):
+    for make in (MaskScores, EvidenceRecall, MeanMaskIoU):
         together, single = make(), make()
         together.update(torch.stack([mask_counts(*pair) for pair in masks]))
         for pair in reversed(masks):

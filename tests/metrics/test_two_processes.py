@@ -17,6 +17,7 @@ from gp.metrics import (
     EvidenceRecall,
     KeepRatio,
     MaskScores,
+    MeanMaskIoU,
     MeanShares,
     calibration_counts,
     mask_counts,
@@ -46,16 +47,17 @@ def data(count: int = 23) -> list[dict]:
 def measured(samples: list[dict]) -> dict[str, list[float]]:
     updates: dict = {MaskScores: "masks", EvidenceRecall: "masks", KeepRatio: "counts", AnswerScores: "texts"}
     updates[Calibration] = "predicted"
+    updates[MeanMaskIoU] = "masks"
     updates[partial(MeanShares, ("one", "third"))] = "shares"
     updates[partial(AnswerScorers, tuple(SCORERS))] = "pairs"
     results = {}
-    for make, part in updates.items():
+    for number, (make, part) in enumerate(updates.items()):
         metric = make()
         for sample in samples:
             metric.update(*sample[part])
         value = metric.compute()
         values = value if isinstance(value, dict) else {"value": value}
-        results |= {f"{part}.{name}": v.double().reshape(-1).tolist() for name, v in values.items()}
+        results |= {f"{number}.{part}.{name}": v.double().reshape(-1).tolist() for name, v in values.items()}
     return results
 
 
@@ -79,6 +81,6 @@ def test_two_processes_equal_one(tmp_path):
     for process in processes:
         process.join(timeout=60)
     expected = measured(data())
-    assert len(expected) == 4 + 1 + 4 + 5 + 2 + 4 + len(SCORERS)
+    assert len(expected) == 4 + 1 + 4 + 5 + 2 + 4 + len(SCORERS) + 1
     for rank in range(WORLD):
         assert of_rank[rank] == expected  # to the last bit

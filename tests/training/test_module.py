@@ -131,7 +131,7 @@ def test_validation_figures_are_those_of_the_samples(tmp_path, base):
     trainer = runs.make_trainer(config, tmp_path / "run")
     (figures,) = trainer.validate(module, datamodule=data, verbose=False)
     model = module.model
-    kept = visual = both = wanted = recalls = right = right_full = agree = count = 0
+    kept = visual = both = wanted = recalls = overlaps = right = right_full = agree = count = 0
     data.config.eval_batch_size = 1
     for batch in data.val_dataloader():
         done, full = model.prefill(batch.inputs), model.prefill(batch.inputs, pruner="none")
@@ -139,6 +139,7 @@ def test_validation_figures_are_those_of_the_samples(tmp_path, base):
         kept, visual, both = kept + int(mask.sum()), visual + len(mask), both + int((mask & evidence).sum())
         wanted, count = wanted + int(evidence.sum()), count + 1
         recalls += float((mask & evidence).sum() / evidence.sum())
+        overlaps += float((mask & evidence).sum() / (mask | evidence).sum())
         texts = [answer(model, batch, d) for d in (done, full)]
         right += texts[0] == batch.samples[0].answer
         right_full += texts[1] == batch.samples[0].answer
@@ -151,6 +152,7 @@ def test_validation_figures_are_those_of_the_samples(tmp_path, base):
         "mask_recall": both / wanted,
         "mask_f1": 2 * both / (kept + wanted),
         "evidence_recall": recalls / count,
+        "mask_mean_iou": overlaps / count,
         "answer_accuracy": right / count,
         "answer_accuracy_unpruned": right_full / count,
         "agreement": agree / count,

@@ -82,7 +82,7 @@ def test_tensorboard_tags(finished):
     events.Reload()
     tags = events.Tags()
     train = ["loss", "loss_dice", "loss_bce", "loss_answer", "keep_ratio", "lr"]
-    val = ["keep_ratio", "mask_iou", "mask_precision", "mask_recall", "mask_f1", "evidence_recall"]
+    val = ["keep_ratio", "mask_iou", "mask_precision", "mask_recall", "mask_f1", "evidence_recall", "mask_mean_iou"]
     val += ["answer_accuracy", "answer_accuracy_unpruned", "agreement"]
     wanted = {f"train/{n}" for n in train} | {f"val/{n}" for n in val} | {"perf/step_s", "perf/peak_mib"}
     assert wanted <= set(tags["scalars"])
