@@ -11,6 +11,8 @@ from torch import Tensor
 Box = tuple[int, int, int, int]  # top, left, bottom, right; the ends are exclusive
 Frame = tuple[float, float, float, float]  # the same, between the lines of the grid
 NEARLY_TOUCHING = 2  # cells apart at most, on either axis, within a group
+TOUCHING = 1  # the same within a blob
+RIM = 0.3  # share of the importance of a blob's best cell under which a cell is only its rim
 
 
 def rectangles(keep: Tensor, importance: Tensor, max_boxes: int, margin: float) -> list[Frame]:
@@ -23,10 +25,13 @@ def rectangles(keep: Tensor, importance: Tensor, max_boxes: int, margin: float) 
         margin: cells around each group, as far as there are any; 0.5 is half a cell.
 
     Returns:
-        Boxes that do not overlap: those that do with their margins become one.
+        Boxes that do not overlap: those that do with their margins become one. Rims make no box larger.
     """
     height, width = keep.shape
-    groups = sorted(groups_of_cells(keep), key=lambda cells: -sum(float(importance[cell]) for cell in cells))
+    groups = sorted(
+        groups_of_cells(without_rims(keep, importance)),
+        key=lambda cells: -sum(float(importance[cell]) for cell in cells),
+    )
     boxes: list[Frame] = []
     for cells in groups[:max_boxes]:
         rows, columns = zip(*cells)
@@ -35,10 +40,24 @@ def rectangles(keep: Tensor, importance: Tensor, max_boxes: int, margin: float) 
     return joined(boxes)
 
 
-def groups_of_cells(keep: Tensor) -> Iterator[list[tuple[int, int]]]:
-    """Groups of kept cells in which each has another one nearby, in raster order of their first cells."""
+def without_rims(keep: Tensor, importance: Tensor) -> Tensor:
+    """Kept cells but those that are faint beside the best one of their blob, cells that touch; bool [h, w].
+
+    A low threshold finds what a method is not sure of, and around what it is sure of a rim that makes crops larger. (Of
+    two thresholds, as Canny's edges have them, the higher one is relative: what is unsure all over keeps its size.)
+    """
+    out = torch.zeros_like(keep)
+    for cells in groups_of_cells(keep, TOUCHING):
+        least = RIM * max(float(importance[cell]) for cell in cells)
+        for cell in cells:
+            out[cell] = float(importance[cell]) >= least
+    return out
+
+
+def groups_of_cells(keep: Tensor, reach: int = NEARLY_TOUCHING) -> Iterator[list[tuple[int, int]]]:
+    """Groups of kept cells, each with another one at most `reach` apart, in raster order of their first cells."""
     left = {(row, column) for row, column in keep.nonzero().tolist()}
-    near = range(-NEARLY_TOUCHING, NEARLY_TOUCHING + 1)
+    near = range(-reach, reach + 1)
     for cell in sorted(left):
         if cell not in left:
             continue

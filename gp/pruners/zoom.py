@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from math import floor, sqrt
 from typing import Any, ClassVar
 
 import torch
@@ -15,11 +16,10 @@ from gp.backbones.cropping import Crop
 from gp.backbones.originals import ORIGINALS, pixels_of
 from gp.backbones.twig import Twig
 from gp.pruners.base import Closer, Pruner, PruneView, RankingPruner
-from gp.pruners.downsample import fit_grid
 from gp.pruners.glimpse import GlimpsePruner, looked_at
 from gp.pruners.regions import centres, near, rectangles, scaled
 from gp.pruners.sharing import best_of, most_that_fit
-from gp.selection import Group, Options, groups_of, of_prompts, whole_tokens
+from gp.selection import Group, Options, groups_of, of_prompts
 from gp.types import PruneOptions, VisualLayout
 
 CROP_KEEP = ("region", "all")
@@ -67,8 +67,8 @@ class Zoom(Pruner):
 
     Args:
         of: the method that looks.
-        glance: share of the visual tokens that the small copy has, in (0, 1]; None: a quarter, or all where the base
-            sees images of one size only.
+        glance: share of the visual tokens that the small copy has, in (0, 1], rounded down on either side; None: a
+            quarter, or all where the base sees images of one size only.
         margin: cells of the glance around each group; half a cell is a token of the image if the glance is a quarter.
         max_crops: of one image.
         crop_keep: `region` or `all` of a crop's tokens.
@@ -134,7 +134,7 @@ class Zoom(Pruner):
     def prepare(self, backbone: Backbone, inputs: Mapping[str, Tensor], options: Options) -> Mapping[str, Tensor]:
         layout, _ = backbone.layout(inputs)
         share = self.glance if self.glance is not None else (1.0 if backbone.one_image_size else 0.25)
-        sizes = [fit_grid(h, w, max(1, whole_tokens(share, h * w))) for h, w in layout.grids]
+        sizes = [copy_size(h, w, share) for h, w in layout.grids]
         return inputs if tuple(sizes) == layout.grids else backbone.downsample(inputs, sizes)
 
     def own_layers(self) -> Twig | None:
@@ -354,6 +354,16 @@ class Search:
             for k, part in zip(mine, together.split([len(wanted[k]) for k in mine]), strict=True):
                 wanted[k] = part
         return Plan(plan.crops, tuple(wanted))
+
+
+def copy_size(height: int, width: int, share: float) -> tuple[int, int]:
+    """Height and width in tokens of a copy with about `share` of an image's tokens, and the image's shape.
+
+    Both sides shrink alike, as in a processor that is given so many pixels, and on such copies a glimpse is trained:
+    cards that are wider than they were are found less often.
+    """
+    scale = sqrt(share)
+    return max(1, floor(round(height * scale, 6))), max(1, floor(round(width * scale, 6)))
 
 
 def limit_of(group: Group) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gp.pruners.regions import centres, groups_of_cells, joined, near, overlap, rectangles, scaled
+from gp.pruners.regions import centres, groups_of_cells, joined, near, overlap, rectangles, scaled, without_rims
 
 
 def grid(*rows: str) -> torch.Tensor:
@@ -27,6 +27,20 @@ def test_the_most_important_group_first():
     assert rectangles(TWO, importance, 1, 0) == [(3, 5, 5, 7)]
     assert rectangles(TWO, importance, 2, 0) == [(3, 5, 5, 7), (0, 0, 2, 2)]
     assert rectangles(torch.zeros(2, 2, dtype=torch.bool), torch.ones(2, 2), 2, 1) == []
+
+
+def test_a_rim_makes_no_box_larger_and_what_is_faint_all_over_keeps_its_size():
+    keep = grid("###....", "###....", ".......", ".....##", ".....##")
+    importance = torch.full((5, 7), 0.9)
+    importance[:, 0] = 0.2  # beside 0.9: a rim
+    importance[3:, 5:] = torch.tensor([[0.1, 0.05], [0.04, 0.02]])  # the last one is a rim of these
+    assert (
+        without_rims(keep, importance).int().tolist()
+        == grid(".##....", ".##....", ".......", ".....##", ".....#.").int().tolist()
+    )
+    assert rectangles(keep, importance, 2, 0) == [(0, 1, 2, 3), (3, 5, 5, 7)]
+    alone = grid("#......", "..#....")  # apart by a cell: not a rim, whatever its importance
+    assert torch.equal(without_rims(alone, torch.tensor([[0.01], [0.9]]).expand(2, 7)), alone)
 
 
 def test_margins_end_at_the_image_and_join_what_they_make_overlap():

@@ -14,7 +14,7 @@ from gp.backbones.cropping import Crop
 from gp.engine.prefill import prefill
 from gp.model import GlimpseModel
 from gp.pruners import make_baseline
-from gp.pruners.zoom import Zoom
+from gp.pruners.zoom import Zoom, copy_size
 from gp.types import PruneOptions
 from tests.support.glimpses import micro_glimpse
 from tests.support.ragged import rows_alone
@@ -221,10 +221,19 @@ def test_a_crop_of_a_picture_is_the_picture_cropped():
     assert torch.equal(cropped["image_grid_thw"], part["image_grid_thw"])
 
 
+@pytest.mark.parametrize(
+    ("size", "share", "copy"),
+    [((16, 16), 1 / 4, (8, 8)), ((15, 17), 1 / 4, (7, 8)), ((9, 6), 1 / 9, (3, 2)), ((1, 30), 1 / 4, (1, 15)),
+     ((5, 7), 1, (5, 7))],
+)  # fmt: skip
+def test_a_copy_has_the_shape_of_its_image(size, share, copy):
+    assert copy_size(*size, share) == copy
+
+
 def test_the_rule_takes_no_crop_of_half_an_image(model, inputs, glance):
-    everything = Zoom(model.glimpse, glance=glance, gate="rule")
-    assert prefill(model.backbone, inputs, everything, KEEP_ALL).crops == ()
-    assert prefill(model.backbone, inputs, Zoom(model.glimpse, glance=glance), KEEP_ALL).crops
+    everything = {"glance": glance, "margin": 9}
+    assert prefill(model.backbone, inputs, Zoom(model.glimpse, gate="rule", **everything), KEEP_ALL).crops == ()
+    assert prefill(model.backbone, inputs, Zoom(model.glimpse, **everything), KEEP_ALL).crops
 
 
 @pytest.mark.parametrize(
