@@ -28,7 +28,7 @@ from gp.measure.spread import Spread, ratio
 from gp.model import GlimpseModel
 from gp.pruners import PruneView
 from gp.pruners.downsample import fit_grid
-from gp.pruners.zoom import PLAN, Plan, Zoom
+from gp.pruners.zoom import PLAN, Plan, Zoom, copy_size
 from gp.types import PruneOptions
 
 Grid = tuple[int, int]
@@ -89,7 +89,7 @@ class Sizes:
     def __init__(self, setup: Setup, glance: float, crop: float, keep_glance: float) -> None:
         self.setup, self.crop_share, self.glance_share = setup, crop, glance
         height, width = setup.preset.grid
-        self.glance = fit_grid(height, width, max(1, int(glance * height * width)))
+        self.glance = copy_size(height, width, glance)
         top, left, bottom, right = middle((height, width), crop)
         self.crop = bottom - top, right - left
         self.kept = max(1, int(keep_glance * self.glance[0] * self.glance[1]))

@@ -26,22 +26,22 @@ def parts(tmp_path_factory):
 
 def test_through_the_command(parts, tmp_path):
     folder, config = parts
-    more = ("--config", str(config), "--samples", "3", "--glances", "1/2", "--figure", str(tmp_path / "speed"))
+    more = ("--config", str(config), "--samples", "3", "--glances", "1/4", "--figure", str(tmp_path / "speed"))
     figures, markdown = run_bench(tmp_path, "looking", str(folder), *more)
     rows = {row["way"]: row for row in figures["rows"]}
     gates = ("always", "rule", "trained", "never")
-    assert set(rows) == {"none", "glimpse", "downsample as 1/2", *(f"zoom 1/2, {gate}" for gate in gates)}
+    assert set(rows) == {"none", "glimpse", "downsample as 1/4", *(f"zoom 1/4, {gate}" for gate in gates)}
     for row in rows.values():
         assert_spread(row["speed_up"])
         assert_spread(row["prefill_speed_up"])
         assert row["questions_per_s"] > 0 and 0 <= row["accuracy"] <= 1
-    assert rows["none"]["encoded"] == 8 and rows["zoom 1/2, never"]["encoded"] == 4
-    assert rows["zoom 1/2, always"]["zoomed"] == 1 and rows["zoom 1/2, trained"]["zoomed"] == 0
-    assert 4 < rows["downsample as 1/2"]["encoded"] <= rows["zoom 1/2, always"]["encoded"]
-    assert rows["none"]["prefill_bound"] == 1 < rows["zoom 1/2, never"]["prefill_bound"]
-    assert rows["zoom 1/2, trained"]["prefill_bound"] == rows["zoom 1/2, never"]["prefill_bound"]  # no crop, either
-    assert rows["zoom 1/2, always"]["prefill_bound"] < rows["zoom 1/2, never"]["prefill_bound"]
-    assert "| zoom 1/2, trained |" in markdown
+    assert rows["none"]["encoded"] == 8 and rows["zoom 1/4, never"]["encoded"] == 2
+    assert rows["zoom 1/4, always"]["zoomed"] == 1 and rows["zoom 1/4, trained"]["zoomed"] == 0
+    assert 2 < rows["downsample as 1/4"]["encoded"] <= rows["zoom 1/4, always"]["encoded"]
+    assert rows["none"]["prefill_bound"] == 1 < rows["zoom 1/4, never"]["prefill_bound"]
+    assert rows["zoom 1/4, trained"]["prefill_bound"] == rows["zoom 1/4, never"]["prefill_bound"]  # no crop, either
+    assert rows["zoom 1/4, always"]["prefill_bound"] < rows["zoom 1/4, never"]["prefill_bound"]
+    assert "| zoom 1/4, trained |" in markdown
     assert all((tmp_path / f"speed.{suffix}").stat().st_size > 1000 for suffix in ("png", "svg"))
 
 
