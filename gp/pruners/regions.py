@@ -12,7 +12,7 @@ Box = tuple[int, int, int, int]  # top, left, bottom, right; the ends are exclus
 Frame = tuple[float, float, float, float]  # the same, between the lines of the grid
 NEARLY_TOUCHING = 2  # cells apart at most, on either axis, within a group
 TOUCHING = 1  # the same within a blob
-RIM = 0.3  # share of the importance of a blob's best cell under which a cell is only its rim
+RIM = 0.1  # share of the importance of a blob's best cell under which a cell is only its rim
 
 
 def rectangles(keep: Tensor, importance: Tensor, max_boxes: int, margin: float) -> list[Frame]:

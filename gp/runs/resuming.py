@@ -149,11 +149,13 @@ def notices_of_changes(
     return [f"resumes with {change}" for change in changes if kind_of(change.key, kinds) == APPLIED]
 
 
-def refuse_less(step: int, max_steps: int, where: str | Path) -> None:
-    """Refuses to shorten a run to fewer optimizer steps than it has done (ValueError)."""
+def refuse_less(
+    step: int, max_steps: int, where: str | Path, asked_by: str = "optim.max_steps or optim.epochs ask"
+) -> None:
+    """Refuses to shorten a run to fewer optimizer steps than it has done (ValueError, naming the options)."""
     if step > max_steps:
         raise ValueError(
-            f"ckpt {where}: has done {step} steps, and optim.max_steps or optim.epochs ask for {max_steps}: "
+            f"ckpt {where}: has done {step} steps, and {asked_by} for {max_steps}: "
             "give more, or start a new run with name=..."
         )
 

@@ -33,6 +33,7 @@ class PretrainModule(pl.LightningModule):
         self.model = build_model(cfg)
         self.heads = DenseHeads(cfg.model.hidden_size)
         self.tokenizer = build_tokenizer()
+        self.loss_of_step = torch.zeros(())  # for `FiniteNumbers`
 
     def check_checkpoint(self, checkpoint: dict, where: str | Path) -> None:
         """Refuses a base of other sizes (ValueError)."""
@@ -56,6 +57,7 @@ class PretrainModule(pl.LightningModule):
                        "answer_accuracy": out.is_exact.float().mean()}  # fmt: skip
         scalars.update(zip(DENSE_NAMES, accuracies, strict=True))
         self.log_dict({f"train/{name}": value.detach() for name, value in scalars.items()}, batch_size=1)
+        self.loss_of_step = loss.detach()
         return loss
 
     def validation_step(self, batch: dict, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -31,6 +31,7 @@ from gp.runs.lock import one_writer
 from gp.runs.resuming import PRETRAINING, notices_of_changes, refuse_less
 from gp.training.callbacks import LastCheckpoint
 from gp.training.callbacks.checkpointing import save_whole
+from gp.training.callbacks.finite import FiniteNumbers
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, rehearsed
 
 
@@ -58,7 +59,7 @@ def run(cfg: PretrainConfig) -> None:
             notices += notices_of_changes(checkpoint, cfg, ckpt, PRETRAINING)
             step = checkpoint["global_step"]
         trainer = _make_trainer(cfg, folder, step)
-        refuse_less(step, trainer.max_steps, cfg.ckpt or "")
+        refuse_less(step, trainer.max_steps, ckpt or "", "vision_stage.steps and joint_stage.steps together ask")
         claim_folder(cfg, ckpt, step, trainer.max_steps, keep_trained=True)
         for notice in notices:
             print(notice, flush=True)
@@ -87,6 +88,7 @@ def _make_trainer(cfg: PretrainConfig, folder: Path, step: int) -> pl.Trainer:
             LastCheckpoint(folder / LAST, cfg.checkpoint_every_steps, cfg.val_every_steps),
             _StageEnd(cfg, folder),
             _LogFile(cfg, folder),
+            FiniteNumbers(advice="A lower vision_stage.lr or joint_stage.lr may help"),
         ],
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+ADVICE = "A lower optim.lr or another trainer.precision may help; trainer.max_bad_steps lets steps be skipped"
+
 
 class FiniteNumbers(pl.Callback):
     """Looks at loss and gradient before every optimizer step, and at the weights before they are saved.
@@ -19,10 +21,11 @@ class FiniteNumbers(pl.Callback):
 
     Args:
         max_bad_steps: that are skipped over the whole run, resumed ones included; the next one stops it.
+        advice: what may help, with the options of the task.
     """
 
-    def __init__(self, max_bad_steps: int = 0) -> None:
-        self.max_bad_steps = max_bad_steps
+    def __init__(self, max_bad_steps: int = 0, advice: str = ADVICE) -> None:
+        self.max_bad_steps, self.advice = max_bad_steps, advice
         self.num_bad_steps = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -52,18 +55,18 @@ class FiniteNumbers(pl.Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lets no checkpoint with weights that are not finite be written, whoever writes it."""
-        refuse_bad_weights(checkpoint["state_dict"], trainer.global_step)
+        refuse_bad_weights(checkpoint["state_dict"], trainer.global_step, self.advice)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Comes before the last checkpoint and before the export."""
-        refuse_bad_weights(module.state_dict(), trainer.global_step)
+        refuse_bad_weights(module.state_dict(), trainer.global_step, self.advice)
 
     def _skip(self, trainer: pl.Trainer, what: str) -> None:
         step = trainer.global_step + 1
         if self.num_bad_steps >= self.max_bad_steps:
             raise ValueError(
-                f"optimizer step {step}: {what}, after {self.num_bad_steps} skipped steps (trainer.max_bad_steps "
-                f"{self.max_bad_steps}); nothing of it is saved. A lower optim.lr or another trainer.precision may help"
+                f"optimizer step {step}: {what}, after {self.num_bad_steps} skipped steps of {self.max_bad_steps} "
+                f"allowed ones; nothing of it is saved. {self.advice}"
             )
         self.num_bad_steps += 1
         if trainer.is_global_zero:
@@ -75,7 +78,7 @@ def gradient_norm(gradients: list[Tensor]) -> Tensor:
     return torch.stack([torch.linalg.vector_norm(one, dtype=torch.float32) for one in gradients]).norm()
 
 
-def refuse_bad_weights(state: dict[str, Tensor], step: int) -> None:
+def refuse_bad_weights(state: dict[str, Tensor], step: int, advice: str = ADVICE) -> None:
     """Refuses trained parts with values that are not finite; ValueError names step and the first of them."""
     names = [name for name, value in state.items() if value.is_floating_point()]
     bad = ~torch.stack([state[name].isfinite().all() for name in names]).cpu()
@@ -83,7 +86,7 @@ def refuse_bad_weights(state: dict[str, Tensor], step: int) -> None:
         name = names[int(bad.nonzero()[0])]
         raise ValueError(
             f"after optimizer step {step}: {name} is not finite any more ({int(bad.sum())} of {len(names)} trained "
-            "tensors); these weights are not saved. A lower optim.lr or another trainer.precision may help"
+            f"tensors); these weights are not saved. {advice}"
         )
 
 

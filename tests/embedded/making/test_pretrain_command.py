@@ -130,9 +130,17 @@ def test_every_option_has_a_kind():
     assert len(known) > 30 and all(kind_of(key, PRETRAINING) for key in known)
 
 
+def test_a_loss_that_is_no_number_stops_it_and_nothing_of_it_is_saved(copied, capsys):
+    assert call(copied, "overwrite=true", "vision_stage.lr=1e30") == 2
+    line = error(capsys)
+    assert "optimizer step 2: the loss is nan" in line and "A lower vision_stage.lr or joint_stage.lr may help" in line
+    assert not (copied / "micro/base/model.safetensors").exists()
+
+
 def test_fewer_steps_than_are_done_are_refused(copied, capsys):
     assert call(copied, "ckpt=last", "joint_stage.steps=1") == 2
-    assert "has done 6 steps" in error(capsys)
+    message = error(capsys)
+    assert "has done 6 steps" in message and "vision_stage.steps and joint_stage.steps" in message
 
 
 @pytest.mark.parametrize("stop_after", [2, 4])

@@ -48,6 +48,7 @@ class JointStage(CardsStage):
         if "ids" not in batch:
             loss, accuracies = self.heads(encode_images(self.model, batch["images"]), batch["targets"])
             self.log_dict({f"train/{n}": a for n, a in zip(DENSE_NAMES, accuracies, strict=True)}, batch_size=1)
+            self.loss_of_step = loss.detach()
             return loss
         out = joint_forward(self.model, self.tokenizer, batch, stage.evidence_layer)
         dense = [self.heads(*pair)[0] for pair in zip(out.visual_tokens, batch["targets"], strict=True)]
@@ -58,6 +59,7 @@ class JointStage(CardsStage):
         loss = loss + stage.chain_weight * out.chain_loss
         if self.global_step < stage.evidence_share * stage.steps:
             loss = loss + stage.evidence_weight * out.evidence_loss
+        self.loss_of_step = loss.detach()
         scalars = {"loss_answer": out.answer_loss, "loss_evidence": out.evidence_loss, "exact": out.is_exact,
                    "loss_place": out.place_loss, "loss_asked": out.asked_loss,
                    "loss_found": out.found_loss, "loss_chain": out.chain_loss}  # fmt: skip

@@ -34,6 +34,7 @@ from gp.runs.launcher import own_environment
 from gp.runs.lock import one_writer
 from gp.runs.resuming import CARDS_PRETRAINING, REFUSED, notices_of_changes, refuse_less
 from gp.training.callbacks import LastCheckpoint
+from gp.training.callbacks.finite import FiniteNumbers
 from gp.training.rehearsal import SANITY_STEPS, Rehearsal, rehearsed
 
 
@@ -61,7 +62,7 @@ def run(cfg: CardsPretrainConfig) -> None:
             # The optimizer's state has the rate that the stage began with.
             kinds = {f"{done}_stage.lr": REFUSED} if step < num_steps[done] else {}
             notices += notices_of_changes(checkpoint, cfg, ckpt, {**CARDS_PRETRAINING, **kinds})
-            refuse_less(step, num_steps[done], str(cfg.ckpt))
+            refuse_less(step, num_steps[done], ckpt, f"{done}_stage.steps asks")
         before = STAGES[: STAGES.index(done)] if done else ()
         claim_folder(
             cfg, ckpt, step + sum(num_steps[stage] for stage in before), sum(num_steps.values()), keep_trained=True
@@ -141,6 +142,7 @@ def fit(
             Rehearsal(folder),
             LastCheckpoint(path, cfg.checkpoint_every_steps, cfg.val_every_steps),
             LogFile(folder / f"{name}.log", cfg.log_every_steps),
+            FiniteNumbers(advice=f"A lower {name}_stage.lr may help"),
         ],
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -36,7 +36,8 @@ class TowerStage(CardsStage):
         with torch.set_grad_enabled(not self.cfg.tower_stage.heads_only):
             tokens = encode_images(self._base[0], batch["images"])
         loss, accuracies = self.heads(tokens, batch["targets"])
-        self.log("train/loss", loss.detach(), batch_size=1)
+        self.loss_of_step = loss.detach()
+        self.log("train/loss", self.loss_of_step, batch_size=1)
         self.log_dict({f"train/{n}": a for n, a in zip(DENSE_NAMES, accuracies, strict=True)}, batch_size=1)
         return loss
 

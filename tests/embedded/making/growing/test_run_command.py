@@ -121,7 +121,15 @@ def test_a_longer_count_stage_goes_on(copied, capsys):
 
 def test_fewer_steps_than_are_done_are_refused(copied, capsys):
     assert call(copied, "ckpt=last", "count_stage.steps=0") == 2
-    assert "has done 1 steps" in error(capsys)
+    message = error(capsys)
+    assert "has done 1 steps" in message and "_stage.steps asks for 0" in message
+
+
+def test_a_loss_that_is_no_number_stops_it_and_nothing_of_it_is_saved(copied, capsys):
+    assert call(copied, "overwrite=true", "tower_stage.lr=1e30", "tower_stage.steps=3") == 2
+    line = error(capsys)
+    assert "optimizer step 2: the loss is nan" in line and "A lower tower_stage.lr may help" in line
+    assert not (copied / "micro/base/model.safetensors").exists()
 
 
 def test_a_run_that_is_not_there_is_named(init, tmp_path, capsys):
