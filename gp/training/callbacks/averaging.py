@@ -21,6 +21,8 @@ class AveragedParts(EMAWeightAveraging):
     `current_model_state` the weights that training goes on with.
     """
 
+    _average_model: AveragedModel | None
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
             device = trainer.strategy.root_device  # the module comes there later
