@@ -46,11 +46,11 @@ def without_rims(keep: Tensor, importance: Tensor) -> Tensor:
     A low threshold finds what a method is not sure of, and around what it is sure of a rim that makes crops larger. (Of
     two thresholds, as Canny's edges have them, the higher one is relative: what is unsure all over keeps its size.)
     """
-    out = torch.zeros_like(keep)
+    out, of_row = torch.zeros_like(keep), importance.tolist()
     for cells in groups_of_cells(keep, TOUCHING):
-        least = RIM * max(float(importance[cell]) for cell in cells)
-        for cell in cells:
-            out[cell] = float(importance[cell]) >= least
+        least = RIM * max(of_row[row][column] for row, column in cells)
+        for row, column in cells:
+            out[row, column] = of_row[row][column] >= least
     return out
 
 

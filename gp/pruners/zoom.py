@@ -47,7 +47,7 @@ class Zoom(Pruner):
     1. Glance: every image, resized to `glance` of its visual tokens, goes through the vision tower, and the prompt
        through the decoder layers up to the one after which the method drops tokens.
     2. Where: cells that it keeps (over the threshold, or the budget's best) make groups; the best `max_crops` give
-       rectangles with `margin` cells around.
+       rectangles with `margin` cells around; faint cells beside far more important ones make none larger.
     3. Closer: these parts of the full-resolution image go through the tower, each as an image of its own. Of their
        tokens those over kept cells (and the margin) stay.
     4. Answer: text before, kept glance tokens, crop tokens, question. Keys and values of the former two are there
